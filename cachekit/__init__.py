@@ -1,0 +1,91 @@
+"""cachekit makes an existing web application fast and keeps it up: one cache, one tag, every layer.
+
+Public names load when they are first used, so that importing this package imports no framework and no client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cachekit.decorator import CachedCoroutine as CachedCoroutine
+    from cachekit.decorator import CachedFunction as CachedFunction
+    from cachekit.default import cached as cached
+    from cachekit.default import default_cache as default_cache
+    from cachekit.default import use as use
+    from cachekit.errors import (
+        CacheKitError as CacheKitError,
+    )
+    from cachekit.errors import (
+        CodecError as CodecError,
+    )
+    from cachekit.errors import (
+        ConfigError as ConfigError,
+    )
+    from cachekit.errors import (
+        KeyArgumentError as KeyArgumentError,
+    )
+    from cachekit.errors import (
+        StoreError as StoreError,
+    )
+    from cachekit.errors import (
+        StoreTimeout as StoreTimeout,
+    )
+    from cachekit.errors import (
+        StoreUnavailable as StoreUnavailable,
+    )
+    from cachekit.events import Event as Event
+    from cachekit.events import Kind as Kind
+    from cachekit.facade import Cache as Cache
+    from cachekit.policy import Policy as Policy
+    from cachekit.stats import Figures as Figures
+    from cachekit.stats import Stats as Stats
+    from cachekit.tags import collecting as collecting
+    from cachekit.tags import tag as tag
+
+    cache: Cache
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Cache": "facade",
+    "CachedCoroutine": "decorator",
+    "CachedFunction": "decorator",
+    "CacheKitError": "errors",
+    "CodecError": "errors",
+    "ConfigError": "errors",
+    "Event": "events",
+    "Figures": "stats",
+    "Kind": "events",
+    "KeyArgumentError": "errors",
+    "Policy": "policy",
+    "Stats": "stats",
+    "StoreError": "errors",
+    "StoreTimeout": "errors",
+    "StoreUnavailable": "errors",
+    "cached": "default",
+    "collecting": "tags",
+    "default_cache": "default",
+    "tag": "tags",
+    "use": "default",
+}
+
+__all__ = [*sorted(_HOMES), "cache"]  # noqa: PLE0604 - strings, but not literals
+
+
+def __getattr__(name: str) -> Any:
+    if name == "cache":
+        from cachekit.default import default_cache
+
+        return default_cache()
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'cachekit' has no attribute {name!r}")
+    value = getattr(import_module(f"cachekit.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

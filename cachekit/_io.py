@@ -1,0 +1,145 @@
+"""The one place that knows two worlds exist: blocking calls and asyncio.
+
+Code that does I/O is written once as ``async def f(self, io: IO, ...)``. In a blocking world ``drive`` runs such a
+coroutine to its end without an event loop, because every port call returns at once; in asyncio it is awaited as usual.
+This module must not know what is being called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+R = TypeVar("R")
+S = TypeVar("S")
+P = ParamSpec("P")
+
+log = logging.getLogger("cachekit")
+
+
+class IO(Protocol):
+    """A world to do I/O in."""
+
+    @property
+    def scope(self) -> object:
+        """What a flight belongs to: callers of different scopes never wait for each other."""
+        ...
+
+    async def call(self, blocking: Callable[..., R], aio: Callable[..., Awaitable[R]] | None, *args: Any) -> R:
+        """Call *blocking* here, or await *aio*; where *aio* is None, asyncio runs *blocking* in a thread."""
+        ...
+
+    async def wait(self, future: Future[R], timeout: float | None = None) -> R:
+        """Wait for *future* without being able to cancel it. Raises ``TimeoutError`` after *timeout* seconds."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Let *seconds* pass."""
+        ...
+
+    def spawn(self, job: Coroutine[Any, Any, object]) -> None:
+        """Run *job* in the background; a failure is logged, never raised."""
+        ...
+
+
+def drive(job: Coroutine[Any, Any, R]) -> R:
+    """Run *job* to its end without an event loop. Raises ``RuntimeError`` when it suspends."""
+    try:
+        job.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    finally:
+        job.close()
+    raise RuntimeError(f"{job!r} suspended in blocking mode: it awaited something that did not go through io")
+
+
+async def _log_failures(job: Coroutine[Any, Any, object]) -> None:
+    try:
+        await job
+    except Exception:
+        log.exception("a background job of cachekit failed")
+
+
+class _Blocking:
+    """Calls block the current thread; background jobs run in daemon threads of their own."""
+
+    @property
+    def scope(self) -> object:
+        return self
+
+    async def call(self, blocking: Callable[..., R], aio: Callable[..., Awaitable[R]] | None, *args: Any) -> R:  # noqa: ARG002 - the port's other world
+        return blocking(*args)
+
+    async def wait(self, future: Future[R], timeout: float | None = None) -> R:
+        return future.result(timeout)
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def spawn(self, job: Coroutine[Any, Any, object]) -> None:
+        context = contextvars.copy_context()
+        threading.Thread(
+            target=context.run, args=(drive, _log_failures(job)), name="cachekit-background", daemon=True
+        ).start()
+
+
+class _Asyncio:
+    """Calls are awaited on the running loop; background jobs are tasks that the loop keeps alive."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def scope(self) -> object:
+        return asyncio.get_running_loop()
+
+    async def call(self, blocking: Callable[..., R], aio: Callable[..., Awaitable[R]] | None, *args: Any) -> R:
+        if aio is None:
+            return await asyncio.to_thread(blocking, *args)
+        return await aio(*args)
+
+    async def wait(self, future: Future[R], timeout: float | None = None) -> R:
+        return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), timeout)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def spawn(self, job: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.get_running_loop().create_task(_log_failures(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+BLOCKING: Final[IO] = _Blocking()
+ASYNCIO: Final[IO] = _Asyncio()
+
+
+def both(
+    fn: Callable[Concatenate[S, IO, P], Coroutine[Any, Any, R]],
+) -> tuple[Callable[Concatenate[S, P], R], Callable[Concatenate[S, P], Coroutine[Any, Any, R]]]:
+    """Make the pair of public methods from one coroutine method: ``get, aget = both(_get)``."""
+
+    def blocking(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return drive(fn(self, BLOCKING, *args, **kwargs))
+
+    async def aio(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await fn(self, ASYNCIO, *args, **kwargs)
+
+    name = fn.__name__.lstrip("_")
+    module_name = fn.__qualname__.rpartition(".")[0]
+    signature = inspect.signature(fn)
+    shown = signature.replace(parameters=[p for p in signature.parameters.values() if p.name != "io"])
+    for made, public in ((blocking, name), (aio, f"a{name}")):
+        made.__name__ = public
+        made.__qualname__ = f"{module_name}.{public}"
+        made.__doc__ = fn.__doc__
+        made.__module__ = fn.__module__
+        made.__dict__["__signature__"] = shown
+    return blocking, aio

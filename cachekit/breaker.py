@@ -1,0 +1,66 @@
+"""A circuit breaker as a value: whether a call is allowed now, and what its outcome changes.
+
+Pure: time comes in as ``now``. Must not know what it protects.
+"""
+
+from __future__ import annotations
+
+from cachekit.errors import ConfigError
+
+
+class Breaker:
+    """Opens after *failures* consecutive failures; then lets one probe through after a pause that doubles up to a cap.
+
+    Args:
+        failures: consecutive failures that open it.
+        pause: seconds before the first probe.
+        longest_pause: cap of the pause in seconds.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+
+    __slots__ = ("_failures", "_limit", "_longest", "_open_until", "_pause", "_shortest")
+
+    def __init__(self, *, failures: int = 3, pause: float = 0.5, longest_pause: float = 10.0) -> None:
+        if failures < 1 or pause <= 0 or longest_pause < pause:
+            raise ConfigError("a breaker needs failures >= 1 and 0 < pause <= longest_pause (seconds)")
+        self._limit = failures
+        self._shortest = self._pause = pause
+        self._longest = longest_pause
+        self._failures = 0
+        self._open_until: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether calls are refused, apart from probes."""
+        return self._open_until is not None
+
+    def allow(self, now: float) -> bool:
+        """Say whether a call may go through at *now*. While open, one caller a pause is let through as a probe."""
+        if self._open_until is None:
+            return True
+        if now < self._open_until:
+            return False
+        self._open_until = now + self._pause
+        return True
+
+    def retry_after(self, now: float) -> float:
+        """Return the seconds until the next probe, 0 when closed."""
+        return 0.0 if self._open_until is None else max(0.0, self._open_until - now)
+
+    def record(self, ok: bool, now: float) -> bool:
+        """Take in an outcome. Returns True when this opened or closed the breaker."""
+        if ok:
+            was_open, self._open_until = self._open_until is not None, None
+            self._failures, self._pause = 0, self._shortest
+            return was_open
+        self._failures += 1
+        if self._open_until is not None:
+            self._pause = min(self._pause * 2, self._longest)
+            self._open_until = now + self._pause
+            return False
+        if self._failures >= self._limit:
+            self._open_until = now + self._pause
+            return True
+        return False

@@ -1,0 +1,389 @@
+"""``@cached``: a function whose results are kept, for both kinds of function.
+
+Binds together what happens when a function is decorated (its shape, its key and tag templates, its policy) and what
+happens on a call that the generated shell could not answer. The handles ``invalidate``, ``refresh`` and ``key_for`` have
+the colour of the function: those of a coroutine function are awaited. Must not know where entries lie.
+"""
+
+from __future__ import annotations
+
+import copy as copying
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
+
+import wrapt
+
+from cachekit import instances
+from cachekit._io import ASYNCIO, BLOCKING, IO, drive
+from cachekit.engine import Counters, Engine, Plan
+from cachekit.errors import ConfigError, KeyArgumentError
+from cachekit.keys import KeyTemplate, TagTemplates, Unrenderable, bounded, check_tags, refused, render
+from cachekit.policy import Duration, Policy
+from cachekit.shell import Shape, build, memo_key, shape_of, split
+from cachekit.tags import note
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+
+KeySource: TypeAlias = str | Callable[..., str] | None
+TagsSource: TypeAlias = Iterable[str] | Callable[..., Iterable[str]]
+ResultTags: TypeAlias = Callable[[Any], Iterable[str]] | None
+
+
+class CachedFunction(Protocol[P, R_co]):
+    """A blocking function whose results are cached."""
+
+    __name__: str
+    __wrapped__: Callable[..., Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Drop the result for these arguments."""
+        ...
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Load the result for these arguments anew, keep it and return it."""
+        ...
+
+    def key_for(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Return the cache key for these arguments."""
+        ...
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> CachedFunction[P, R_co]: ...
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None, /
+    ) -> Callable[Q, R_co]: ...
+
+
+class CachedCoroutine(Protocol[P, R_co]):
+    """A coroutine function whose results are cached."""
+
+    __name__: str
+    __wrapped__: Callable[..., Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, None]:
+        """Drop the result for these arguments."""
+        ...
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+        """Load the result for these arguments anew, keep it and return it."""
+        ...
+
+    def key_for(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Return the cache key for these arguments."""
+        ...
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> CachedCoroutine[P, R_co]: ...
+    @overload
+    def __get__(
+        self: CachedCoroutine[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None, /
+    ) -> Callable[Q, Coroutine[Any, Any, R_co]]: ...
+
+
+class Decorate(Protocol):
+    """What ``cached(...)`` returns: it takes either kind of function and keeps its signature."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> CachedCoroutine[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
+
+
+class CachedOptions(TypedDict, total=False):
+    """The keyword arguments of ``cached``; ``Cache.cached`` describes them."""
+
+    ttl: Duration | Policy | None
+    tags: TagsSource
+    result_tags: ResultTags
+    key: KeySource
+    ignore: Sequence[str]
+    stale_while_revalidate: Duration
+    stale_if_error: Duration
+    jitter: float
+    beta: float
+    lease: Duration
+    lock: bool
+    copy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one decoration, resolved by the cache it belongs to."""
+
+    policy: Policy
+    tags: TagsSource = ()
+    result_tags: ResultTags = None
+    key: KeySource = None
+    ignore: tuple[str, ...] = ()
+    lock: bool = True
+    copy: bool = False
+
+
+class Handle(Generic[T]):
+    """One decorated function: makes its keys and answers the calls that its shell could not."""
+
+    def __init__(self, engine: Engine, fn: Callable[..., Any], options: Options, counters: Counters) -> None:
+        self._fn = fn
+        self.name = f"{fn.__module__}.{getattr(fn, '__qualname__', type(fn).__qualname__)}"
+        _refuse_generators(fn, self.name)
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self._engine = engine
+        self._copy = options.copy
+        self._shape: Shape = shape_of(fn, options.ignore)
+        names = self._shape.names
+        self._tags = TagTemplates(options.tags, names)
+        self._template = KeyTemplate(options.key, names) if isinstance(options.key, str) else None
+        self._key = options.key if callable(options.key) else None
+        if self._template is None and self._key is None and options.key is not None:
+            raise ConfigError(
+                f"{self.name}: key={options.key!r} must be a template or a callable that returns a string"
+            )
+        if options.result_tags is not None and not callable(options.result_tags):
+            raise ConfigError(f"{self.name}: result_tags must be a callable that takes the result and returns tags")
+        from_result = options.result_tags
+        self._plan = Plan(
+            self.name,
+            options.policy,
+            None if from_result is None else lambda result: check_tags(from_result(result)),
+            options.lock,
+            counters,
+        )
+        self.function, self._memo = build(
+            fn,
+            self._shape,
+            is_async=self.is_async,
+            l1=None if options.copy or engine.l1 is None else engine.l1,
+            clock=engine.clock,
+            slow=self._aslow if self.is_async else self._slow,
+        )
+
+    # -- keys -----------------------------------------------------------------------------------------------------
+
+    def key_of(self, values: tuple[Any, ...]) -> str:
+        """Return the key for *values*, one for each parameter. Raises ``KeyArgumentError``, ``ConfigError``."""
+        arguments = dict(zip(self._shape.names, values, strict=True))
+        if self._template is not None:
+            return bounded(self._template.render(self.name, arguments))
+        if self._key is not None:
+            args, kwargs = split(self._shape, values)
+            made = self._key(*args, **kwargs)
+            if not isinstance(made, str) or not made:
+                raise ConfigError(
+                    f"{self.name}: key={getattr(self._key, '__qualname__', self._key)!s} returned {made!r}, but a key must "
+                    f"be a string that is not empty: build one from the arguments"
+                )
+            return bounded(f"{self.name}:{made}")
+        parts = [self._render(name, arguments[name]) for name in self._shape.keyed]
+        if self._shape.instance:
+            parts.insert(0, self._render_instance(values[0]))
+        return bounded(f"{self.name}:{','.join(parts)}")
+
+    def _render(self, name: str, value: Any) -> str:
+        try:
+            return render(value, special=",")
+        except Unrenderable as exc:
+            raise refused(exc, self.name, name) from None
+
+    def _render_instance(self, instance: object) -> str:
+        if instances.has_own_key(instance):
+            return self._render(self._shape.instance, instance)
+        return f"~{instances.token_of(instance, self.name)}"
+
+    def tags_of(self, values: tuple[Any, ...]) -> tuple[str, ...]:
+        """Return the tags for *values*."""
+        if self._tags.is_static:
+            return self._tags.render({}, ((), {}))
+        args, kwargs = split(self._shape, values)
+        return self._tags.render(dict(zip(self._shape.names, values, strict=True)), (tuple(args), kwargs))
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Return one value for each parameter, defaults included."""
+        try:
+            bound = self._shape.signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            if self._shape.instance:
+                raise TypeError(
+                    f"{self.name}: {exc}. The handles of a method take the instance first: "
+                    f"{self.name.rpartition('.')[0].rpartition('.')[2]}.{self.function.__name__}.invalidate(instance, ...)"
+                ) from None
+            raise
+        bound.apply_defaults()
+        return tuple(bound.arguments[name] for name in self._shape.names)
+
+    # -- calls ----------------------------------------------------------------------------------------------------
+
+    def _slow(self, values: tuple[Any, ...]) -> Any:
+        key = self.key_of(values)
+        if (found := self._peek(key, values)) is not None:
+            return self._given(found[0])
+        value = drive(self._engine.fetch(BLOCKING, key, self.tags_of(values), self._loader(values), self._plan))
+        self._link(key, values)
+        return self._given(value)
+
+    async def _aslow(self, values: tuple[Any, ...]) -> Any:
+        key = self.key_of(values)
+        if (found := self._peek(key, values)) is not None:
+            return self._given(found[0])
+        value = await self._engine.fetch(ASYNCIO, key, self.tags_of(values), self._loader(values), self._plan)
+        self._link(key, values)
+        return self._given(value)
+
+    def _given(self, value: Any) -> Any:
+        return copying.deepcopy(value) if self._copy else value
+
+    def _peek(self, key: str, values: tuple[Any, ...]) -> tuple[Any] | None:
+        l1 = self._engine.l1
+        if l1 is None or (node := l1.peek(key)) is None or self._engine.clock() >= node.quiet_until:
+            return None
+        self._engine.count_hit(key, self._plan.counters)
+        note(node.tags)
+        self._link(key, values)
+        return (node.value,)
+
+    def _link(self, key: str, values: tuple[Any, ...]) -> None:
+        """Let the shell find the node of *key* by these arguments from now on."""
+        l1 = self._engine.l1
+        if l1 is None or (node := l1.peek(key)) is None:
+            return
+        l1.claim(node, self._plan.counters.tally)
+        if self._copy or self._shape.variadic:
+            return
+        found = memo_key(self._shape, values)
+        if found is None:
+            return
+        memo: dict[Hashable, Any] = self._memo
+        if self._shape.instance:
+            if instances.has_own_key(values[0]):
+                return
+            memo = instances.memo_of(values[0], memo)
+        l1.alias(node, memo, *found)
+
+    def _loader(self, values: tuple[Any, ...]) -> Callable[[], Awaitable[Any]]:
+        fn, name, is_async = self._fn, self.name, self.is_async
+        args, kwargs = split(self._shape, values)
+
+        async def load() -> Any:
+            result = fn(*args, **kwargs)
+            if is_async:
+                return await result
+            if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+                if inspect.iscoroutine(result):
+                    result.close()
+                raise ConfigError(
+                    f"{name} returned {type(result).__name__}, which can be used only once and cannot be cached: decorate "
+                    f"the `async def` itself, or return a list"
+                )
+            return result
+
+        return load
+
+    # -- handles --------------------------------------------------------------------------------------------------
+
+    async def _drop(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        await self._engine.delete(io, [self.key_of(self.bind(args, kwargs))])
+
+    async def _reload(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        values = self.bind(args, kwargs)
+        key, tags = self.key_of(values), self.tags_of(values)
+        self._engine.flights.void(keys=[key])
+        return self._given(await self._engine.load(io, key, tags, self._loader(values), self._plan, force=True))
+
+    def attach(self) -> Callable[..., Any]:
+        """Return the stand-in with its handles: those of the function's own kind, and ``a...`` ones that are awaited."""
+
+        async def ainvalidate(*args: Any, **kwargs: Any) -> None:
+            await self._drop(ASYNCIO, args, kwargs)
+
+        async def arefresh(*args: Any, **kwargs: Any) -> Any:
+            return await self._reload(ASYNCIO, args, kwargs)
+
+        def invalidate(*args: Any, **kwargs: Any) -> None:
+            drive(self._drop(BLOCKING, args, kwargs))
+
+        def refresh(*args: Any, **kwargs: Any) -> Any:
+            return drive(self._reload(BLOCKING, args, kwargs))
+
+        handles: dict[str, Any] = {
+            "invalidate": ainvalidate if self.is_async else invalidate,
+            "refresh": arefresh if self.is_async else refresh,
+            "key_for": lambda *args, **kwargs: self.key_of(self.bind(args, kwargs)),
+            "counters": self._plan.counters,
+        }
+        if not self.is_async:
+            handles |= {"ainvalidate": ainvalidate}
+        self.function.__dict__.update(handles)
+        return self.function
+
+
+def _refuse_generators(fn: Callable[..., Any], name: str) -> None:
+    if not callable(fn):
+        raise ConfigError(f"cached() decorates functions, not {fn!r}: write @cached(ttl=...) above a def")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigError(f"{name} is a generator, whose result can be used only once: return a list")
+
+
+class _BoundClassMethod(wrapt.BoundFunctionWrapper[Any, Any]):
+    """A class method seen through its class: the handles receive the class by themselves."""
+
+    def _handle(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        bound: Any = self.__wrapped__
+        return getattr(self._self_parent._self_cached, name)(bound.__self__, *args, **kwargs)
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+        return self._handle("invalidate", args, kwargs)
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        return self._handle("refresh", args, kwargs)
+
+    def key_for(self, *args: Any, **kwargs: Any) -> Any:
+        return self._handle("key_for", args, kwargs)
+
+
+def _pass_on(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
+    return wrapped(*args, **kwargs)
+
+
+class _ClassMethod(wrapt.FunctionWrapper[Any, Any]):
+    """``@cached`` above ``@classmethod``."""
+
+    __bound_function_wrapper__ = _BoundClassMethod
+
+    def __init__(self, made: Callable[..., Any]) -> None:
+        method: Any = classmethod(made)
+        super().__init__(method, _pass_on)
+        self._self_cached = made
+
+
+def decorate(engine: Engine, fn: Any, options: Options, counters: Counters) -> Any:
+    """Return the stand-in for *fn*, which may also be a ``staticmethod`` or ``classmethod`` object."""
+    if isinstance(fn, staticmethod):
+        return staticmethod(Handle[Any](engine, fn.__func__, options, counters).attach())
+    if isinstance(fn, classmethod):
+        return _ClassMethod(Handle[Any](engine, fn.__func__, options, counters).attach())
+    return Handle[Any](engine, fn, options, counters).attach()
+
+
+__all__ = [
+    "CachedCoroutine",
+    "CachedFunction",
+    "CachedOptions",
+    "Decorate",
+    "Handle",
+    "KeyArgumentError",
+    "KeySource",
+    "Options",
+    "ResultTags",
+    "TagsSource",
+    "decorate",
+]

@@ -1,0 +1,384 @@
+"""Fetch, load and keep: single flight, stale-while-revalidate, stale-if-error, degradation. Written once for both worlds.
+
+Decides with ``judge``; asks the store; runs the loader. A store that fails is as good as an empty one; a loader's own
+exception reaches the caller untouched. Must not know how keys are made or where entries lie.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+from cachekit._io import IO
+from cachekit.clock import Chance, Clock, stopwatch
+from cachekit.entry import Verdict, judge, refresh_early, seal
+from cachekit.errors import CodecError, ConfigError, StoreError
+from cachekit.events import Event, Events, Kind
+from cachekit.flight import Abandoned, Flight, Flights, Retry, leading
+from cachekit.policy import Policy
+from cachekit.stores.base import AnyEntry, Store, Ticket
+from cachekit.stores.memory import Memory, Tally
+from cachekit.tags import collecting, note
+
+log = logging.getLogger("cachekit")
+
+Loader: TypeAlias = Callable[[], Awaitable[Any]]
+
+_FIRST_POLL: Final = 0.005
+_LONGEST_POLL: Final = 0.05
+_RETRIES: Final = 3
+
+
+class Counters:
+    """What one function, or one TTL class, did. Hits of the first level are added from its nodes."""
+
+    __slots__ = ("errors", "load_seconds", "loads", "misses", "stale", "tally")
+
+    def __init__(self, label: str = "") -> None:
+        self.tally = Tally(label)
+        self.misses = 0
+        self.stale = 0
+        self.loads = 0
+        self.errors = 0
+        self.load_seconds = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the engine needs to know of one kind of call.
+
+    Attributes:
+        name: the function, for events.
+        policy: how long results may be used.
+        result_tags: tags learnt from the result, or None.
+        shared_flight: whether other processes wait for the one that loads.
+        counters: where it is counted.
+    """
+
+    name: str
+    policy: Policy
+    result_tags: Callable[[Any], Sequence[str]] | None = None
+    shared_flight: bool = True
+    counters: Counters = field(default_factory=Counters)
+
+
+class Kept(Enum):
+    """What became of an entry that was to be kept."""
+
+    KEPT = "kept"
+    REFUSED = "refused"
+    """Something it was made from was invalidated, or another process took over."""
+    AWAY = "away"
+    """The store does not answer, or cannot hold this value: nobody knows."""
+
+
+class Engine:
+    """Runs loads over a store.
+
+    Args:
+        store: where entries are kept.
+        clock: source of time.
+        chance: source of randomness.
+        events: receives what happened.
+        l1: the in-process level of *store*, if it has one.
+    """
+
+    def __init__(self, store: Store, *, clock: Clock, chance: Chance, events: Events, l1: Memory | None) -> None:
+        self.store = store
+        self.clock = clock
+        self.chance = chance
+        self.events = events
+        self.l1 = l1
+        self.flights = Flights()
+
+    # -- entries, for whoever makes them itself --------------------------------------------------------------------
+
+    async def read(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
+        """Return the entry of *key*, or None; a store that fails has none."""
+        try:
+            return await self.store.get(io, key, tags)
+        except StoreError:
+            return None
+
+    async def begin(
+        self, io: IO, key: str, tags: Sequence[str] = (), *, lease: float = 30.0, exclusive: bool = True
+    ) -> Ticket | None:
+        """Take the right to keep what is made from now on; None when the store is away."""
+        try:
+            return await self.store.begin(io, key, tags, lease, exclusive=exclusive)
+        except StoreError:
+            return None
+
+    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
+        """Keep *entry*. Returns False when something it was made from was invalidated, or the store is away."""
+        return await self.keep(io, ticket, entry) is Kept.KEPT
+
+    async def keep(self, io: IO, ticket: Ticket, entry: AnyEntry) -> Kept:
+        """Keep *entry*, and say what became of it."""
+        try:
+            kept = await self.store.commit(io, ticket, entry)
+        except StoreError:
+            return Kept.AWAY
+        except CodecError as exc:
+            detail = f"{exc.type_name or 'value'} at {exc.path or 'the value itself'}: {exc}"
+            log.warning("%s is not cached: %s", ticket.key, detail)
+            self.events(Event(Kind.UNENCODABLE, ticket.key, detail=detail, error=exc))
+            await self.release(io, ticket)
+            return Kept.AWAY
+        self.events(Event(Kind.STORED if kept else Kind.NOT_STORED, ticket.key))
+        return Kept.KEPT if kept else Kept.REFUSED
+
+    async def drop(self, io: IO, *keys: str) -> None:
+        """Drop *keys*."""
+        await self.delete(io, keys)
+
+    async def release(self, io: IO, ticket: Ticket) -> None:
+        """Give a ticket back unused."""
+        try:
+            await self.store.release(io, ticket)
+        except StoreError:
+            pass
+
+    # -- the fetch -------------------------------------------------------------------------------------------------
+
+    async def fetch(self, io: IO, key: str, tags: Sequence[str], load: Loader, plan: Plan) -> Any:
+        """Return the cached value of *key*, or what *load* makes."""
+        entry = await self.read(io, key, tags)
+        now = self.clock()
+        verdict = judge(entry, now)
+        if entry is not None:
+            if verdict is Verdict.HIT:
+                if plan.policy.beta and refresh_early(entry, now, plan.policy.beta, self.chance()):
+                    self._refresh_behind(io, key, tags, load, plan, entry)
+                self.count_hit(key, plan.counters)
+                note(entry.tags)
+                return entry.value
+            if verdict is Verdict.STALE:
+                self._refresh_behind(io, key, tags, load, plan, entry)
+                return self._serve_stale(key, plan, entry)
+        plan.counters.misses += 1
+        self.events(Event(Kind.MISS, key, plan.name))
+        try:
+            return await self.load(io, key, tags, load, plan, seen=entry)
+        except Exception as exc:
+            if (
+                entry is None
+                or verdict is not Verdict.EXPIRED
+                or self.clock() >= entry.fresh_until + plan.policy.stale_if_error
+            ):
+                raise
+            return self._serve_stale(key, plan, entry, exc)
+
+    def count_hit(self, key: str, counters: Counters) -> None:
+        """Count a hit of *key*: on its node, whose use the eviction policy follows, or else on *counters* itself."""
+        if self.l1 is None or (node := self.l1.peek(key)) is None:
+            counters.tally.hits += 1
+            return
+        self.l1.claim(node, counters.tally)
+        node.hits += 1
+
+    def _serve_stale(self, key: str, plan: Plan, entry: AnyEntry, error: Exception | None = None) -> Any:
+        plan.counters.stale += 1
+        self.events(Event(Kind.STALE, key, plan.name, error=error))
+        note(entry.tags)
+        return entry.value
+
+    def _refresh_behind(self, io: IO, key: str, tags: Sequence[str], load: Loader, plan: Plan, seen: AnyEntry) -> None:
+        if not self.flights.running(io.scope, key):
+            io.spawn(self._refresh_quietly(io, key, tags, load, plan, seen))
+
+    async def _refresh_quietly(
+        self, io: IO, key: str, tags: Sequence[str], load: Loader, plan: Plan, seen: AnyEntry
+    ) -> None:
+        leading.set(())
+        joined = self.flights.join(io.scope, key, tags)
+        if joined is None or not joined[1]:
+            return
+        try:
+            with collecting():
+                await self._lead(io, joined[0], tags, load, replace(plan, shared_flight=False), seen, refresh=True)
+        except Exception:
+            log.warning("refreshing %s failed; the stale value stays", key, exc_info=True)
+
+    async def load(
+        self,
+        io: IO,
+        key: str,
+        tags: Sequence[str],
+        load: Loader,
+        plan: Plan,
+        *,
+        seen: AnyEntry | None = None,
+        force: bool = False,
+    ) -> Any:
+        """Lead the flight of *key* or follow it. Where *force* is set, a value that is there already does not count."""
+        for _ in range(_RETRIES):
+            joined = self.flights.join(io.scope, key, tags)
+            if joined is None:
+                break
+            flight, leads = joined
+            if leads:
+                return await self._lead(io, flight, tags, load, plan, seen, force=force)
+            self.events(Event(Kind.COLLAPSED, key, plan.name))
+            try:
+                value = await io.wait(flight.result)
+            except (Abandoned, Retry):
+                continue
+            finally:
+                self.flights.left(flight)
+            note(flight.tags)
+            return value
+        with collecting() as used:
+            value = await self._run(key, load, plan)
+        note((*tags, *used))
+        return value
+
+    async def _lead(
+        self,
+        io: IO,
+        flight: Flight,
+        tags: Sequence[str],
+        load: Loader,
+        plan: Plan,
+        seen: AnyEntry | None,
+        *,
+        force: bool = False,
+        refresh: bool = False,
+    ) -> Any:
+        try:
+            value, certain = await self._load_and_keep(io, flight, tags, load, plan, seen, force=force, refresh=refresh)
+        except Exception as exc:
+            self.flights.land(io.scope, flight)
+            flight.result.set_exception(exc)
+            raise
+        except BaseException:
+            self.flights.land(io.scope, flight)
+            flight.result.set_exception(Abandoned())
+            raise
+        self.flights.land(io.scope, flight)
+        if certain:
+            flight.result.set_result(value)
+        else:
+            flight.result.set_exception(Retry())
+        note(flight.tags)
+        return value
+
+    async def _load_and_keep(
+        self,
+        io: IO,
+        flight: Flight,
+        tags: Sequence[str],
+        load: Loader,
+        plan: Plan,
+        seen: AnyEntry | None,
+        *,
+        force: bool,
+        refresh: bool,
+    ) -> tuple[Any, bool]:
+        """Return what was loaded, or found after all, and whether those who joined meanwhile may have it."""
+        key = flight.key
+        ticket = await self.begin(io, key, tags, lease=plan.policy.lease, exclusive=not force)
+        if ticket is not None and not force:
+            if (found := self._appeared(ticket.found, seen)) is not None:
+                await self.release(io, ticket)
+                flight.tags.update(found.tags)
+                return found.value, True
+            if not ticket.leads and refresh:
+                return (seen.value if seen is not None else None), False
+            if not ticket.leads and plan.shared_flight:
+                ticket, found = await self._wait_elsewhere(io, key, tags, ticket, plan, seen)
+                if found is not None:
+                    flight.tags.update(found.tags)
+                    return found.value, True
+        token = leading.set((*leading.get(), flight))
+        started = stopwatch()
+        try:
+            with collecting() as used:
+                value = await self._run(key, load, plan)
+                used.update(() if plan.result_tags is None else plan.result_tags(value))
+        except BaseException:
+            if ticket is not None:
+                await self.release(io, ticket)
+            raise
+        finally:
+            leading.reset(token)
+        flight.tags.update(used)
+        if ticket is None or not ticket.leads:
+            return value, True
+        if flight.void:
+            await self.release(io, ticket)
+            return value, True  # whoever joined did so before the invalidation; later callers have their own flight
+        all_tags = tuple(dict.fromkeys((*tags, *used)))
+        entry = seal(value, plan.policy, self.clock(), tags=all_tags, delta=stopwatch() - started, chance=self.chance())
+        kept = await self.keep(io, ticket, entry)
+        return value, kept is not Kept.REFUSED
+
+    def _appeared(self, found: AnyEntry | None, seen: AnyEntry | None) -> AnyEntry | None:
+        """Return *found* if it is fresh and not what the caller had already."""
+        if found is None or judge(found, self.clock()) is not Verdict.HIT:
+            return None
+        return None if seen is not None and seen.created_at == found.created_at else found
+
+    async def _wait_elsewhere(
+        self, io: IO, key: str, tags: Sequence[str], ticket: Ticket | None, plan: Plan, seen: AnyEntry | None
+    ) -> tuple[Ticket | None, AnyEntry | None]:
+        """Wait while another process loads *key*. Returns its entry, or the ticket to load it here."""
+        pause = _FIRST_POLL
+        waited = 0.0
+        while ticket is not None and not ticket.leads and waited < plan.policy.lease:
+            step = min(pause, max(ticket.retry_in, 0.001))
+            await io.sleep(step)
+            waited += step
+            pause = min(pause * 1.5, _LONGEST_POLL)
+            ticket = await self.begin(io, key, tags, lease=plan.policy.lease)
+            if ticket is not None and (found := self._appeared(ticket.found, seen)) is not None:
+                await self.release(io, ticket)
+                self.events(Event(Kind.COLLAPSED, key, plan.name))
+                return ticket, found
+        return ticket, None
+
+    async def _run(self, key: str, load: Loader, plan: Plan) -> Any:
+        started = stopwatch()
+        plan.counters.loads += 1
+        try:
+            value = await load()
+        except Exception as exc:
+            plan.counters.errors += 1
+            self.events(Event(Kind.LOAD_FAILED, key, plan.name, seconds=stopwatch() - started, error=exc))
+            raise
+        took = stopwatch() - started
+        plan.counters.load_seconds += took
+        self.events(Event(Kind.LOAD, key, plan.name, seconds=took))
+        return value
+
+    # -- invalidation ----------------------------------------------------------------------------------------------
+
+    async def invalidate(self, io: IO, tags: Sequence[str]) -> None:
+        """Drop every entry that carries one of *tags*. Never fails: what cannot be delivered now is delivered later."""
+        if not tags:
+            raise ConfigError("invalidate() needs at least one tag")
+        self.flights.void(tags=tags)
+        try:
+            await self.store.invalidate(io, tags)
+        finally:
+            self.flights.void(tags=tags)
+        self.events(Event(Kind.INVALIDATED, detail=", ".join(tags)))
+
+    async def delete(self, io: IO, keys: Sequence[str]) -> int:
+        """Drop *keys* and void their running loads. Returns how many were there."""
+        self.flights.void(keys=keys)
+        try:
+            return await self.store.delete(io, keys)
+        finally:
+            self.flights.void(keys=keys)
+
+    async def clear(self, io: IO) -> None:
+        """Drop everything."""
+        self.flights.void(everything=True)
+        try:
+            await self.store.clear(io)
+        finally:
+            self.flights.void(everything=True)

@@ -1,0 +1,89 @@
+"""What is kept: a value with its times and tags, and the judgement whether it may be served.
+
+Pure: no I/O, no clock, no locks. Times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import Generic, TypeVar
+
+from cachekit.policy import Policy
+
+T = TypeVar("T")
+
+
+class Verdict(Enum):
+    """What may be done with an entry."""
+
+    HIT = "hit"
+    """Fresh: serve it."""
+    STALE = "stale"
+    """Serve it, and refresh it behind."""
+    EXPIRED = "expired"
+    """Load first; serve it only when the loader fails."""
+    MISS = "miss"
+    """There is nothing to serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[T]):
+    """A value with its times and tags.
+
+    Attributes:
+        value: the cached value; None is a value.
+        created_at: when the value was made.
+        fresh_until: the end of its freshness.
+        swr_until: until when it may be served while a refresh runs; not before *fresh_until*.
+        dead_at: when it must be gone, stale windows included; not before *swr_until*.
+        tags: the tags that drop it.
+        delta: seconds that its loader took, for probabilistic early refresh.
+    """
+
+    value: T
+    created_at: float
+    fresh_until: float
+    swr_until: float
+    dead_at: float
+    tags: tuple[str, ...] = ()
+    delta: float = 0.0
+
+
+def judge(entry: Entry[object] | None, now: float) -> Verdict:
+    """Say what may be done with *entry* at *now*. As time passes the verdict only ever gets worse."""
+    if entry is None or now >= entry.dead_at:
+        return Verdict.MISS
+    if now < entry.fresh_until:
+        return Verdict.HIT
+    return Verdict.STALE if now < entry.swr_until else Verdict.EXPIRED
+
+
+def seal(
+    value: T, policy: Policy, now: float, *, tags: tuple[str, ...] = (), delta: float = 0.0, chance: float = 0.0
+) -> Entry[T]:
+    """Make the entry of *value* at *now*; *chance* in [0, 1) draws its jitter."""
+    fresh_until = now + policy.ttl * (1.0 - policy.jitter * chance)
+    swr_until = fresh_until + policy.stale_while_revalidate
+    dead_at = max(swr_until, fresh_until + policy.stale_if_error)
+    return Entry(value, now, fresh_until, swr_until, dead_at, tags, delta)
+
+
+def refresh_early(entry: Entry[object], now: float, beta: float, chance: float) -> bool:
+    """Say whether a fresh *entry* should be refreshed already at *now*.
+
+    XFetch: ``now - delta * beta * ln(chance) >= expiry`` (Vattani, Chierichetti, Lowenstein, PVLDB 8(8), 2015,
+    doi 10.14778/2757807.2757813).
+    """
+    if beta == 0.0 or entry.delta == 0.0 or entry.fresh_until == math.inf:
+        return False
+    return now - entry.delta * beta * math.log(1.0 - chance) >= entry.fresh_until
+
+
+def quiet_until(entry: Entry[object], beta: float) -> float:
+    """Return until when *entry* is served with no decision to take.
+
+    Before that time the chance of an early refresh is below exp(-12), so a hit need not draw a number.
+    """
+    return entry.fresh_until - 12.0 * entry.delta * beta if beta else entry.fresh_until

@@ -1,0 +1,66 @@
+"""What can go wrong, as one tree: branches by who must act.
+
+Owns every exception that cachekit raises. A loader's own exceptions are never wrapped in one of these.
+"""
+
+from __future__ import annotations
+
+
+class CacheKitError(Exception):
+    """Root of every error that cachekit raises."""
+
+
+class ConfigError(CacheKitError, ValueError):
+    """A setting, a template or an argument is wrong: the developer must change the code or the configuration."""
+
+
+class KeyArgumentError(ConfigError, TypeError):
+    """An argument of a cached function cannot be part of a key.
+
+    Attributes:
+        argument: name of the parameter.
+        path: where in its value the unusable part is, such as ``[0].owner``; empty for the value itself.
+    """
+
+    def __init__(self, message: str, *, argument: str, path: str = "") -> None:
+        super().__init__(message)
+        self.argument = argument
+        self.path = path
+
+
+class StoreError(CacheKitError):
+    """A store could not do what it was asked: an operator must look at the server."""
+
+
+class StoreUnavailable(StoreError):
+    """The server cannot be reached, refuses the connection, or its breaker is open.
+
+    Attributes:
+        retry_after: seconds until a next try makes sense, or None when unknown.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StoreTimeout(StoreError):
+    """The server did not answer within the configured time-out."""
+
+
+class CodecError(CacheKitError):
+    """A value cannot be encoded, or bytes cannot be decoded.
+
+    Attributes:
+        path: where in the value the problem is, such as ``[3]['owner']``; empty for the value itself.
+        type_name: the type that cannot be encoded, or empty.
+    """
+
+    def __init__(self, message: str, *, path: str = "", type_name: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+        self.type_name = type_name
+
+
+class FrameError(CodecError):
+    """Bytes read from a store are truncated, corrupt, foreign, or written by a newer version."""

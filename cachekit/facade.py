@@ -1,0 +1,514 @@
+"""``Cache``: the facade. Checks what callers pass, and hands it to the engine, in both worlds.
+
+Each operation is written once as a coroutine over ``IO``; ``both`` makes the blocking method and, with an ``a`` in
+front, the awaitable one. Must not decide anything that the engine or the store should.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
+
+from cachekit._io import ASYNCIO, BLOCKING, IO, both
+from cachekit.clock import Chance, Clock, system_chance, system_clock
+from cachekit.codecs.base import Codec
+from cachekit.codecs.msgpack import MsgpackCodec
+from cachekit.decorator import (
+    CachedCoroutine,
+    CachedFunction,
+    CachedOptions,
+    Decorate,
+    KeySource,
+    Options,
+    ResultTags,
+    TagsSource,
+    decorate,
+)
+from cachekit.engine import Counters, Engine, Plan
+from cachekit.entry import seal
+from cachekit.errors import ConfigError, StoreError
+from cachekit.events import Events, Observer
+from cachekit.keys import bounded, check_tags
+from cachekit.policy import Duration, Policy, TTLClasses, positive_seconds, seconds
+from cachekit.stats import Stats, snapshot
+from cachekit.stores.base import AnyEntry, Store, Ticket
+from cachekit.stores.build import Settings, build
+from cachekit.stores.memory import Memory
+from cachekit.tags import note
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Cache:
+    """Keeps values in this process, on Redis or Valkey, or in this process in front of a server.
+
+    Args:
+        url: ``memory://``; ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``; ``embedded://`` for a
+            private Valkey of its own; ``tiered+redis://`` (and so on) for an in-process level in front of the server.
+            A ``Store`` of your own is taken as it is.
+        ttl: default lifetime of entries, as a duration; None keeps them until they are evicted or invalidated.
+        ttl_classes: named lifetimes, such as ``{"tenant_stats": "5m"}``, used as ``ttl="tenant_stats"``.
+        jitter: part of a lifetime (0 to 1) by which it is randomly shortened.
+        stale_while_revalidate: default window after the ttl in which stale values are served while one refresh runs.
+        stale_if_error: default window after the ttl in which stale values are served when the loader fails.
+        namespace: prefix of all keys; caches with the same namespace on one server share their entries.
+        timeout: seconds that a caller may wait for the server.
+        max_entries: bound on the entries held in this process.
+        max_bytes: bound on their estimated size in bytes.
+        codec: turns values into bytes for a server.
+        compress_from: bytes from which encoded values are compressed.
+        max_value_bytes: bound on one encoded value, decompressed; a larger one is not kept.
+        isolated_ttl: with ``tiered+``, seconds for which the in-process level serves when the server is gone altogether.
+        observers: callables that receive each ``Event``.
+        clock: source of time, for tests.
+        chance: source of randomness, for tests.
+
+    Raises:
+        ConfigError: an option cannot be used. A server that cannot be reached is no error: the cache starts without it.
+
+    Example:
+        >>> cache = Cache()
+        >>> cache.set("greeting", "hello", ttl="5m", tags=["texts"])
+        >>> cache.get("greeting")
+        'hello'
+        >>> cache.invalidate("texts")
+        >>> cache.get("greeting", "gone")
+        'gone'
+    """
+
+    def __init__(
+        self,
+        url: str | Store = "memory://",
+        *,
+        ttl: Duration | None = None,
+        ttl_classes: Mapping[str, Duration | Policy] | None = None,
+        jitter: float = 0.0,
+        stale_while_revalidate: Duration = 0,
+        stale_if_error: Duration = 0,
+        namespace: str = "cachekit",
+        timeout: float = 0.25,
+        max_entries: int = 100_000,
+        max_bytes: int = 256 * 1024 * 1024,
+        codec: Codec | None = None,
+        compress_from: int = 1024,
+        max_value_bytes: int = 64 * 1024 * 1024,
+        isolated_ttl: float = 30.0,
+        observers: Sequence[Observer] = (),
+        clock: Clock = system_clock,
+        chance: Chance = system_chance,
+    ) -> None:
+        self.clock = clock
+        self.events = Events(tuple(observers))
+        self.codec: Codec = codec if codec is not None else MsgpackCodec()
+        self._default = Policy.of(
+            ttl, jitter=jitter, stale_while_revalidate=stale_while_revalidate, stale_if_error=stale_if_error
+        )
+        self._classes = TTLClasses(ttl_classes, jitter=jitter)
+        self._chance = chance
+        self.store: Store
+        self.l1: Memory | None = None
+        if isinstance(url, str):
+            self.url = url
+            settings = Settings(
+                namespace=namespace,
+                codec=self.codec,
+                clock=clock,
+                emit=self.events,
+                timeout=timeout,
+                max_entries=max_entries,
+                max_bytes=max_bytes,
+                compress_from=compress_from,
+                max_value_bytes=max_value_bytes,
+                isolated_ttl=isolated_ttl,
+            )
+            self.store, self.l1 = build(url, settings)
+        else:
+            self.url = f"<{type(url).__name__}>"
+            self.store = url
+            self.l1 = url if isinstance(url, Memory) else None
+        self.engine = Engine(self.store, clock=clock, chance=chance, events=self.events, l1=self.l1)
+        self._own = Counters()
+        if self.l1 is not None:
+            self._own.tally = self.l1.unclaimed
+        self._counted: list[tuple[str, str, Counters]] = [("", "", self._own)]
+        self._templates: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"Cache({self.url.rpartition('@')[2]!r})"
+
+    # -- reading and writing ----------------------------------------------------------------------------------------
+
+    async def _get(self, io: IO, key: str, default: Any = None) -> Any:
+        """Return the value of *key*, or *default*. A server that is away has no values."""
+        entry = await self._fresh(io, bounded(key))
+        return default if entry is None else entry.value
+
+    get, aget = both(_get)
+
+    async def _fresh(self, io: IO, key: str) -> AnyEntry | None:
+        entry = await self.engine.read(io, key)
+        if entry is None or self.clock() >= entry.fresh_until:
+            self._own.misses += 1
+            return None
+        self.engine.count_hit(key, self._own)
+        note(entry.tags)
+        return entry
+
+    async def _get_many(self, io: IO, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those *keys* that are present."""
+        names = {bounded(key): key for key in keys}
+        try:
+            entries = await self.store.get_many(io, list(names))
+        except StoreError:
+            entries = {}
+        now = self.clock()
+        found = {name: entry for name, entry in entries.items() if now < entry.fresh_until}
+        self._own.misses += len(names) - len(found)
+        for name, entry in found.items():
+            self.engine.count_hit(name, self._own)
+            note(entry.tags)
+        return {names[name]: entry.value for name, entry in found.items()}
+
+    get_many, aget_many = both(_get_many)
+
+    async def _set(
+        self, io: IO, key: str, value: Any, *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
+    ) -> None:
+        """Keep *value* under *key*. A load of *key* that is running is not kept any more.
+
+        Raises:
+            ConfigError: the key, ttl or a tag cannot be used.
+            CodecError: the value cannot be encoded for the server.
+        """
+        await self._set_many(io, {key: value}, ttl=ttl, tags=tags)
+
+    set, aset = both(_set)
+
+    async def _set_many(
+        self, io: IO, values: Mapping[str, Any], *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
+    ) -> None:
+        """Keep each of *values* under its key. Raises as ``set`` does, before anything is kept."""
+        policy, checked, now = self._policy(ttl), check_tags(tags), self.clock()
+        entries = {
+            bounded(key): seal(value, policy, now, tags=checked, chance=self._chance()) for key, value in values.items()
+        }
+        self.engine.flights.void(keys=entries.keys())
+        if not entries:
+            return
+        try:
+            await self.store.set_many(io, entries)
+        except StoreError:
+            pass  # counted and reported by the guard; what would be replaced does not come back with the server
+
+    set_many, aset_many = both(_set_many)
+
+    async def _delete(self, io: IO, key: str) -> bool:
+        """Drop *key*. Returns whether it was there. A load of it that is running is not kept."""
+        return bool(await self.engine.delete(io, [bounded(key)]))
+
+    delete, adelete = both(_delete)
+
+    async def _delete_many(self, io: IO, keys: Iterable[str]) -> int:
+        """Drop *keys*. Returns how many were there."""
+        names = [bounded(key) for key in keys]
+        return await self.engine.delete(io, names) if names else 0
+
+    delete_many, adelete_many = both(_delete_many)
+
+    async def _get_or_set(
+        self,
+        io: IO,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        ttl: Duration | Policy | None = None,
+        tags: Iterable[str] = (),
+        lock: bool = True,
+    ) -> Any:
+        """Return the value of *key*, or what *loader* returns, which is then kept. Concurrent callers share one load.
+
+        The awaitable form takes a loader of either kind.
+
+        Raises:
+            ConfigError: an argument cannot be used, or the blocking form was given a coroutine function.
+        """
+        if io is BLOCKING and inspect.iscoroutinefunction(loader):
+            raise ConfigError("get_or_set() was given a coroutine function: call `await cache.aget_or_set(...)`")
+
+        async def load() -> Any:
+            made = loader()
+            return await made if io is ASYNCIO and isinstance(made, Awaitable) else made
+
+        plan = Plan("", self._policy(ttl), shared_flight=lock, counters=self._own)
+        return await self.engine.fetch(io, bounded(key), check_tags(tags), load, plan)
+
+    get_or_set, aget_or_set = both(_get_or_set)
+
+    async def _add(
+        self, io: IO, key: str, value: Any, *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
+    ) -> bool:
+        """Keep *value* only if *key* is absent. Returns whether it was kept; False when the store is away."""
+        entry = seal(value, self._policy(ttl), self.clock(), tags=check_tags(tags), chance=self._chance())
+        try:
+            return await self.store.update(io, bounded(key), lambda old: entry if self._gone(old) else old) is entry
+        except StoreError:
+            return False
+
+    add, aadd = both(_add)
+
+    async def _touch(self, io: IO, key: str, *, ttl: Duration | Policy | None = None) -> bool:
+        """Give *key* a new lifetime from now on. Returns whether it was there."""
+        policy = self._policy(ttl)
+
+        def change(old: AnyEntry | None) -> AnyEntry | None:
+            if old is None or self._gone(old):
+                return old
+            return seal(old.value, policy, self.clock(), tags=old.tags, delta=old.delta, chance=self._chance())
+
+        try:
+            return not self._gone(await self.store.update(io, bounded(key), change))
+        except StoreError:
+            return False
+
+    touch, atouch = both(_touch)
+
+    async def _incr(
+        self, io: IO, key: str, delta: int = 1, *, initial: int = 0, ttl: Duration | Policy | None = None
+    ) -> int:
+        """Add *delta* to the whole number under *key* and return the sum; an absent key starts at *initial*.
+
+        The lifetime of a number that is there already stays.
+
+        Raises:
+            ConfigError: the value under *key* is no whole number.
+            StoreError: the server is away; a count that cannot be kept has no honest answer.
+        """
+        policy = self._policy(ttl)
+
+        def change(old: AnyEntry | None) -> AnyEntry | None:
+            if old is None or self._gone(old):
+                return seal(initial + delta, policy, self.clock(), chance=self._chance())
+            if not isinstance(old.value, int) or isinstance(old.value, bool):
+                raise ConfigError(f"incr({key!r}): the value is of type {type(old.value).__name__}, not a whole number")
+            return replace(old, value=old.value + delta)
+
+        entry = await self.store.update(io, bounded(key), change)
+        assert entry is not None
+        return int(entry.value)
+
+    incr, aincr = both(_incr)
+
+    def _gone(self, entry: AnyEntry | None) -> bool:
+        return entry is None or self.clock() >= entry.fresh_until
+
+    # -- invalidation -----------------------------------------------------------------------------------------------
+
+    async def _invalidate(self, io: IO, *tags: str) -> None:
+        """Drop everything that carries one of *tags*, in every process, those still being loaded included.
+
+        When the server is away the invalidation is kept, and delivered before anything else is asked of it again.
+
+        Raises:
+            ConfigError: no tag was given, or one cannot be used.
+        """
+        await self.engine.invalidate(io, check_tags(tags))
+
+    invalidate, ainvalidate = both(_invalidate)
+
+    async def _clear(self, io: IO) -> None:
+        """Drop everything in this cache's namespace."""
+        await self.engine.clear(io)
+
+    clear, aclear = both(_clear)
+
+    async def _close(self, io: IO) -> None:
+        """Give up connections and threads. In asyncio this closes those of the running loop too."""
+        await self.store.close(io)
+
+    close, aclose = both(_close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # -- functions --------------------------------------------------------------------------------------------------
+
+    @overload
+    def cached(self, fn: None = None, /, **options: Unpack[CachedOptions]) -> Decorate: ...
+    @overload
+    def cached(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> CachedCoroutine[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def cached(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
+    def cached(self, fn: Any = None, /, **options: Any) -> Any:
+        """Keep the results of a function or coroutine function.
+
+        Args:
+            fn: the function, when the decorator is used without options.
+            ttl: a duration, a ``Policy``, or the name of a TTL class; the cache's default when left out.
+            tags: templates over the arguments, such as ``["product:{product_id}"]``, or a callable that receives the
+                arguments and returns tags.
+            result_tags: a callable that receives the result and returns more tags.
+            key: a template such as ``"tenant:{tenant_id}:stats:{period}"``, or a callable that receives the arguments
+                and returns a string; by default all arguments, with their types.
+            ignore: parameters that are not part of the key.
+            stale_while_revalidate: window after the ttl in which stale results are served while one refresh runs.
+            stale_if_error: window after the ttl in which stale results are served when the function raises.
+            jitter: part of the ttl (0 to 1) by which it is randomly shortened.
+            beta: eagerness of probabilistic early refresh; 0 turns it off.
+            lease: how long one process may load while the others wait for it.
+            lock: whether processes wait for each other; within a process callers always share one load.
+            copy: give each caller a deep copy instead of the shared, read-only result.
+
+        Returns:
+            The function with the handles ``invalidate``, ``refresh`` and ``key_for``.
+
+        Raises:
+            ConfigError: an option cannot be used, or a template names no parameter.
+        """
+        chosen = self._options(**options)
+
+        def apply(target: Any) -> Any:
+            self._claim(chosen.key, target)
+            counters = Counters()
+            made = decorate(self.engine, target, chosen, counters)
+            inner = getattr(target, "__func__", target)
+            self.codec.learn(getattr(inner, "__annotations__", {}).get("return") and _return_type(inner))
+            self._counted.append((f"{inner.__module__}.{inner.__qualname__}", chosen.policy.name, counters))
+            return made
+
+        return apply if fn is None else apply(fn)
+
+    def _options(
+        self,
+        *,
+        ttl: Duration | Policy | None = None,
+        tags: TagsSource = (),
+        result_tags: ResultTags = None,
+        key: KeySource = None,
+        ignore: Sequence[str] = (),
+        lock: bool = True,
+        copy: bool = False,
+        **changes: Any,
+    ) -> Options:
+        policy = self._policy(ttl)
+        unknown = changes.keys() - {"stale_while_revalidate", "stale_if_error", "jitter", "beta", "lease"}
+        if unknown:
+            known = ", ".join(CachedOptions.__annotations__)
+            raise ConfigError(f"cached() has no option {', '.join(sorted(unknown))}: the options are {known}")
+        for name, parse in (
+            ("stale_while_revalidate", seconds),
+            ("stale_if_error", seconds),
+            ("lease", positive_seconds),
+        ):
+            if name in changes:
+                changes[name] = parse(changes[name], name)
+        return Options(
+            policy=replace(policy, **changes) if changes else policy,
+            tags=tags if callable(tags) or isinstance(tags, str) else tuple(tags),
+            result_tags=result_tags,
+            key=key,
+            ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore),
+            lock=lock,
+            copy=copy,
+        )
+
+    def _claim(self, key: KeySource, target: Any) -> None:
+        """Refuse a key template that another function of this cache uses: they would read each other's results."""
+        if not isinstance(key, str):
+            return
+        inner = getattr(target, "__func__", target)
+        name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', inner)}"
+        owner = self._templates.setdefault(key, name)
+        if owner != name:
+            raise ConfigError(
+                f"key={key!r} is used by {owner} already: {name} would read its results; choose another key"
+            )
+
+    def _policy(self, ttl: Duration | Policy | None) -> Policy:
+        return self._classes.resolve(ttl, self._default)
+
+    # -- for those who make entries themselves, such as the HTTP cache ------------------------------------------------
+
+    def peek(self, key: str) -> AnyEntry | None:
+        """Return the valid entry of *key* in this process, fresh or not, or None."""
+        if self.l1 is None or (node := self.l1.peek(key)) is None:
+            return None
+        return node.entry
+
+    async def read(self, io: IO, key: str) -> AnyEntry | None:
+        """Return the valid entry of *key*, fresh or not; None when there is none or the store is away."""
+        return await self.engine.read(io, key)
+
+    async def begin(self, io: IO, key: str, tags: Sequence[str] = (), *, lease: float = 30.0) -> Ticket | None:
+        """Take the right to keep what is made from now on; None when the store is away."""
+        return await self.engine.begin(io, key, tags, lease=lease)
+
+    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
+        """Keep *entry*. Returns False when it must not be kept, or the store is away."""
+        return await self.engine.commit(io, ticket, entry)
+
+    async def release(self, io: IO, ticket: Ticket) -> None:
+        """Give a ticket back unused."""
+        await self.engine.release(io, ticket)
+
+    async def drop(self, io: IO, *keys: str) -> None:
+        """Drop *keys*."""
+        await self.engine.drop(io, *keys)
+
+    # -- looking --------------------------------------------------------------------------------------------------
+
+    @property
+    def ttl_classes(self) -> tuple[str, ...]:
+        """Return the names of the TTL classes."""
+        return self._classes.names
+
+    def policy(self, ttl: Duration | Policy | None) -> Policy:
+        """Return the policy that *ttl* means here. Raises ``ConfigError``."""
+        return self._policy(ttl)
+
+    def stats(self) -> Stats:
+        """Return what this cache did so far."""
+        total, by_function, by_class = snapshot(self._counted, self.l1)
+        entries, size = (0, 0) if self.l1 is None else self.l1.sizes()
+        guarded: Any = getattr(self.store, "l2", self.store)
+        breaker = getattr(guarded, "breaker", None)
+        live = getattr(self.store, "live", None)
+        return Stats(
+            total=total,
+            by_function=by_function,
+            by_class=by_class,
+            events={str(kind): count for kind, count in self.events.counts.items() if count},
+            entries=entries,
+            bytes=size,
+            evictions=0 if self.l1 is None else self.l1.evictions,
+            store="away" if breaker is not None and breaker.is_open else "ok",
+            channel="none" if live is None else "live" if live else "lost",
+            pending=getattr(guarded, "pending", 0),
+        )
+
+
+def _return_type(fn: Callable[..., Any]) -> Any:
+    """Return the resolved return annotation of *fn*, or None where it cannot be resolved yet."""
+    import typing
+
+    try:
+        return typing.get_type_hints(fn, include_extras=True).get("return")
+    except Exception:
+        return None
+
+
+__all__ = ["Cache"]

@@ -1,0 +1,102 @@
+"""Single flight: concurrent callers of one key share one load.
+
+A flight belongs to a scope (all threads, or one event loop), because a blocking caller that waited for a load on its
+own loop would wait for ever. Whoever arrives first leads; the others follow. A flight that an invalidation voided takes
+no more followers. Must not know about stores.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable
+from concurrent.futures import Future
+from contextvars import ContextVar
+from typing import Any, Final
+
+
+class Abandoned(Exception):
+    """The leader was cancelled: a follower takes over."""
+
+
+class Retry(Exception):
+    """What the leader loaded was invalidated meanwhile: load again."""
+
+
+class Flight:
+    """One load in progress.
+
+    Attributes:
+        result: what followers wait for.
+        tags: the tags known so far; grows while the loader runs.
+        void: whether something invalidated it while it ran.
+    """
+
+    __slots__ = ("followers", "key", "result", "tags", "void", "waits_for")
+
+    def __init__(self, key: str, tags: Iterable[str]) -> None:
+        self.key = key
+        self.tags = set(tags)
+        self.result: Future[Any] = Future()
+        self.result.set_running_or_notify_cancel()  # so that a follower cannot cancel it
+        self.void = False
+        self.followers = 0
+        self.waits_for: list[Flight] = []
+
+
+leading: Final[ContextVar[tuple[Flight, ...]]] = ContextVar("cachekit_leading", default=())
+"""The flights whose loaders are running here, outermost first."""
+
+
+class Flights:
+    """The loads in progress of one cache."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flights: dict[tuple[int, str], Flight] = {}
+
+    def join(self, scope: object, key: str, tags: Iterable[str]) -> tuple[Flight, bool] | None:
+        """Return the flight of *key* and whether the caller leads it; None when waiting for it could never end.
+
+        Waiting could never end when the caller's own loader is what that flight waits for, directly or through others.
+        """
+        own = leading.get()
+        name = (id(scope), key)
+        with self._lock:
+            flight = self._flights.get(name)
+            if flight is None:
+                flight = self._flights[name] = Flight(key, tags)
+                return flight, True
+            if own:
+                steps = [flight]
+                while steps:
+                    step = steps.pop()
+                    if step in own:
+                        return None
+                    steps.extend(step.waits_for)
+                own[-1].waits_for.append(flight)
+            flight.followers += 1
+            return flight, False
+
+    def left(self, flight: Flight) -> None:
+        """Note that the caller's own loader no longer waits for *flight*."""
+        own = leading.get()
+        if own:
+            own[-1].waits_for.remove(flight)
+
+    def running(self, scope: object, key: str) -> bool:
+        """Say whether *key* is being loaded in *scope*."""
+        return (id(scope), key) in self._flights
+
+    def land(self, scope: object, flight: Flight) -> None:
+        """Take *flight* off, before its result is published."""
+        with self._lock:
+            if self._flights.get((id(scope), flight.key)) is flight:
+                del self._flights[id(scope), flight.key]
+
+    def void(self, *, tags: Collection[str] = (), keys: Collection[str] = (), everything: bool = False) -> None:
+        """Void the flights that load one of *keys* or carry one of *tags*: who comes now must not see their result."""
+        with self._lock:
+            for name, flight in list(self._flights.items()):
+                if everything or name[1] in keys or not flight.tags.isdisjoint(tags):
+                    flight.void = True
+                    del self._flights[name]

@@ -1,0 +1,76 @@
+"""What stands for ``self`` in the key of a method: a token that dies with the instance, never the instance itself.
+
+An instance whose class defines ``__cache_key__`` is told apart by that, so that its results are shared by processes.
+Any other is told apart by a token that nothing else has, in no other process either. Must not know about stores.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Hashable
+from itertools import count
+from typing import Any
+
+from cachekit.clock import random_token
+from cachekit.errors import KeyArgumentError
+
+_process = random_token(6).hex()
+_numbers = count()
+_tokens: dict[int, tuple[weakref.ref[Any], str]] = {}
+_memos: dict[int, list[dict[Hashable, Any]]] = {}
+
+
+def token_of(instance: object, function: str) -> str:
+    """Return the token of *instance*. Raises ``KeyArgumentError`` when it cannot be referred to weakly."""
+    number = id(instance)
+    known = _tokens.get(number)
+    if known is not None and known[0]() is instance:
+        return known[1]
+
+    def gone(_: object) -> None:
+        _tokens.pop(number, None)
+        for memo in _memos.pop(number, ()):
+            memo.pop(number, None)
+
+    try:
+        ref = weakref.ref(instance, gone)
+    except TypeError:
+        name = type(instance).__name__
+        raise KeyArgumentError(
+            f"{function}: self of type {name} cannot be told apart from other instances: give {name} a __cache_key__ "
+            f'method that returns plain values, add "__weakref__" to its __slots__, or use ignore=("self",)',
+            argument="self",
+        ) from None
+    token = f"{_process}.{next(_numbers)}"
+    _tokens[number] = (ref, token)
+    return token
+
+
+def memo_of(instance: object, memo: dict[Hashable, Any]) -> dict[Hashable, Any]:
+    """Return the part of *memo* that belongs to *instance* and goes when it dies. Its token must have been taken."""
+    own: dict[Hashable, Any] | None = memo.get(id(instance))
+    if own is None:
+        own = memo[id(instance)] = {}
+        _memos.setdefault(id(instance), []).append(memo)
+    return own
+
+
+def has_own_key(instance: object) -> bool:
+    """Say whether the class of *instance* defines ``__cache_key__``."""
+    return hasattr(type(instance), "__cache_key__")
+
+
+def _after_fork() -> None:
+    """In a forked child instances go their own ways: their tokens must differ from the parent's."""
+    global _process  # noqa: PLW0603 - one per process is the point
+    _process = random_token(6).hex()
+    for number, memos in list(_memos.items()):
+        for memo in memos:
+            memo.pop(number, None)
+    _memos.clear()
+    _tokens.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,116 @@
+"""From a URL to a store: the one place that knows which class serves which scheme.
+
+Other packages add schemes through the entry point group ``cachekit.stores``: a callable ``from_url(url) -> Store``.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Final
+from urllib.parse import urlsplit
+
+from cachekit.breaker import Breaker
+from cachekit.clock import Clock
+from cachekit.codecs.base import Codec
+from cachekit.errors import ConfigError
+from cachekit.events import Emit
+from cachekit.stores.base import Store
+from cachekit.stores.memory import Memory
+
+TIERED: Final = "tiered+"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a store may need besides its URL."""
+
+    namespace: str
+    codec: Codec
+    clock: Clock
+    emit: Emit
+    timeout: float
+    max_entries: int
+    max_bytes: int
+    compress_from: int
+    max_value_bytes: int
+    isolated_ttl: float
+
+
+def build(url: str, settings: Settings) -> tuple[Store, Memory | None]:
+    """Return the store that *url* names, and its in-process level if it has one. Connects to nothing.
+
+    Raises:
+        ConfigError: the scheme is unknown, or the URL cannot be used.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        memory = _memory(settings)
+        return memory, memory
+    tiered = scheme.startswith(TIERED)
+    inner = url[len(TIERED) :] if tiered else url
+    if urlsplit(inner).scheme == "embedded":
+        return _redis(inner, settings, tiered=tiered)
+    from cachekit.stores.link import SCHEMES
+
+    if urlsplit(inner).scheme in SCHEMES:
+        return _redis(inner, settings, tiered=tiered)
+    for plugin in entry_points(group="cachekit.stores", name=scheme):
+        store: Store = plugin.load()(url)
+        return store, None
+    known = ["memory", "embedded", *SCHEMES]
+    raise ConfigError(
+        f"unknown URL scheme {scheme!r} in {url!r}: use one of {', '.join(f'{name}://' for name in known)}, "
+        f"or {TIERED}redis:// for an in-process level in front of a server"
+    )
+
+
+def _memory(settings: Settings) -> Memory:
+    return Memory(max_entries=settings.max_entries, max_bytes=settings.max_bytes, clock=settings.clock)
+
+
+def _redis(url: str, settings: Settings, *, tiered: bool) -> tuple[Store, Memory | None]:
+    from cachekit.stores.guarded import Guarded
+    from cachekit.stores.link import RedisLink
+    from cachekit.stores.redis import RedisStore
+
+    server = None
+    if urlsplit(url).scheme == "embedded":
+        from cachekit.stores.embedded import EmbeddedServer
+
+        parts = urlsplit(url)
+        server = EmbeddedServer(parts.netloc + parts.path or None)
+        url = server.url
+    link = RedisLink(url, timeout=settings.timeout)
+    remote = RedisStore(
+        link,
+        settings.codec,
+        namespace=settings.namespace,
+        emit=settings.emit,
+        clock=settings.clock,
+        compress_from=settings.compress_from,
+        max_value_bytes=settings.max_value_bytes,
+    )
+    if server is not None:
+        weakref.finalize(remote, server.close)
+    guarded = Guarded(remote, Breaker(), clock=settings.clock, emit=settings.emit)
+    if not tiered:
+        return guarded, None
+    from cachekit.stores.bus import Bus
+    from cachekit.stores.tiered import Tiered
+
+    memory = _memory(settings)
+    store = Tiered(
+        memory,
+        guarded,
+        open_bus=lambda on_message, on_live, on_lost: Bus(
+            link, remote.channel, on_message=on_message, on_live=on_live, on_lost=on_lost
+        ),
+        origin=remote.origin,
+        clock=settings.clock,
+        emit=settings.emit,
+        timeout=settings.timeout,
+        isolated_ttl=settings.isolated_ttl,
+    )
+    return store, memory

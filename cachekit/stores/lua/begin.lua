@@ -1,0 +1,26 @@
+-- Take the right to load a key, and read what its result will be compared with.
+-- KEYS: value, lease, tag...
+-- ARGV: token, lease in ms, random bytes, life of a new tag in ms, "1" to take the lease from its holder
+-- Returns {1 or 0, ms left of another's lease, value or "", microseconds, stamp...}
+local leads = 1
+local left = 0
+if ARGV[5] == '1' then
+  redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+elseif not redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  leads = 0
+  left = redis.call('PTTL', KEYS[2])
+end
+local time = redis.call('TIME')
+local us = time[1] * 1000000 + time[2]
+local high = math.floor(us / 4294967296)
+local fresh = struct.pack('>I4I4', high, us - high * 4294967296) .. ARGV[3]
+local reply = {leads, left, redis.call('GET', KEYS[1]) or '', string.format('%.0f', us)}
+for i = 3, #KEYS do
+  local stamp = redis.call('GET', KEYS[i])
+  if not stamp then
+    stamp = fresh
+    redis.call('SET', KEYS[i], stamp, 'PX', ARGV[4])
+  end
+  reply[#reply + 1] = stamp
+end
+return reply

@@ -1,0 +1,67 @@
+-- Keep a value with the stamps of its tags, if nothing it was made from was invalidated meanwhile.
+-- KEYS: value, lease, tag...
+-- ARGV: mode, proof, life in ms ("0": for ever), random bytes, microseconds at which the load began, channel, message,
+--       frame, then per tag: its name, the stamp taken before the load ("": known only from the result)
+-- mode "lease": proof is the token that must still hold the lease
+-- mode "force": no proof; running loads are voided
+-- mode "swap":  proof is the value that must still be there ("" for none); running loads are voided
+-- Returns 1 when kept, 0 when not.
+local mode = ARGV[1]
+if mode == 'lease' then
+  if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
+elseif mode == 'swap' then
+  if (redis.call('GET', KEYS[1]) or '') ~= ARGV[2] then return 0 end
+end
+local life = tonumber(ARGV[3])
+local fresh
+local head = {'\202\001', struct.pack('>I2', #KEYS - 2)}
+local stamps = {}
+for i = 3, #KEYS do
+  local at = 9 + (i - 3) * 2
+  local expected = ARGV[at + 1]
+  local stamp = redis.call('GET', KEYS[i])
+  if expected ~= '' then
+    if stamp ~= expected then
+      redis.call('DEL', KEYS[2])
+      return 0
+    end
+  elseif stamp then
+    if mode == 'lease' then
+      local high, low = struct.unpack('>I4I4', stamp)
+      if high * 4294967296 + low >= tonumber(ARGV[5]) then
+        redis.call('DEL', KEYS[2])
+        return 0
+      end
+    end
+  else
+    if not fresh then
+      local time = redis.call('TIME')
+      local us = time[1] * 1000000 + time[2]
+      local high = math.floor(us / 4294967296)
+      fresh = struct.pack('>I4I4', high, us - high * 4294967296) .. ARGV[4]
+    end
+    stamp = fresh
+    redis.call('SET', KEYS[i], stamp)
+    stamps[i] = true
+  end
+  head[#head + 1] = struct.pack('>I2', #ARGV[at]) .. ARGV[at] .. stamp
+end
+-- A tag lives longer than every entry that carries it.
+for i = 3, #KEYS do
+  if life == 0 then
+    redis.call('PERSIST', KEYS[i])
+  elseif stamps[i] then
+    redis.call('PEXPIRE', KEYS[i], life + 60000)
+  else
+    redis.call('PEXPIRE', KEYS[i], life + 60000, 'GT')
+  end
+end
+local value = table.concat(head) .. ARGV[8]
+if life == 0 then
+  redis.call('SET', KEYS[1], value)
+else
+  redis.call('SET', KEYS[1], value, 'PX', ARGV[3])
+end
+redis.call('DEL', KEYS[2])
+if ARGV[7] ~= '' then redis.call('PUBLISH', ARGV[6], ARGV[7]) end
+return 1

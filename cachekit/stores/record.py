@@ -1,0 +1,75 @@
+"""How an entry lies in a byte store: the stamps of its tags, its times, its value.
+
+Owns the layout; must not know how bytes are fetched. The stamps stand outside of the checksummed frame, because the
+server's script writes them: damage there can only make a stamp differ, which is a miss.
+
+Layout: ``CA 01``, number of tags (2 bytes), then for each tag the length of its name (2 bytes), its name and its stamp
+(16 bytes: 8 of server time in microseconds, 8 random), then the frame whose meta part holds the times.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from cachekit.codecs.base import Codec
+from cachekit.codecs.frame import Frame, open_frame, seal
+from cachekit.entry import Entry
+from cachekit.errors import FrameError
+from cachekit.stores.base import AnyEntry
+
+_MAGIC: Final = b"\xca\x01"
+_TIMES: Final = struct.Struct(">5d")
+_U16: Final = struct.Struct(">H")
+STAMP: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The stamps read from a store, and the frame that has not been opened yet."""
+
+    stamps: dict[str, bytes]
+    frame: bytes
+
+
+def write_frame(entry: AnyEntry, codec: Codec, *, compress_from: int) -> bytes:
+    """Return the frame of *entry*, stamps excluded. Raises ``CodecError`` for a value that cannot be encoded."""
+    times = _TIMES.pack(entry.created_at, entry.fresh_until, entry.swr_until, entry.dead_at, entry.delta)
+    return seal(times, codec.encode(entry.value), codec_id=codec.id, compress_from=compress_from)
+
+
+def read_record(data: bytes) -> Record:
+    """Split *data* into stamps and frame. Raises ``FrameError`` for truncated or foreign bytes."""
+    if data[:2] != _MAGIC or len(data) < 4:
+        raise FrameError("these bytes were not written by cachekit, or by a newer version")
+    stamps: dict[str, bytes] = {}
+    at = 4
+    try:
+        for _ in range(_U16.unpack_from(data, 2)[0]):
+            size = _U16.unpack_from(data, at)[0]
+            at += 2
+            name, stamp = data[at : at + size], data[at + size : at + size + STAMP]
+            at += size + STAMP
+            if len(stamp) != STAMP:
+                raise FrameError("the stamps are truncated")
+            stamps[name.decode()] = stamp
+    except (struct.error, UnicodeDecodeError) as exc:
+        raise FrameError(f"the stamps are damaged: {exc}") from exc
+    return Record(stamps, data[at:])
+
+
+def read_frame(record: Record, codecs: dict[int, Codec], *, max_size: int) -> AnyEntry:
+    """Return the entry of *record*. Raises ``CodecError``."""
+    frame: Frame = open_frame(record.frame, max_size=max_size)
+    codec = codecs.get(frame.codec_id)
+    if codec is None:
+        raise FrameError(f"codec {frame.codec_id} of this value is not configured here")
+    if len(frame.meta) != _TIMES.size:
+        raise FrameError("the times of this value are damaged")
+    created_at, fresh_until, swr_until, dead_at, delta = _TIMES.unpack(frame.meta)
+    if not created_at <= fresh_until <= swr_until <= dead_at or math.isnan(delta):
+        raise FrameError("the times of this value contradict each other")
+    tags = tuple(tag for tag in record.stamps if tag)
+    return Entry(codec.decode(frame.payload), created_at, fresh_until, swr_until, dead_at, tags, delta)

@@ -1,0 +1,256 @@
+"""Two levels: live objects in this process in front of a server, kept honest by the bus.
+
+The first level is trusted only while the bus is live: every invalidation, of this process or another, then reaches it.
+When the bus breaks it is suspended; the server is asked instead, and when that does not answer either, what the first
+level still holds is served for a bounded time. When the bus is live again the first level starts empty.
+
+Must not know how the server stores things.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Final
+
+from cachekit._io import IO
+from cachekit.clock import Clock
+from cachekit.errors import StoreError
+from cachekit.events import Emit, Event, Kind
+from cachekit.stores.base import AnyEntry, Change, Store, Ticket
+from cachekit.stores.bus import Bus
+from cachekit.stores.memory import Memory
+
+ISOLATED_TTL: Final = 30.0
+
+
+class Tiered:
+    """Keeps entries in *l1* and *l2*.
+
+    Args:
+        l1: the first level.
+        l2: the server, behind its breaker.
+        open_bus: starts to listen; receives ``on_message``, ``on_live`` and ``on_lost``.
+        origin: how announcements of this process begin; they are passed over.
+        clock: source of time.
+        emit: receives events.
+        timeout: seconds that the very first call may wait for the bus.
+        isolated_ttl: seconds for which the first level serves when neither the bus nor the server answers; 0 never.
+    """
+
+    def __init__(
+        self,
+        l1: Memory,
+        l2: Store,
+        *,
+        open_bus: Callable[[Callable[[bytes], None], Callable[[], None], Callable[[Exception], None]], Bus],
+        origin: str,
+        clock: Clock,
+        emit: Emit,
+        timeout: float = 0.25,
+        isolated_ttl: float = ISOLATED_TTL,
+    ) -> None:
+        self.l1 = l1
+        self.l2 = l2
+        self._open_bus = open_bus
+        self._origin = origin.encode()
+        self._clock = clock
+        self._emit = emit
+        self._timeout = timeout
+        self._isolated_ttl = isolated_ttl
+        self._lock = threading.Lock()
+        self._bus: Bus | None = None
+        self._pid = os.getpid()
+        self._lost_at = clock()
+        l1.suspend()
+
+    @property
+    def live(self) -> bool:
+        """Return whether the first level is trusted now."""
+        return not self.l1.suspended
+
+    async def _ensure_bus(self, io: IO) -> None:
+        if self._bus is not None and self._pid == os.getpid():
+            return
+        with self._lock:
+            if self._bus is None or self._pid != os.getpid():
+                self._pid = os.getpid()
+                self.l1.suspend()
+                self._bus = _open(self, self._open_bus)
+            first: Future[bool] = self._bus.first
+        try:
+            await io.wait(first, self._timeout)
+        except TimeoutError:
+            pass
+
+    def _message(self, payload: bytes) -> None:
+        origin, kind, *names = payload.split(b"\0")
+        if origin == self._origin:
+            return
+        text = [name.decode("utf-8", "surrogatepass") for name in names]
+        if kind == b"tags":
+            self.l1.mark(text)
+        elif kind == b"keys":
+            self.l1.forget(text)
+        else:
+            self.l1.flush()
+
+    def _became_live(self) -> None:
+        self.l1.resume()
+        self._emit(Event(Kind.CHANNEL_LIVE))
+
+    def _became_lost(self, error: Exception) -> None:
+        self._lost_at = self._clock()
+        self.l1.suspend()
+        self._emit(Event(Kind.CHANNEL_LOST, detail=str(error), error=error))
+
+    def _isolated(self, key: str) -> AnyEntry | None:
+        """Return what the first level still holds while nothing else answers."""
+        entry = self.l1.last_known(key)
+        if entry is None or self._clock() >= max(self._lost_at, entry.created_at) + self._isolated_ttl:
+            return None
+        return entry
+
+    def _keep_isolated(self, ticket_since: int, key: str, entry: AnyEntry) -> None:
+        if self._isolated_ttl > 0:
+            self.l1.fill(key, entry, ticket_since)
+
+    # -- the Store port -------------------------------------------------------------------------------------------
+
+    async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
+        await self._ensure_bus(io)
+        since = self.l1.sequence
+        if (entry := await self.l1.get(io, key)) is not None:
+            return entry
+        try:
+            entry = await self.l2.get(io, key, tags)
+        except StoreError:
+            if not self.live and (entry := self._isolated(key)) is not None:
+                return entry
+            raise
+        if entry is not None and self.live:
+            self.l1.fill(key, entry, since)
+        return entry
+
+    async def get_many(self, io: IO, keys: Sequence[str]) -> dict[str, AnyEntry]:
+        await self._ensure_bus(io)
+        since = self.l1.sequence
+        found = await self.l1.get_many(io, keys)
+        missing = [key for key in keys if key not in found]
+        if missing:
+            try:
+                more = await self.l2.get_many(io, missing)
+            except StoreError:
+                if self.live:
+                    raise
+                more = {key: entry for key in missing if (entry := self._isolated(key)) is not None}
+            else:
+                if self.live:
+                    for key, entry in more.items():
+                        self.l1.fill(key, entry, since)
+            found.update(more)
+        return found
+
+    async def set_many(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:
+        try:
+            await self.l2.set_many(io, entries)
+        finally:
+            # What this process wrote is read back through the server, whose stamps decide; a write that could not
+            # be delivered must at least not be hidden by an older value.
+            self.l1.forget(list(entries))
+
+    async def delete(self, io: IO, keys: Sequence[str]) -> int:
+        try:
+            return await self.l2.delete(io, keys)
+        finally:
+            self.l1.forget(keys)
+
+    async def update(self, io: IO, key: str, change: Change) -> AnyEntry | None:
+        try:
+            return await self.l2.update(io, key, change)
+        finally:
+            self.l1.forget([key])
+
+    async def begin(self, io: IO, key: str, tags: Sequence[str], lease: float, *, exclusive: bool = True) -> Ticket:
+        await self._ensure_bus(io)
+        since = self.l1.sequence
+        try:
+            ticket = await self.l2.begin(io, key, tags, lease, exclusive=exclusive)
+        except StoreError:
+            if self.live or self._isolated_ttl <= 0:
+                raise
+            return Ticket(key, leads=True, proof=(since, None))
+        return replace(ticket, proof=(since, ticket))
+
+    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
+        since, theirs = ticket.proof
+        if theirs is None:
+            return not self.live and self.l1.fill(ticket.key, entry, since) is not None
+        try:
+            kept = await self.l2.commit(io, theirs, entry)
+        except StoreError:
+            if not self.live:
+                self._keep_isolated(since, ticket.key, entry)
+            raise
+        if kept and self.live:
+            self.l1.fill(ticket.key, entry, since)
+        return kept
+
+    async def release(self, io: IO, ticket: Ticket) -> None:
+        if ticket.proof[1] is not None:
+            await self.l2.release(io, ticket.proof[1])
+
+    async def invalidate(self, io: IO, tags: Sequence[str]) -> None:
+        try:
+            await self.l2.invalidate(io, tags)
+        finally:
+            self.l1.mark(tags)
+
+    async def clear(self, io: IO) -> None:
+        try:
+            await self.l2.clear(io)
+        finally:
+            self.l1.flush()
+
+    async def close(self, io: IO) -> None:
+        with self._lock:
+            bus, self._bus = self._bus, None
+        self.l1.suspend()
+        self.l1.flush()
+        if bus is not None:
+            await io.call(bus.close, None)
+        await self.l2.close(io)
+
+
+def _open(
+    tiered: Tiered,
+    open_bus: Callable[[Callable[[bytes], None], Callable[[], None], Callable[[Exception], None]], Bus],
+) -> Bus:
+    """Start the bus so that it does not keep *tiered* alive."""
+    box: list[Bus] = []
+
+    def gone(_: object) -> None:
+        if box:
+            box[0]._stop.set()
+
+    owner = weakref.ref(tiered, gone)
+
+    def on_message(payload: bytes) -> None:
+        if (target := owner()) is not None:
+            target._message(payload)
+
+    def on_live() -> None:
+        if (target := owner()) is not None:
+            target._became_live()
+
+    def on_lost(error: Exception) -> None:
+        if (target := owner()) is not None:
+            target._became_lost(error)
+
+    bus = open_bus(on_message, on_live, on_lost)
+    box.append(bus)
+    return bus
