@@ -177,7 +177,7 @@ class Handle(Generic[T]):
             return bounded(self._template.render(self.name, arguments))
         if self._key is not None:
             args, kwargs = split(self._shape, values)
-            made = self._key(*args, **kwargs)
+            made: Any = self._key(*args, **kwargs)
             if not isinstance(made, str) or not made:
                 raise ConfigError(
                     f"{self.name}: key={getattr(self._key, '__qualname__', self._key)!s} returned {made!r}, but a key must "

@@ -342,10 +342,10 @@ class Memory:
             return new
 
     async def begin(self, io: IO, key: str, tags: Sequence[str], lease: float, *, exclusive: bool = True) -> Ticket:  # noqa: ARG002 - one process needs no lease
+        if not exclusive:
+            self.mark([_KEY + key])  # refuses what other loads of this key bring
         since = self.sequence
-        node = self.peek(key) if exclusive else None
-        fresh = node is not None and self._clock() < node.entry.fresh_until
-        return Ticket(key, leads=True, found=node.entry if node is not None and fresh else None, proof=since)
+        return Ticket(key, leads=True, found=self._find(key), proof=since)
 
     async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:  # noqa: ARG002 - no I/O here
         return self.fill(ticket.key, entry, ticket.proof) is not None

@@ -1,0 +1,145 @@
+"""The envelope around every value that leaves the process: what it is, whether it is whole, how it is compressed.
+
+Owns the bytes of a frame, version 1. Must not know codecs, entries or stores: meta and payload are opaque.
+
+Layout, numbers in network byte order::
+
+    0   2  magic  FE 4B
+    2   1  version  1
+    3   1  flags  bit 0: the payload is compressed with snappy (raw block format); other bits must be 0
+    4   1  id of the codec of the payload
+    5   4  length of meta
+    9   4  CRC-32 of everything else
+    13     meta, never compressed
+           payload
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import cast
+from zlib import crc32
+
+import snappy
+
+from cachekit.errors import ConfigError, FrameError
+
+MAGIC = b"\xfeK"  # no text starts like this, nor does pickle, gzip, zlib or JSON
+VERSION = 1
+MAX_SIZE = 64 * 1024 * 1024
+
+_SNAPPY = 0x01
+_HEAD = struct.Struct(">2sBBBI")
+_CRC = struct.Struct(">I")
+_BODY = _HEAD.size + _CRC.size
+# A snappy block grows by at most 64 bytes for each 3 bytes: a larger claim is a lie.
+_SNAPPY_GROWTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An opened frame.
+
+    Attributes:
+        meta: what the writer stored about the value.
+        payload: the bytes of the value, decompressed.
+        codec_id: which codec made the payload.
+    """
+
+    meta: bytes
+    payload: bytes
+    codec_id: int
+
+
+def seal(meta: bytes, payload: bytes, *, codec_id: int, compress_from: int = 1024) -> bytes:
+    """Return the frame of *meta* and *payload*.
+
+    The payload is compressed when it has *compress_from* bytes or more and loses at least a tenth of its size by it.
+    """
+    if not 1 <= codec_id <= 255:
+        raise ConfigError(f"the id of a codec must be 1 to 255, not {codec_id}")
+    flags = 0
+    if len(payload) >= compress_from:
+        packed = snappy.compress(payload)
+        if len(packed) * 10 <= len(payload) * 9:
+            flags, payload = _SNAPPY, packed
+    head = _HEAD.pack(MAGIC, VERSION, flags, codec_id, len(meta))
+    body = meta + payload
+    return head + _CRC.pack(crc32(body, crc32(head))) + body
+
+
+def open_frame(data: bytes, *, max_size: int = MAX_SIZE) -> Frame:
+    """Return what is in the frame *data*.
+
+    Args:
+        data: the bytes of a whole frame.
+        max_size: most bytes that the frame, and its payload after decompression, may have.
+
+    Raises:
+        FrameError: the bytes are truncated, corrupt, foreign, too large or from a newer version.
+    """
+    compressed, codec_id, end = _check(data, max_size)
+    payload = data[end:]
+    if compressed:
+        payload = _decompress(payload, max_size)
+    return Frame(meta=data[_BODY:end], payload=payload, codec_id=codec_id)
+
+
+def open_meta(data: bytes, *, max_size: int = MAX_SIZE) -> bytes:
+    """Return only the meta of the frame *data*: checked like ``open_frame`` does, but nothing is decompressed."""
+    return data[_BODY : _check(data, max_size)[2]]
+
+
+def _check(data: bytes, max_size: int) -> tuple[bool, int, int]:
+    """Return whether the payload is compressed, the codec's id, and where meta ends."""
+    if not data:
+        raise FrameError("empty: not a frame of cachekit")
+    if data[:2] != MAGIC[: len(data)]:
+        raise FrameError("foreign bytes: not a frame of cachekit. Does another program use this key prefix?")
+    if len(data) < _BODY:
+        raise FrameError(f"truncated: a frame has at least {_BODY} bytes, this has {len(data)}")
+    if len(data) > max_size:
+        raise FrameError(f"the frame has {len(data)} bytes, more than max_size={max_size}")
+    _, version, flags, codec_id, meta_length = _HEAD.unpack_from(data)
+    if version > VERSION:
+        raise FrameError(f"version {version} of the frame: this cachekit reads {VERSION}. Written by a newer one?")
+    if version < 1:
+        raise FrameError("corrupt: there is no version 0 of the frame")
+    if flags & ~_SNAPPY:
+        raise FrameError(f"unknown flags {flags:#04x} in the frame: corrupt, or written by a newer cachekit")
+    (expected,) = _CRC.unpack_from(data, _HEAD.size)
+    view = memoryview(data)
+    if crc32(view[_BODY:], crc32(view[: _HEAD.size])) != expected:
+        raise FrameError("truncated or corrupt: the checksum of the frame does not match")
+    end = _BODY + meta_length
+    if end > len(data):
+        raise FrameError(f"corrupt: meta of {meta_length} bytes is longer than the frame")
+    if codec_id == 0:
+        raise FrameError("corrupt: 0 is no id of a codec")
+    return bool(flags & _SNAPPY), codec_id, end
+
+
+def _claimed_length(block: bytes) -> int:
+    """Return the length that a raw snappy block says it will have: a varint of up to 5 bytes at its start."""
+    length = 0
+    for index, byte in enumerate(block[:5]):
+        length |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return length
+    raise FrameError("corrupt: the compressed payload has no length")
+
+
+def _decompress(block: bytes, max_size: int) -> bytes:
+    length = _claimed_length(block)
+    if length > max_size:
+        raise FrameError(f"the payload has {length} bytes when decompressed, more than max_size={max_size}")
+    if length > len(block) * _SNAPPY_GROWTH:
+        raise FrameError("corrupt: the compressed payload claims an impossible length")
+    try:
+        payload = cast("bytes", snappy.decompress(block))
+    except snappy.UncompressError as exc:
+        raise FrameError("corrupt: the payload cannot be decompressed") from exc
+    if len(payload) != length:
+        raise FrameError("corrupt: the payload has another length than it claims")
+    return payload

@@ -1,0 +1,394 @@
+"""Help for tests: time that stands still, a store that fails as told, and the contract that every store must keep.
+
+``StoreContract`` is the suite that cachekit runs against its own stores. Inherit from it and give it a ``store`` fixture:
+
+    class TestMemcached(StoreContract):
+        @pytest.fixture
+        def store(self, clock):
+            yield MemcachedStore(clock=clock)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from cachekit._io import ASYNCIO, BLOCKING, IO, drive
+from cachekit.entry import seal
+from cachekit.errors import StoreUnavailable
+from cachekit.policy import Policy
+from cachekit.stores.base import AnyEntry, Change, Store, Ticket
+
+R = TypeVar("R")
+
+EPOCH: Final = 1_800_000_000.0
+
+
+class ManualClock:
+    """A clock that moves only when it is told to."""
+
+    def __init__(self, now: float = EPOCH) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let *seconds* pass."""
+        self.now += seconds
+
+
+class FlakyStore:
+    """A store in front of *inner* that fails while ``down`` is set, and counts the calls that reached it."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.down = False
+        self.calls: list[str] = []
+
+    def _check(self, name: str) -> None:
+        self.calls.append(name)
+        if self.down:
+            raise StoreUnavailable("this store was told to fail")
+
+    async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
+        self._check("get")
+        return await self.inner.get(io, key, tags)
+
+    async def get_many(self, io: IO, keys: Sequence[str]) -> dict[str, AnyEntry]:
+        self._check("get_many")
+        return await self.inner.get_many(io, keys)
+
+    async def set_many(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:
+        self._check("set_many")
+        await self.inner.set_many(io, entries)
+
+    async def delete(self, io: IO, keys: Sequence[str]) -> int:
+        self._check("delete")
+        return await self.inner.delete(io, keys)
+
+    async def update(self, io: IO, key: str, change: Change) -> AnyEntry | None:
+        self._check("update")
+        return await self.inner.update(io, key, change)
+
+    async def begin(self, io: IO, key: str, tags: Sequence[str], lease: float, *, exclusive: bool = True) -> Ticket:
+        self._check("begin")
+        return await self.inner.begin(io, key, tags, lease, exclusive=exclusive)
+
+    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
+        self._check("commit")
+        return await self.inner.commit(io, ticket, entry)
+
+    async def release(self, io: IO, ticket: Ticket) -> None:
+        self._check("release")
+        await self.inner.release(io, ticket)
+
+    async def invalidate(self, io: IO, tags: Sequence[str]) -> None:
+        self._check("invalidate")
+        await self.inner.invalidate(io, tags)
+
+    async def clear(self, io: IO) -> None:
+        self._check("clear")
+        await self.inner.clear(io)
+
+    async def close(self, io: IO) -> None:
+        await self.inner.close(io)
+
+
+class World:
+    """One of the two worlds that an operation can run in: ``run(lambda io: store.get(io, "k"))``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.io = BLOCKING if name == "blocking" else ASYNCIO
+        self._runner = None if name == "blocking" else asyncio.Runner()
+
+    def run(self, job: Callable[[IO], Coroutine[Any, Any, R]]) -> R:
+        """Run *job* to its end."""
+        if self._runner is None:
+            return drive(job(BLOCKING))
+        return self._runner.run(job(ASYNCIO))
+
+    def close(self, store: Store | None = None) -> None:
+        """Close *store* and the loop."""
+        if store is not None:
+            self.run(store.close)
+        if self._runner is not None:
+            self._runner.close()
+
+
+class StoreContract:
+    """What every store must do, in both worlds. Needs pytest, and a ``store`` fixture in the class that inherits it."""
+
+    HOUR: Final = Policy(ttl=3600)
+
+    @staticmethod
+    def entry(clock: Callable[[], float], value: Any, *tags: str, ttl: float = 3600) -> AnyEntry:
+        """Return an entry made now."""
+        return seal(value, Policy(ttl=ttl), clock(), tags=tags)
+
+    def put(self, world: World, store: Store, clock: ManualClock, key: str, value: Any, *tags: str) -> bool:
+        """Load *value* under *key* as the engine does: ticket first, then commit."""
+
+        async def job(io: IO) -> bool:
+            ticket = await store.begin(io, key, tags, 30.0)
+            return await store.commit(io, ticket, self.entry(clock, value, *tags))
+
+        return world.run(job)
+
+    def value(self, world: World, store: Store, key: str, *tags: str) -> Any:
+        """Return the value of *key*, or the text ``absent``."""
+        entry = world.run(lambda io: store.get(io, key, tags))
+        return "absent" if entry is None else entry.value
+
+    def test_absent(self, world: World, store: Store) -> None:
+        assert world.run(lambda io: store.get(io, "nothing")) is None
+
+    def test_none_is_a_value(self, world: World, store: Store, clock: ManualClock) -> None:
+        world.run(lambda io: store.set_many(io, {"k": self.entry(clock, None)}))
+        entry = world.run(lambda io: store.get(io, "k"))
+        assert entry is not None and entry.value is None
+
+    def test_entry_comes_back_whole(self, world: World, store: Store, clock: ManualClock) -> None:
+        entry = seal(
+            {"a": [1, "x"]},
+            Policy(ttl=60, stale_while_revalidate=5, stale_if_error=9),
+            clock(),
+            tags=("t:1", "t:2"),
+            delta=0.25,
+        )
+        world.run(lambda io: store.set_many(io, {"k": entry}))
+        found = world.run(lambda io: store.get(io, "k"))
+        assert found is not None
+        assert (found.value, found.created_at, found.fresh_until, found.swr_until, found.dead_at, found.delta) == (
+            entry.value, entry.created_at, entry.fresh_until, entry.swr_until, entry.dead_at, entry.delta,
+        )  # fmt: skip
+        assert set(found.tags) == {"t:1", "t:2"}
+
+    def test_dead_entry_is_absent(self, world: World, store: Store, clock: ManualClock) -> None:
+        world.run(lambda io: store.set_many(io, {"k": self.entry(clock, 1, ttl=10)}))
+        clock.advance(9.9)
+        assert self.value(world, store, "k") == 1
+        clock.advance(0.2)
+        assert self.value(world, store, "k") == "absent"
+
+    def test_many(self, world: World, store: Store, clock: ManualClock) -> None:
+        entries = {f"k{i}": self.entry(clock, i, f"t{i % 2}") for i in range(5)}
+        world.run(lambda io: store.set_many(io, entries))
+        found = world.run(lambda io: store.get_many(io, ["k0", "k3", "missing"]))
+        assert {key: entry.value for key, entry in found.items()} == {"k0": 0, "k3": 3}
+        world.run(lambda io: store.invalidate(io, ["t1"]))
+        found = world.run(lambda io: store.get_many(io, [f"k{i}" for i in range(5)]))
+        assert {key: entry.value for key, entry in found.items()} == {"k0": 0, "k2": 2, "k4": 4}
+        assert world.run(lambda io: store.get_many(io, [])) == {}
+
+    def test_delete(self, world: World, store: Store, clock: ManualClock) -> None:
+        world.run(lambda io: store.set_many(io, {"a": self.entry(clock, 1), "b": self.entry(clock, 2)}))
+        assert world.run(lambda io: store.delete(io, ["a", "nothing"])) == 1
+        assert self.value(world, store, "a") == "absent"
+        assert self.value(world, store, "b") == 2
+
+    def test_odd_keys(self, world: World, store: Store, clock: ManualClock) -> None:
+        keys = ["a}b", "a%7Db", "{x}", "with space", "ключ", "a:b", "~#", "l:a", "\u2603" * 20]
+        world.run(lambda io: store.set_many(io, {key: self.entry(clock, key, f"t:{key}") for key in keys}))
+        assert [self.value(world, store, key) for key in keys] == keys
+        world.run(lambda io: store.invalidate(io, ["t:a}b"]))
+        assert self.value(world, store, "a}b") == "absent"
+        assert self.value(world, store, "a%7Db") == "a%7Db"
+
+    def test_invalidate_drops_what_carries_the_tag(self, world: World, store: Store, clock: ManualClock) -> None:
+        self.put(world, store, clock, "a", 1, "x", "y")
+        self.put(world, store, clock, "b", 2, "y")
+        self.put(world, store, clock, "c", 3)
+        world.run(lambda io: store.invalidate(io, ["x"]))
+        assert [self.value(world, store, key) for key in "abc"] == ["absent", 2, 3]
+        self.put(world, store, clock, "a", 4, "x")
+        assert self.value(world, store, "a") == 4
+        world.run(lambda io: store.invalidate(io, ["x", "y"]))
+        assert [self.value(world, store, key) for key in "abc"] == ["absent", "absent", 3]
+
+    def test_expected_tags_may_be_wrong(self, world: World, store: Store, clock: ManualClock) -> None:
+        self.put(world, store, clock, "a", 1, "x", "y")
+        for expected in ((), ("x",), ("x", "y"), ("z",), ("x", "y", "z")):
+            assert self.value(world, store, "a", *expected) == 1
+        world.run(lambda io: store.invalidate(io, ["y"]))
+        for expected in ((), ("x",), ("x", "y"), ("z",)):
+            assert self.value(world, store, "a", *expected) == "absent"
+
+    @staticmethod
+    def _races() -> Iterator[tuple[str, Callable[[Store, IO], Coroutine[Any, Any, object]]]]:
+        yield "invalidate", lambda store, io: store.invalidate(io, ["t"])
+        yield "delete", lambda store, io: store.delete(io, ["k"])
+        yield "clear", lambda store, io: store.clear(io)
+
+    def test_load_that_was_overtaken_is_refused(self, world: World, store: Store, clock: ManualClock) -> None:
+        for name, overtake in self._races():
+
+            async def job(io: IO, overtake: Any = overtake) -> bool:
+                ticket = await store.begin(io, "k", ["t"], 30.0)
+                await overtake(store, io)
+                return await store.commit(io, ticket, self.entry(clock, "old", "t"))
+
+            assert world.run(job) is False, name
+            assert self.value(world, store, "k") == "absent", name
+            assert self.put(world, store, clock, "k", "new", "t"), name
+            assert self.value(world, store, "k") == "new", name
+
+    def test_load_overtaken_by_a_write_is_refused(self, world: World, store: Store, clock: ManualClock) -> None:
+        async def job(io: IO) -> bool:
+            ticket = await store.begin(io, "k", [], 30.0)
+            await store.set_many(io, {"k": self.entry(clock, "written")})
+            return await store.commit(io, ticket, self.entry(clock, "old"))
+
+        assert world.run(job) is False
+        assert self.value(world, store, "k") == "written"
+
+    def test_tag_learnt_from_the_result_is_checked(self, world: World, store: Store, clock: ManualClock) -> None:
+        async def job(io: IO, *, overtaken: bool) -> bool:
+            ticket = await store.begin(io, "k", ["known"], 30.0)
+            if overtaken:
+                await store.invalidate(io, ["learnt"])
+            return await store.commit(io, ticket, self.entry(clock, "v", "known", "learnt"))
+
+        assert world.run(lambda io: job(io, overtaken=True)) is False
+        assert self.value(world, store, "k") == "absent"
+        assert world.run(lambda io: job(io, overtaken=False)) is True
+        assert self.value(world, store, "k") == "v"
+        world.run(lambda io: store.invalidate(io, ["learnt"]))
+        assert self.value(world, store, "k") == "absent"
+
+    def test_begin_shows_what_appeared(self, world: World, store: Store, clock: ManualClock) -> None:
+        self.put(world, store, clock, "k", 1, "t")
+
+        async def job(io: IO) -> Ticket:
+            ticket = await store.begin(io, "k", ["t"], 30.0)
+            await store.release(io, ticket)
+            return ticket
+
+        found = world.run(job).found
+        assert found is not None and found.value == 1
+        world.run(lambda io: store.invalidate(io, ["t"]))
+        assert world.run(job).found is None
+
+    def test_released_ticket_frees_the_key(self, world: World, store: Store, clock: ManualClock) -> None:
+        async def job(io: IO) -> None:
+            await store.release(io, await store.begin(io, "k", [], 30.0))
+
+        world.run(job)
+        assert self.put(world, store, clock, "k", 1)
+
+    def test_one_who_takes_over_wins(self, world: World, store: Store, clock: ManualClock) -> None:
+        async def job(io: IO) -> tuple[bool, bool]:
+            first = await store.begin(io, "k", [], 30.0)
+            second = await store.begin(io, "k", [], 30.0, exclusive=False)
+            newer = await store.commit(io, second, self.entry(clock, "newer"))
+            await store.commit(io, first, self.entry(clock, "older"))
+            return second.leads, newer
+
+        assert world.run(job) == (True, True)
+        assert self.value(world, store, "k") == "newer"
+
+    def test_clear(self, world: World, store: Store, clock: ManualClock) -> None:
+        for i in range(20):
+            self.put(world, store, clock, f"k{i}", i, "t")
+        world.run(store.clear)
+        assert [self.value(world, store, f"k{i}") for i in range(20)] == ["absent"] * 20
+        self.put(world, store, clock, "k1", "again", "t")
+        assert self.value(world, store, "k1") == "again"
+
+    def test_update(self, world: World, store: Store, clock: ManualClock) -> None:
+        made = self.entry(clock, 1, "t")
+        assert world.run(lambda io: store.update(io, "k", lambda old: made if old is None else old)) is made
+        assert self.value(world, store, "k") == 1
+
+        def add(old: AnyEntry | None) -> AnyEntry | None:
+            assert old is not None
+            return self.entry(clock, old.value + 1, *old.tags)
+
+        world.run(lambda io: store.update(io, "k", add))
+        assert self.value(world, store, "k") == 2
+        world.run(lambda io: store.update(io, "k", lambda old: old))
+        assert self.value(world, store, "k") == 2
+        world.run(lambda io: store.invalidate(io, ["t"]))
+        assert self.value(world, store, "k") == "absent"
+        world.run(lambda io: store.update(io, "k", lambda old: made if old is None else old))
+        world.run(lambda io: store.update(io, "k", lambda _: None))
+        assert self.value(world, store, "k") == "absent"
+
+    def test_update_loses_nothing(self, world: World, store: Store, clock: ManualClock) -> None:
+        threads, rounds = 4, 25
+        failures: list[BaseException] = []
+
+        def add(old: AnyEntry | None) -> AnyEntry:
+            return self.entry(clock, 1 if old is None else old.value + 1)
+
+        def work() -> None:
+            own = World(world.name)
+            try:
+                for _ in range(rounds):
+                    own.run(lambda io: store.update(io, "n", add))
+                if own.name == "asyncio":
+                    own.run(getattr(getattr(getattr(store, "l2", store), "inner", store), "close", _nothing))
+            except BaseException as exc:  # noqa: BLE001 - shown below
+                failures.append(exc)
+            finally:
+                own.close()
+
+        pool = [threading.Thread(target=work) for _ in range(threads if world.name == "blocking" else 1)]
+        for thread in pool:
+            thread.start()
+        for thread in pool:
+            thread.join()
+        assert not failures
+        assert self.value(world, store, "n") == len(pool) * rounds
+
+    def test_interleavings(self, world: World, store: Store, clock: ManualClock) -> None:
+        """Every order of one load and one invalidation ends with no old value in the store.
+
+        The source of truth holds 0 and becomes 1; whoever changes it invalidates afterwards. A load reads the truth
+        between its ticket and its commit.
+        """
+        load = ("begin", "read", "commit")
+        change = ("write", "invalidate")
+        for tags, learnt in ((("t",), ()), ((), ("t",))):
+            for order in _merges(load, change):
+                world.run(store.clear)
+
+                async def job(
+                    io: IO,
+                    order: tuple[str, ...] = order,
+                    tags: tuple[str, ...] = tags,
+                    learnt: tuple[str, ...] = learnt,
+                ) -> None:
+                    truth, value, ticket = 0, None, None
+                    for step in order:
+                        if step == "begin":
+                            ticket = await store.begin(io, "k", tags, 30.0)
+                        elif step == "read":
+                            value = truth
+                        elif step == "commit":
+                            assert ticket is not None
+                            await store.commit(io, ticket, self.entry(clock, value, *tags, *learnt))
+                        elif step == "write":
+                            truth = 1
+                        else:
+                            await store.invalidate(io, ["t"])
+
+                world.run(job)
+                assert self.value(world, store, "k") in (1, "absent"), (order, tags, learnt)
+
+
+async def _nothing(_: IO) -> None:
+    return None
+
+
+def _merges(first: Sequence[str], second: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield every interleaving of two sequences of steps."""
+    total = len(first) + len(second)
+    for places in itertools.combinations(range(total), len(first)):
+        left, right = iter(first), iter(second)
+        yield tuple(next(left) if i in places else next(right) for i in range(total))
+
