@@ -5,10 +5,11 @@ Public names load when they are first used, so that importing this package impor
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as in typing, whose import would cost more than everything else here
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from cachekit.decorator import CachedCoroutine as CachedCoroutine
     from cachekit.decorator import CachedFunction as CachedFunction
     from cachekit.default import cached as cached
@@ -82,6 +83,8 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'cachekit' has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(f"cachekit.{home}"), name)
     globals()[name] = value
     return value

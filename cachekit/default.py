@@ -48,6 +48,11 @@ def use(cache: Cache) -> Cache:
         return cache
 
 
+def is_made() -> bool:
+    """Say whether the default cache is there already."""
+    return bool(_default)
+
+
 @overload
 def cached(fn: None = None, /, **options: Unpack[CachedOptions]) -> Decorate: ...
 @overload

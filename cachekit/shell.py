@@ -144,7 +144,7 @@ def _source(shape: Shape, defaults: list[Any], *, is_async: bool, fast: bool) ->
             "        _ck_node.hits += 1",
             "        _ck_used = _ck_tags()",
             "        if _ck_used is not None:",
-            "            _ck_used.update(_ck_node.tags)",
+            "            _ck_used.add(_ck_node.tags)",
             "        return _ck_node.value",
         ]
     return "\n".join([*lines, f"    {call}"])

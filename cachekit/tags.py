@@ -6,35 +6,72 @@ Whoever produces something out of cached results (a cached function that calls a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Set as AbstractSet
 from contextvars import ContextVar
 from typing import Final
 
 from cachekit.keys import check_tags
 
-_collector: Final[ContextVar[set[str] | None]] = ContextVar("cachekit_tags", default=None)
 
-current = _collector.get
-"""Returns the set that collects tags here, or None."""
+class Tags(AbstractSet[str]):
+    """The tags collected so far: a set that grows while what it belongs to is being made.
+
+    Tags arrive in groups, one for each thing used. A group is a frozenset, which keeps its hash, so that noting the
+    tags of a hit is one step however many they are.
+    """
+
+    __slots__ = ("groups",)
+
+    def __init__(self) -> None:
+        self.groups: set[frozenset[str]] = set()
+
+    def _flat(self) -> frozenset[str]:
+        return frozenset().union(*self.groups)
+
+    def __contains__(self, tag: object) -> bool:
+        return any(tag in group for group in list(self.groups))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._flat())
+
+    def __len__(self) -> int:
+        return len(self._flat())
+
+    def __repr__(self) -> str:
+        return f"Tags({sorted(self)})"
+
+    def update(self, tags: Iterable[str]) -> None:
+        """Add *tags*, known to be valid."""
+        self.groups.add(frozenset(tags))
 
 
-@contextmanager
-def collecting() -> Iterator[set[str]]:
+_groups: Final[ContextVar[set[frozenset[str]] | None]] = ContextVar("cachekit_tags", default=None)
+
+current = _groups.get
+"""Returns the groups that collect tags here, or None. The hit path adds to them directly."""
+
+
+class collecting:  # noqa: N801 - used as a statement: `with collecting() as tags`
     """Collect the tags of everything that is used inside.
 
     Example:
         >>> with collecting() as tags:
         ...     tag("product:42")
-        >>> tags
+        >>> set(tags)
         {'product:42'}
     """
-    tags: set[str] = set()
-    token = _collector.set(tags)
-    try:
-        yield tags
-    finally:
-        _collector.reset(token)
+
+    __slots__ = ("_token", "tags")
+
+    def __init__(self) -> None:
+        self.tags = Tags()
+
+    def __enter__(self) -> Tags:
+        self._token = _groups.set(self.tags.groups)
+        return self.tags
+
+    def __exit__(self, *_: object) -> None:
+        _groups.reset(self._token)
 
 
 def tag(*tags: str) -> None:
@@ -46,7 +83,7 @@ def tag(*tags: str) -> None:
 
 
 def note(tags: Iterable[str]) -> None:
-    """Add tags known to be valid to the collector, if there is one."""
-    collector = _collector.get()
-    if collector is not None:
-        collector.update(tags)
+    """Add tags known to be valid to what is being collected here, if anything is."""
+    groups = _groups.get()
+    if groups is not None:
+        groups.add(frozenset(tags))

@@ -67,7 +67,7 @@ class Node:
         self.key = key
         self.entry = entry
         self.value = entry.value
-        self.tags = entry.tags
+        self.tags = frozenset(entry.tags)
         self.quiet_until = quiet_until(entry, beta)
         self.born = born
         self.epoch = epoch

@@ -1,0 +1,189 @@
+"""The commands. ``cachekit run package.module:app`` serves an existing application with the middleware around it.
+
+Reads options, shows what will happen, starts the server. Decides nothing that config.py and serve.py decide.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from cachekit import __version__
+from cachekit.config import INTERFACES, LOG_LEVELS, RunConfig, load
+from cachekit.errors import CacheKitError, ConfigError
+from cachekit.policy import FOREVER
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cachekit.stores.embedded import EmbeddedServer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit code: 0, or 2 for a wrong configuration."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        return _run(given)
+    except ConfigError as exc:
+        print(f"cachekit: {exc}", file=sys.stderr)
+        return 2
+    except CacheKitError as exc:
+        print(f"cachekit: {exc}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cachekit", description="Make an existing web application fast.")
+    parser.add_argument("--version", action="version", version=f"cachekit {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="serve an ASGI or WSGI application with the cache around it",
+        description="Serve an ASGI or WSGI application with the cache around it; no line of the application changes. "
+        "Options override CACHEKIT_URL, which overrides the [tool.cachekit] table of cachekit.toml or pyproject.toml.",
+    )
+    run.add_argument("app", nargs="?", help="the application, as package.module:attribute")
+    run.add_argument("--config", type=Path, metavar="FILE", help="TOML file with a [tool.cachekit] table")
+    run.add_argument("--store", dest="url", metavar="URL", help="memory://, redis://..., tiered+redis://..., embedded://")
+    run.add_argument("--host", help="address to listen on (127.0.0.1)")
+    run.add_argument("--port", type=int, help="port to listen on (8000); 0 for a free one")
+    run.add_argument("--workers", type=int, help="number of processes (1)")
+    run.add_argument("--threads", type=int, help="threads for a WSGI application (16)")
+    run.add_argument("--interface", choices=INTERFACES, help="what the application is; told by itself when left out")
+    run.add_argument("--factory", action="store_true", default=None, help="APP is a function that returns it")
+    run.add_argument("--log-level", choices=LOG_LEVELS)
+    run.add_argument("--access-log", action="store_true", default=None, help="log each request")
+    run.add_argument("--check", action="store_true", help="show what would happen, and stop")
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
+    options = {name: value for name, value in vars(given).items() if name not in ("command", "config", "check")}
+    config = load(given.config, options)
+    if not config.app:
+        raise ConfigError('app is missing: write `cachekit run package.module:app`, or app = "..." in [tool.cachekit]')
+    try:
+        import uvicorn
+        from rich.console import Console
+    except ImportError as exc:
+        raise ConfigError(f"`cachekit run` needs the extra `server`, and {exc.name} is not installed") from exc
+    from cachekit import default, serve
+
+    server: EmbeddedServer | None = None
+    shown = config
+    if config.workers > 1 and "embedded://" in config.url and not given.check:
+        config, server = _share_embedded(config)
+    try:
+        if config.workers == 1 or given.check:
+            default.use(config.cache())
+        serve.publish(config)
+        interface = serve.interface_of(serve.load_app(config.app, factory=config.factory), config.interface)
+        console = Console(highlight=False)
+        console.print(summary(shown, interface))
+        for warning in warnings(shown):
+            console.print(f"[yellow]warning:[/] {warning}")
+        if given.check:
+            return 0
+        uvicorn.run(
+            "cachekit.serve:create",
+            factory=True,
+            host=config.host,
+            port=config.port,
+            workers=config.workers,
+            log_level=config.log_level,
+            access_log=config.access_log,
+        )
+        return 0
+    finally:
+        if default.is_made():
+            default.default_cache().close()
+        if server is not None:
+            server.close()
+
+
+def _share_embedded(config: RunConfig) -> tuple[RunConfig, EmbeddedServer]:
+    """Start one embedded server for all workers."""
+    from dataclasses import replace
+
+    from cachekit.stores.embedded import EmbeddedServer
+
+    parts = urlsplit(config.url)
+    server = EmbeddedServer(parts.netloc + parts.path or None)
+    prefix = "tiered+" if parts.scheme.startswith("tiered+") else ""
+    return replace(config, url=prefix + server.url), server
+
+
+def warnings(config: RunConfig) -> list[str]:
+    """Return what the reader of the table should know."""
+    found = []
+    if config.workers > 1 and config.url.startswith("memory:"):
+        found.append(
+            "each of the workers has a cache of its own, and an invalidation reaches only one of them: "
+            "use --store tiered+embedded:// or a server"
+        )
+    if not config.rules:
+        found.append("no rules are given: only responses that declare their own freshness are cached")
+    return found
+
+
+def summary(config: RunConfig, interface: str) -> Table:
+    """Return the table that says what will happen."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="cachekit", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_header=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column()
+    workers = f", {config.workers} workers" if config.workers > 1 else ""
+    rows: list[tuple[str, str]] = [
+        ("application", f"{config.app} ({interface.upper()})"),
+        ("address", f"http://{config.host}:{config.port}{workers}"),
+        ("store", _without_password(config.url)),
+        ("configuration", config.source or "defaults"),
+    ]
+    for name, policy in config.classes().items():
+        rows.append((f"class {name}", _span(policy.ttl)))
+    for rule in config.header_rules():
+        rows.append((f"rule {rule.path}", _describe(rule)))
+    for label, text in rows:
+        table.add_row(Text(label), Text(text))
+    return table
+
+
+def _describe(rule: Any) -> str:
+    parts = []
+    if not rule.store:
+        parts.append("never stored")
+    if rule.ttl is not None:
+        parts.append(f"kept {_span(rule.ttl)}")
+    for name in ("stale_while_revalidate", "stale_if_error"):
+        if value := getattr(rule, name):
+            parts.append(f"{name.replace('_', '-')} {_span(value)}")
+    if rule.cache_control:
+        parts.append(f"Cache-Control: {rule.cache_control}")
+    if rule.surrogate_control:
+        parts.append(f"Surrogate-Control: {rule.surrogate_control}")
+    if rule.tags:
+        parts.append(f"tags {', '.join(rule.tags)}")
+    return "; ".join(parts) or "no change"
+
+
+def _span(seconds: float) -> str:
+    if seconds == FOREVER:
+        return "until invalidated"
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***{at}{host}")) if at else url

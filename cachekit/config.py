@@ -1,0 +1,248 @@
+"""The configuration of ``cachekit run``: a ``[tool.cachekit]`` table, the environment and options, checked as one.
+
+Owns names, types and defaults of the settings, and where they come from. Every mistake is reported with the name of the
+setting, its value and what is allowed, before anything starts. Must not start anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from cachekit.errors import ConfigError
+from cachekit.facade import Cache
+from cachekit.http.options import HttpOptions
+from cachekit.http.rules import Rule
+from cachekit.policy import Duration, Policy, TTLClasses
+
+FILES: Final = ("cachekit.toml", "pyproject.toml")
+INTERFACES: Final = ("auto", "asgi", "wsgi")
+LOG_LEVELS: Final = ("critical", "error", "warning", "info", "debug")
+
+_RULE_FIELDS: Final = tuple(f.name for f in dataclasses.fields(Rule) if f.init)
+_HTTP_FIELDS: Final = tuple(f.name for f in dataclasses.fields(HttpOptions) if f.init)
+_CLASS_FIELDS: Final = ("ttl", "stale_while_revalidate", "stale_if_error", "jitter")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """What ``cachekit run`` does.
+
+    Attributes:
+        app: the application as ``package.module:attribute``.
+        url: URL of the store.
+        host: address to listen on.
+        port: port to listen on; 0 chooses a free one.
+        workers: number of processes.
+        interface: ``auto`` tells ASGI and WSGI apart by the application itself.
+        factory: whether *app* is a function that returns the application.
+        log_level: of the server.
+        access_log: whether the server logs each request.
+        threads: threads that run a WSGI application.
+        namespace: prefix of all keys in the store.
+        timeout: seconds that a request may wait for the store.
+        max_entries: bound on entries held in a process.
+        max_bytes: bound on their estimated bytes.
+        jitter: part of a lifetime by which it is randomly shortened.
+        ttl_classes: named lifetimes.
+        rules: header rules, in order.
+        http: settings of the HTTP cache.
+        source: the file that the table was read from, or empty.
+    """
+
+    app: str = ""
+    url: str = "memory://"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    interface: str = "auto"
+    factory: bool = False
+    log_level: str = "info"
+    access_log: bool = False
+    threads: int = 16
+    namespace: str = "cachekit"
+    timeout: float = 0.25
+    max_entries: int = 100_000
+    max_bytes: int = 256 * 1024 * 1024
+    jitter: float = 0.0
+    ttl_classes: Mapping[str, Duration | Mapping[str, Any]] = field(default_factory=dict)
+    rules: tuple[Mapping[str, Any], ...] = ()
+    http: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for name, kind, allowed in _CHECKS:
+            value = getattr(self, name)
+            right = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+            if not right:
+                raise ConfigError(f"{name}={value!r} must be {allowed}")
+        _in_range("port", self.port, 0, 65535)
+        _in_range("workers", self.workers, 1, 256)
+        _in_range("threads", self.threads, 1, 1024)
+        if self.interface not in INTERFACES:
+            raise ConfigError(f"interface={self.interface!r} must be one of {', '.join(INTERFACES)}")
+        if self.log_level not in LOG_LEVELS:
+            raise ConfigError(f"log_level={self.log_level!r} must be one of {', '.join(LOG_LEVELS)}")
+        if self.app and not all(self.app.partition(":")[::2]):
+            raise ConfigError(f"app={self.app!r} must be written package.module:attribute, such as shop.main:app")
+
+    def classes(self) -> dict[str, Policy]:
+        """Return the TTL classes. Raises ``ConfigError``."""
+        made: dict[str, Duration | Policy] = {}
+        for name, value in self.ttl_classes.items():
+            if not isinstance(value, Mapping):
+                made[name] = value
+                continue
+            _known(value, _CLASS_FIELDS, f"ttl_classes.{name}")
+            try:
+                made[name] = Policy.of(value.get("ttl"), **{"jitter": self.jitter, **_without(value, "ttl")})
+            except ConfigError as exc:
+                raise ConfigError(f"ttl_classes.{name}: {exc}") from exc
+        resolved = TTLClasses(made, jitter=self.jitter)
+        return {name: resolved.resolve(name, Policy()) for name in resolved.names}
+
+    def header_rules(self) -> tuple[Rule, ...]:
+        """Return the header rules, TTL classes resolved. Raises ``ConfigError``."""
+        classes = TTLClasses(self.classes())
+        made: list[Rule] = []
+        for number, given in enumerate(self.rules, 1):
+            where = f"rules[{number}] ({given.get('path', 'no path')})"
+            _known(given, _RULE_FIELDS, where)
+            if "path" not in given:
+                raise ConfigError(f'{where}: path is missing; write path = "/products/{{id}}"')
+            values = dict(given)
+            if "ttl" in values:
+                try:
+                    policy = classes.resolve(values["ttl"], Policy())
+                except ConfigError as exc:
+                    raise ConfigError(f"{where}: {exc}") from exc
+                values["ttl"] = policy.ttl
+                values.setdefault("stale_while_revalidate", policy.stale_while_revalidate or None)
+                values.setdefault("stale_if_error", policy.stale_if_error or None)
+            try:
+                made.append(Rule(**values))
+            except (ConfigError, TypeError) as exc:
+                raise ConfigError(f"{where}: {exc}") from exc
+        return tuple(made)
+
+    def http_options(self) -> HttpOptions:
+        """Return the settings of the HTTP cache. Raises ``ConfigError``."""
+        _known(self.http, _HTTP_FIELDS, "http")
+        try:
+            return HttpOptions(**self.http)
+        except (ConfigError, TypeError) as exc:
+            raise ConfigError(f"http: {exc}") from exc
+
+    def cache(self) -> Cache:
+        """Build the cache. Connects to nothing. Raises ``ConfigError``."""
+        return Cache(
+            self.url,
+            ttl_classes=self.classes(),
+            jitter=self.jitter,
+            namespace=self.namespace,
+            timeout=self.timeout,
+            max_entries=self.max_entries,
+            max_bytes=self.max_bytes,
+        )
+
+    def check(self) -> None:
+        """Raise ``ConfigError`` for whatever would be found wrong only later."""
+        self.header_rules()
+        self.http_options()
+
+
+_CHECKS: Final[tuple[tuple[str, Any, str], ...]] = (
+    ("app", str, "a string such as shop.main:app"),
+    ("url", str, "a string such as memory:// or redis://localhost"),
+    ("host", str, "an address such as 127.0.0.1"),
+    ("port", int, "a whole number from 0 to 65535"),
+    ("workers", int, "a whole number from 1 to 256"),
+    ("interface", str, f"one of {', '.join(INTERFACES)}"),
+    ("factory", bool, "true or false"),
+    ("log_level", str, f"one of {', '.join(LOG_LEVELS)}"),
+    ("access_log", bool, "true or false"),
+    ("threads", int, "a whole number from 1 to 1024"),
+    ("namespace", str, "a word"),
+    ("timeout", (int, float), "a number of seconds"),
+    ("max_entries", int, "a whole number"),
+    ("max_bytes", int, "a number of bytes"),
+    ("jitter", (int, float), "a number from 0 to 1"),
+    ("ttl_classes", Mapping, 'a table such as ttl_classes = {prices = "5m"}'),
+    ("rules", tuple, "a list of tables, each written [[tool.cachekit.rules]]"),
+    ("http", Mapping, "a table, written [tool.cachekit.http]"),
+)
+
+
+def _in_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name}={value!r} must be a whole number from {low} to {high}")
+
+
+def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _known(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where} must be a table, not {given!r}")
+    for name in given:
+        if name not in allowed:
+            close = difflib.get_close_matches(name, allowed, 1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ConfigError(f"{where}: there is no setting {name!r}{hint}; the settings are {', '.join(allowed)}")
+
+
+def find_file(directory: Path) -> Path | None:
+    """Return the file in *directory* that has a ``[tool.cachekit]`` table: ``cachekit.toml`` or ``pyproject.toml``."""
+    for name in FILES:
+        path = directory / name
+        if path.is_file() and _table(path) is not None:
+            return path
+    return None
+
+
+def _table(path: Path) -> Mapping[str, Any] | None:
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"--config: {path} cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path} is not valid TOML: {exc}") from exc
+    table = document.get("tool", {}).get("cachekit")
+    return table if isinstance(table, Mapping) else None
+
+
+def load(file: Path | None, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> RunConfig:
+    """Return the configuration: *options* before ``CACHEKIT_URL`` before *file* before the defaults.
+
+    Args:
+        file: where the table is; None looks for it in the current directory.
+        options: what was given on the command line, by the names of the settings; None means not given.
+        environ: the environment.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+    """
+    path = file if file is not None else find_file(Path.cwd())
+    values: dict[str, Any] = {}
+    if path is not None:
+        table = _table(path)
+        if table is None:
+            raise ConfigError(f"--config: {path} has no [tool.cachekit] table")
+        settings = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name != "source")
+        _known(table, settings, f"{path.name} [tool.cachekit]")
+        values = {**table, "source": str(path)}
+        if isinstance(values.get("rules"), list):
+            values["rules"] = tuple(values["rules"])
+    if url := environ.get("CACHEKIT_URL"):
+        values["url"] = url
+    values.update({name: value for name, value in options.items() if value is not None})
+    config = RunConfig(**values)
+    config.check()
+    return config

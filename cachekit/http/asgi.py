@@ -1,0 +1,236 @@
+"""The ASGI edge of the HTTP cache: messages to and from an exchange.
+
+Owns the grammar of ASGI. What is no HTTP request, and what is sent by an extension, passes through untouched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, TypeAlias
+from urllib.parse import quote, unquote
+
+from cachekit._io import ASYNCIO
+from cachekit.http.driver import Driver, Passage
+from cachekit.http.exchange import Exchange, Serve
+from cachekit.http.headers import HeaderList, Headers
+from cachekit.http.message import Request
+from cachekit.http.options import HttpOptions
+from cachekit.http.port import CachePort
+from cachekit.http.rules import Rule, Rules
+from cachekit.tags import collecting
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = logging.getLogger("cachekit")
+
+
+class HttpCache:
+    """A shared HTTP cache in front of an ASGI application.
+
+    Args:
+        app: the application.
+        cache: where responses are kept.
+        rules: header rules, the first that suits a response holds.
+        options: see ``HttpOptions``.
+    """
+
+    def __init__(
+        self, app: App, cache: CachePort, *, rules: Sequence[Rule] | Rules = (), options: HttpOptions | None = None
+    ) -> None:
+        self.app = app
+        self._driver = Driver(cache, rules, options)
+
+    @property
+    def hits(self) -> int:
+        """Return how many requests were answered from the cache."""
+        return self._driver.hits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        driver = self._driver
+        try:
+            exchange = driver.open(request_of(scope))
+        except Exception:
+            log.exception("the HTTP cache could not read a request; it passes by")
+            await self.app(scope, receive, send)
+            return
+        answer: Serve | Passage | None = driver.at_once(exchange)
+        if answer is None:
+            answer = await driver.enter(ASYNCIO, exchange)
+        if isinstance(answer, Passage):
+            await self._forward(scope, receive, send, answer)
+            return
+        if answer.refresh:
+            self._refresh(scope, exchange)
+        await _serve(send, answer)
+
+    async def _forward(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
+        if passage.headers is not None:
+            scope = {**scope, "headers": _encode(passage.headers)}
+        relay = _Relay(self._driver, passage, send)
+        try:
+            with collecting() as passage.tags:
+                await self.app(scope, receive, relay)
+        except Exception as exc:
+            if relay.begun:
+                raise
+            instead = await self._driver.failed(ASYNCIO, passage, exc)
+            if instead is None:
+                raise
+            log.warning("the application failed; a stale response is served", exc_info=exc)
+            await _serve(send, instead)
+        finally:
+            await self._driver.leave(ASYNCIO, passage)
+
+    def _refresh(self, scope: Scope, exchange: Exchange) -> None:
+        passage = self._driver.refreshing(ASYNCIO, exchange)
+        if passage is not None:
+            ASYNCIO.spawn(self._revalidate(scope, passage))
+
+    async def _revalidate(self, scope: Scope, passage: Passage) -> None:
+        assert passage.headers is not None
+        scope = {**scope, "method": "GET", "headers": _encode(passage.headers), "extensions": {}}
+        if "state" in scope:
+            scope["state"] = scope["state"].copy()
+        try:
+            if await self._driver.take_off(ASYNCIO, passage):
+                with collecting() as passage.tags:
+                    await self.app(scope, _Nobody(), _Relay(self._driver, passage, _discard))
+        finally:
+            await self._driver.leave(ASYNCIO, passage)
+
+
+class _Relay:
+    """The ``send`` that the application gets: passes its messages on as they come, and records."""
+
+    __slots__ = ("_driver", "_held", "_passage", "_send", "_swallowed", "begun")
+
+    def __init__(self, driver: Driver, passage: Passage, send: Send) -> None:
+        self._driver = driver
+        self._passage = passage
+        self._send = send
+        self._swallowed = False
+        self._held: Message | None = None  # the head of a 304, until what it stands for is stored
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.body":
+            await self._body(message)
+        elif kind == "http.response.start":
+            await self._start(message)
+        elif not self.begun:
+            await self._send(message)
+        else:
+            self._passage.exchange.recording.spoil("extension")
+            await self._driver.ended(ASYNCIO, self._passage)
+            if self._held is not None:
+                await self._let_go()
+            elif not self._swallowed:
+                await self._send(message)
+
+    async def _start(self, message: Message) -> None:
+        passage = self._passage
+        try:
+            headers = _decode(message.get("headers", ()))
+        except Exception:
+            log.exception("the HTTP cache could not read a response; it passes by")
+            passage.exchange.recording.spoil("malformed")
+            self.begun = True
+            await self._send(message)
+            return
+        if message.get("trailers"):
+            passage.exchange.recording.spoil("trailers")
+        answer = await self._driver.started(ASYNCIO, passage, message["status"], "", headers)
+        self.begun = True
+        if isinstance(answer, Serve):
+            self._swallowed = True
+            await _serve(self._send, answer)
+        elif answer.silent:
+            self._swallowed = True
+            self._held = {
+                "type": "http.response.start", "status": answer.status, "headers": _encode(answer.headers)
+            }  # fmt: skip
+            if not passage.open:
+                await self._let_go()
+        elif answer.headers is headers:
+            await self._send(message)
+        else:
+            await self._send({**message, "status": answer.status, "headers": _encode(answer.headers)})
+
+    async def _body(self, message: Message) -> None:
+        passage = self._passage
+        body = message.get("body", b"")
+        if passage.open:
+            complete = passage.feed(body) or not message.get("more_body", False)
+            if complete or not passage.exchange.recording.active:
+                await self._driver.ended(ASYNCIO, passage)
+        elif passage.committed and body:
+            await self._driver.overrun(ASYNCIO, passage)
+        if self._held is not None and not passage.open:
+            await self._let_go()
+        elif not self._swallowed:
+            await self._send(message)
+
+    async def _let_go(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            await self._send(held)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Nobody:
+    """The ``receive`` of a request that no client waits for."""
+
+    __slots__ = ("_asked",)
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    async def __call__(self) -> Message:
+        if self._asked:
+            await asyncio.get_running_loop().create_future()
+        self._asked = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _discard(message: Message) -> None:
+    del message
+
+
+def request_of(scope: Scope) -> Request:
+    """Return the request that *scope* describes."""
+    headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+    hosts = [value for name, value in headers if name == "host"]
+    path: str = scope["path"]
+    raw: bytes | None = scope.get("raw_path")
+    target = quote(path, safe="/:@!$&'()*+,;=~")
+    if raw is not None and (sent := raw.decode("latin-1")) != target:
+        # The application may go by either; where they are not the same path, the key holds both.
+        target = sent if unquote(sent) == path else f"{target}?{quote(sent)}"
+    query: bytes = scope.get("query_string", b"")
+    if query:
+        target = f"{target}?{query.decode('latin-1')}"
+    host = hosts[0] if len(hosts) == 1 else ""
+    return Request(scope["method"].upper(), scope.get("scheme", "http"), host, path, target, headers)
+
+
+def _decode(headers: Any) -> HeaderList:
+    return [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]
+
+
+def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+async def _serve(send: Send, answer: Serve) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": _encode(answer.headers)})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": False})

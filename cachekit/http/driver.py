@@ -1,0 +1,332 @@
+"""Does what an exchange decides: the I/O of the HTTP cache, written once for both edges.
+
+Owns the order of reading, waiting, storing and dropping, and the promise that a broken cache never breaks a response.
+Must not know ASGI or WSGI.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, TypeVar
+
+from cachekit._io import IO
+from cachekit.clock import random_token
+from cachekit.events import Event, Kind
+from cachekit.http.collapse import Flight, Flights, Landing
+from cachekit.http.exchange import Drop, Exchange, Forward, Keep, Outcome, Refuse, Relay, Serve, Validate
+from cachekit.http.headers import Headers
+from cachekit.http.message import Request
+from cachekit.http.options import HttpOptions
+from cachekit.http.port import CachePort
+from cachekit.http.rules import Rule, Rules
+from cachekit.stores.base import Ticket
+
+log = logging.getLogger("cachekit")
+
+R = TypeVar("R")
+
+_NAME: Final = "http"
+_BODY_PATIENCE: Final = 2.0
+"""Seconds that followers wait for a body that has begun: its client may read it slowly."""
+_LOOKS: Final = 3
+
+
+class Passage:
+    """A request on its way through the application.
+
+    Attributes:
+        exchange: what decides.
+        headers: the request fields to call the application with, or None for those that came.
+        tags: the tags that were used so far.
+    """
+
+    __slots__ = ("committed", "exchange", "flight", "headers", "open", "tags", "ticket")
+
+    def __init__(self, exchange: Exchange, flight: Flight | None = None) -> None:
+        self.exchange = exchange
+        self.headers: Headers | None = None
+        self.tags: set[str] = set()
+        self.ticket: Ticket | None = None
+        self.flight = flight
+        self.open = True
+        self.committed = False
+
+    def feed(self, chunk: bytes) -> bool:
+        """Take in a piece of the body; says whether it is complete by now."""
+        recording = self.exchange.recording
+        recording.feed(chunk)
+        return recording.complete
+
+
+class Driver:
+    """The HTTP cache behind an edge."""
+
+    def __init__(self, cache: CachePort, rules: Rules | Sequence[Rule], options: HttpOptions | None) -> None:
+        self._cache = cache
+        self._rules = rules if isinstance(rules, Rules) else Rules(rules)
+        self.options = options or HttpOptions()
+        self._flights = Flights(self.options.span("collapse_timeout"))
+        self.hits = 0
+
+    def open(self, request: Request) -> Exchange:
+        """Return the exchange for *request*."""
+        return Exchange(request, self._rules, self.options)
+
+    # Before the application
+
+    def at_once(self, exchange: Exchange) -> Serve | None:
+        """Return what this process can answer with at once, or None."""
+        if exchange.wants() is None:
+            return None
+        try:
+            while (key := exchange.wants()) is not None:
+                if (entry := self._cache.peek(key)) is None:
+                    break
+                exchange.supply(entry)
+            else:
+                if exchange.found is not None:
+                    decision = exchange.decision(self._cache.clock())
+                    if isinstance(decision, Serve) and not isinstance(decision, Refuse):
+                        self.hits += 1
+                        if decision.refresh:
+                            self._emit(Kind.STALE, exchange)
+                        return decision
+        except Exception as exc:  # noqa: BLE001 - a broken cache never breaks a response
+            self._report(exc, exchange)
+        exchange.reset()
+        return None
+
+    async def enter(self, io: IO, exchange: Exchange) -> Serve | Passage:
+        """Answer from the cache, or return the passage to the application."""
+        try:
+            return await self._enter(io, exchange)
+        except Exception as exc:  # noqa: BLE001 - a broken cache never breaks a response
+            self._report(exc, exchange)
+            exchange.reset()
+            return Passage(exchange)
+
+    async def _enter(self, io: IO, exchange: Exchange) -> Serve | Passage:
+        if exchange.wants() is None:
+            exchange.decision(self._cache.clock())
+            return Passage(exchange)
+        flight: Flight | None = None
+        for _ in range(_LOOKS):
+            decision = await self._look(io, exchange)
+            if isinstance(decision, Serve):
+                return decision
+            if not exchange.collapses:
+                break
+            now = self._cache.clock()
+            if self._flights.is_uncacheable(exchange.flight_key, now):
+                break
+            flight, leads = self._flights.join(io.scope, exchange.flight_key, now)
+            if leads:
+                break
+            landing = await self._follow(io, flight)
+            flight = None
+            if landing in (Landing.UNCACHEABLE, Landing.FAILED):
+                break
+            exchange.collapsed = exchange.collapsed or landing is Landing.STORED
+            exchange.reset()
+        else:
+            decision = await self._look(io, exchange)
+            if isinstance(decision, Serve):
+                return decision
+        exchange.collapsed = False
+        passage = Passage(exchange, flight)
+        try:
+            return await self._depart(io, passage, decision)
+        except BaseException:
+            self._land(passage, Landing.ABANDONED)
+            raise
+
+    async def _look(self, io: IO, exchange: Exchange) -> Serve | Forward | Validate:
+        while (key := exchange.wants()) is not None:
+            exchange.supply(await self._guard(self._cache.read(io, key), exchange, None))
+        if exchange.unreadable:
+            self._emit(Kind.UNREADABLE, exchange)
+        decision = exchange.decision(self._cache.clock())
+        if isinstance(decision, Serve) and not isinstance(decision, Refuse):
+            if exchange.collapsed:
+                self._emit(Kind.COLLAPSED, exchange)
+            else:
+                self.hits += 1
+                if decision.refresh:
+                    self._emit(Kind.STALE, exchange)
+        return decision
+
+    async def _follow(self, io: IO, flight: Flight) -> Landing:
+        try:
+            await io.wait(flight.started, self.options.span("collapse_timeout"))
+            return await io.wait(flight.landed, _BODY_PATIENCE)
+        except TimeoutError:
+            return Landing.FAILED
+
+    async def _depart(self, io: IO, passage: Passage, decision: Forward | Validate) -> Serve | Passage:
+        """Take the right to store, and look a last time: another process may have been faster."""
+        exchange = passage.exchange
+        self._emit(Kind.MISS, exchange)
+        if isinstance(decision, Validate):
+            passage.headers = decision.headers
+        if not exchange.recording.active:
+            self._land(passage, Landing.FAILED)
+            return passage
+        ticket = await self._begin(io, passage)
+        if ticket is not None and ticket.found is not None and exchange.found is None:
+            exchange.reset()
+            again = await self._look(io, exchange)
+            if isinstance(again, Serve):
+                self._land(passage, Landing.STORED)
+                await self._release(io, passage)
+                return again
+            passage.headers = again.headers if isinstance(again, Validate) else None
+        if passage.ticket is None or passage.ticket.key != exchange.store_key:
+            exchange.recording.spoil("no-ticket")
+            self._land(passage, Landing.FAILED)
+            await self._release(io, passage)
+        return passage
+
+    async def _begin(self, io: IO, passage: Passage) -> Ticket | None:
+        exchange = passage.exchange
+        ticket = await self._guard(self._cache.begin(io, exchange.store_key, exchange.tags), exchange, None)
+        if ticket is not None and ticket.leads:
+            passage.ticket = ticket
+        return ticket
+
+    # Revalidation behind a stale response
+
+    def refreshing(self, io: IO, exchange: Exchange) -> Passage | None:
+        """Return the passage of the one revalidation of a response served stale; None when one is under way."""
+        now = self._cache.clock()
+        flight, leads = self._flights.join(io.scope, exchange.flight_key, now)
+        if not leads:
+            return None
+        passage = Passage(exchange, flight)
+        passage.headers = exchange.refresh(now)
+        return passage
+
+    async def take_off(self, io: IO, passage: Passage) -> bool:
+        """Take the right to store for a revalidation; False when another process has it."""
+        await self._begin(io, passage)
+        if passage.ticket is None:
+            passage.exchange.recording.spoil("no-ticket")
+            self._land(passage, Landing.FAILED)
+        return passage.ticket is not None
+
+    # While the application answers
+
+    async def started(self, io: IO, passage: Passage, status: int, reason: str, headers: Headers) -> Serve | Relay:
+        """Take in the head of the response; returns what to send in its place."""
+        exchange = passage.exchange
+        try:
+            answer = exchange.start(status, reason, headers, self._cache.clock(), passage.tags)
+        except Exception as exc:  # noqa: BLE001 - a broken cache never breaks a response
+            self._report(exc, exchange)
+            exchange.recording.spoil("fault")
+            answer = Relay(status, headers)
+        if isinstance(answer, Serve):
+            if status >= 500:
+                self._emit(Kind.LOAD_FAILED, exchange, detail=f"status {status}")
+                self._emit(Kind.STALE, exchange)
+            await self.ended(io, passage)
+        elif not exchange.recording.active:
+            await self.ended(io, passage)
+        elif passage.flight is not None:
+            self._flights.announce(passage.flight)
+        return answer
+
+    async def ended(self, io: IO, passage: Passage) -> None:
+        """Store or drop what the exchange says. The caller sends the last of the response only afterwards."""
+        if not passage.open:
+            return
+        passage.open = False
+        exchange = passage.exchange
+        landing = Landing.FAILED
+        try:
+            outcome = exchange.finish(random_token(8).hex(), passage.tags)
+            landing = await self._conclude(io, passage, outcome)
+        except Exception as exc:  # noqa: BLE001 - a broken cache never breaks a response
+            self._report(exc, exchange)
+        finally:
+            self._land(passage, landing)
+            await self._release(io, passage)
+
+    async def _conclude(self, io: IO, passage: Passage, outcome: Outcome) -> Landing:
+        exchange = passage.exchange
+        if isinstance(outcome, Drop):
+            await self._guard(self._cache.drop(io, *outcome.keys), exchange, None)
+        landing = Landing.FAILED
+        if isinstance(outcome, Keep) and (ticket := passage.ticket) is not None:
+            passage.ticket = None
+            passage.committed = await self._guard(self._cache.commit(io, ticket, outcome.entry), exchange, False)
+            reusable = outcome.entry.fresh_until > self._cache.clock()
+            landing = Landing.STORED if passage.committed and reusable else Landing.FAILED
+        if landing is Landing.STORED:
+            self._flights.forget(exchange.flight_key)
+        elif passage.flight is not None and (exchange.recording.uncacheable or passage.committed):
+            landing = Landing.UNCACHEABLE
+            until = self._cache.clock() + self.options.span("uncacheable_for")
+            self._flights.remember(exchange.flight_key, until)
+            if refused := exchange.recording.terms.refused:
+                self._emit(Kind.NOT_STORED, exchange, detail=refused)
+        return landing
+
+    async def overrun(self, io: IO, passage: Passage) -> None:
+        """Take back what was stored: more came after the body that Content-Length announced."""
+        if passage.committed:
+            passage.committed = False
+            await self._guard(self._cache.drop(io, passage.exchange.store_key), passage.exchange, None)
+
+    async def failed(self, io: IO, passage: Passage, error: Exception) -> Serve | None:
+        """Return the stale response to send although the application raised *error*, or None."""
+        exchange = passage.exchange
+        try:
+            instead = exchange.failed(self._cache.clock())
+        except Exception as exc:  # noqa: BLE001 - a broken cache never breaks a response
+            self._report(exc, exchange)
+            instead = None
+        if instead is not None:
+            self._emit(Kind.LOAD_FAILED, exchange, error=error)
+            self._emit(Kind.STALE, exchange)
+        await self.leave(io, passage, Landing.FAILED)
+        return instead
+
+    async def leave(self, io: IO, passage: Passage, landing: Landing = Landing.ABANDONED) -> None:
+        """Give up what is not ended: the response broke off, or the client left."""
+        passage.open = False
+        passage.exchange.recording.spoil("incomplete")
+        self._land(passage, landing)
+        await self._release(io, passage)
+
+    # Parts of the above
+
+    def _land(self, passage: Passage, landing: Landing) -> None:
+        flight, passage.flight = passage.flight, None
+        if flight is not None:
+            self._flights.land(flight, landing)
+
+    async def _release(self, io: IO, passage: Passage) -> None:
+        ticket, passage.ticket = passage.ticket, None
+        if ticket is not None:
+            await self._guard(self._cache.release(io, ticket), passage.exchange, None)
+
+    async def _guard(self, job: Coroutine[Any, Any, R], exchange: Exchange, otherwise: R) -> R:
+        try:
+            return await job
+        except Exception as exc:  # noqa: BLE001 - a broken cache never breaks a response
+            self._report(exc, exchange)
+            return otherwise
+
+    def _report(self, error: Exception, exchange: Exchange) -> None:
+        log.error("the HTTP cache failed; the response goes on without it", exc_info=error)
+        self._emit(Kind.STORE_ERROR, exchange, error=error)
+
+    def _emit(self, kind: Kind, exchange: Exchange, *, detail: str = "", error: Exception | None = None) -> None:
+        try:
+            self._cache.events(Event(kind, exchange.key or "", _NAME, detail=detail, error=error))
+        except Exception:
+            log.exception("an event of the HTTP cache could not be emitted")
+
+
+__all__ = ["Driver", "Passage"]

@@ -1,0 +1,409 @@
+"""One HTTP request through the cache, sans I/O: what to look up, what to do, what to send, what to keep.
+
+Owns the decisions of RFC 9111 sections 3 and 4 and their order. The caller does what it says:
+
+1. ``while (key := exchange.wants()): exchange.supply(read(key))``
+2. ``exchange.decision(now)``
+3. where that is ``Forward`` or ``Validate``: ``start`` with the head of the application's response, ``feed`` with each
+   piece of its body, ``finish`` at the end, or ``failed`` when there is none.
+
+A response that varies is a link in a chain: the first lies at the key of the URL and names, by its Vary and its
+generation, the key where a request that it does not match looks next. Whoever finds nothing stores there. Every
+entry is checked against the request by itself, and dropping the first makes the others unreachable.
+
+Must not know about stores, clocks, ASGI or WSGI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias
+
+from cachekit.entry import Entry
+from cachekit.http.directives import CacheControl
+from cachekit.http.headers import (
+    HeaderList,
+    Headers,
+    first,
+    joined,
+    members,
+    none_match,
+    parse_date,
+    parse_etag,
+    values,
+    without,
+)  # fmt: skip
+from cachekit.http.message import Mark, Request, StoredResponse, key_of, same_origin, variant_key
+from cachekit.http.options import HttpOptions
+from cachekit.http.recording import Recording
+from cachekit.http.rules import Rules
+from cachekit.http.status import CacheStatus
+from cachekit.http.storable import unmet
+
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
+_ERRORS: Final = frozenset({500, 502, 503, 504})
+_BYPASS: Final = ("range", "if-range", "if-match", "if-unmodified-since")
+_CONDITIONS: Final = ("if-none-match", "if-modified-since")
+_NOT_IN_304: Final = frozenset(
+    {"content-length", "content-type", "content-encoding", "content-language", "content-range"}
+)
+_LONGEST_CHAIN: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Send this; with *refresh*, revalidate it behind."""
+
+    status: int
+    reason: str
+    headers: Headers
+    body: bytes
+    refresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse(Serve):
+    """Send this error: the client wants nothing but a stored response, and there is none (only-if-cached)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Call the application with the request as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validate:
+    """Call the application with *headers* in place of those of the request."""
+
+    headers: Headers
+
+
+Decision: TypeAlias = Serve | Forward | Validate
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Send this head, then the body as it comes; where *silent*, no body at all."""
+
+    status: int
+    headers: Headers
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Store *entry* at *key*, where the lookup ended."""
+
+    key: str
+    entry: Entry[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Freshen(Keep):
+    """The same, for a stored response that was revalidated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Drop *keys*."""
+
+    keys: tuple[str, ...]
+
+
+Outcome: TypeAlias = Keep | Freshen | Drop | None
+
+
+class Exchange:
+    """One request and its way through the cache.
+
+    Attributes:
+        request: the request.
+        key: the key of its URL, or None when it has none.
+        tags: the tags that its rules give it.
+        bypass: why the cache has no part in it, or empty.
+        found: the stored response that the request selects.
+        fwd: why it goes forward, in a word of RFC 9211.
+        recording: the application's response.
+        collapsed: whether it waited for the response to another request.
+        unreadable: whether an entry was found that cannot be read.
+    """
+
+    __slots__ = (
+        "_candidates", "_conditions", "_control", "_credentials", "_depth", "_drops", "_found_tags", "_freshened",
+        "_generation", "_head", "_key", "_miss", "_next", "_options", "_plain", "_stripped", "_validating", "bypass",
+        "collapsed", "found", "fwd", "key", "recording", "request", "tags", "unreadable",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, rules: Rules, options: HttpOptions) -> None:
+        self.request = request
+        self._options = options
+        names = {name for name, _ in request.headers}
+        self._head = request.method == "HEAD"
+        self._credentials = tuple(name for name in options.credentials if name in names)
+        self._conditions = any(name in names for name in _CONDITIONS)
+        self._plain = not any(name in names for name in _BYPASS)
+        self._control = _request_control(request.headers, names) if options.request_directives else CacheControl()
+        self._candidates = rules.candidates(request.method, request.path) if rules else ()
+        self.tags: tuple[str, ...] = tuple(tag for match in self._candidates for tag in match.tags)
+        self.key = key_of(request, options.keyed_headers)
+        if request.method not in ("GET", "HEAD"):
+            self.bypass = "method"
+        elif self.key is None or _has_body(request.headers, names):
+            self.bypass = "bypass"
+        else:
+            self.bypass = ""
+        self.collapsed = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was looked up and decided."""
+        self._next: str | None = None if self.bypass or not self._plain else self.key
+        self._key = self.key or ""
+        self._depth = 0
+        self._generation = ""
+        self._miss = "uri-miss"
+        self.unreadable = False
+        self.found: StoredResponse | None = None
+        self._found_tags: tuple[str, ...] = ()
+        self.fwd = ""
+        self._validating = self._stripped = False
+        self._freshened: StoredResponse | None = None
+        self._drops: tuple[str, ...] = ()
+        self.recording = Recording(self.request, self._candidates, self._credentials, self._options)
+
+    # 1. Lookup
+
+    def wants(self) -> str | None:
+        """Return the key to look up next, or None when there is nothing more to look up."""
+        return self._next
+
+    def supply(self, entry: Entry[Any] | None) -> None:
+        """Take in what was found at the key that was wanted."""
+        assert self._next is not None
+        self._key = self._next
+        self._next = None
+        if entry is None:
+            self._generation = ""
+            return
+        stored = StoredResponse.unpack(entry.value)
+        if stored is None:
+            self.unreadable = True
+            self._generation = ""
+            return
+        self._generation = stored.generation
+        if not stored.selected_by(self.request.headers):
+            self._miss = "vary-miss"
+            self._depth += 1
+            if self._depth < _LONGEST_CHAIN:
+                names = [name for name, _ in stored.vary]
+                self._next = variant_key(self._key, stored.generation, self.request.headers, names)
+            return
+        vary = [name for name, _ in stored.vary]
+        if unmet(self._credentials, stored.marks, vary, self._options) is None:
+            self.found = stored
+            self._found_tags = entry.tags
+        else:
+            self._miss = "bypass"
+
+    # 2. Decision
+
+    def decision(self, now: float) -> Decision:
+        """Say what to do with the request."""
+        self.recording.ask(now, record=False)
+        if self.bypass or not self._plain:
+            self.fwd = self.bypass or "bypass"
+            return Forward()
+        control, found = self._control, self.found
+        fwd = self._miss
+        if found is not None:
+            fwd = self._why_not(found, now)
+            if not fwd:
+                return self._serve(found, now, CacheStatus(hit=True))
+            if fwd == "refresh":
+                return replace(self._serve(found, now, CacheStatus(hit=True)), refresh=True)
+        if "only-if-cached" in control:
+            return self._refuse()
+        self.fwd = fwd
+        self.recording.ask(now, record=not self._head and "no-store" not in control)
+        if found is None or self._head:
+            return Forward()
+        return Validate(self._validation(found))
+
+    @property
+    def collapses(self) -> bool:
+        """Say whether the request may wait for the response to another one."""
+        if not self.recording.active or "no-cache" in self._control or not self._options.collapse:
+            return False
+        return self._stripped or not self._conditions
+
+    @property
+    def flight_key(self) -> tuple[str, bool]:
+        """Return what requests that may share one response have in common."""
+        return self._key, bool(self._credentials)
+
+    @property
+    def store_key(self) -> str:
+        """Return the key where a response to this request will be stored."""
+        return self._key
+
+    def refresh(self, now: float) -> Headers:
+        """Turn a served exchange into its own revalidation; returns the fields to call the application with."""
+        assert self.found is not None
+        self.recording.ask(now, record=True)
+        self.fwd = "stale"
+        self._head = False
+        return self._validation(self.found)
+
+    def _why_not(self, found: StoredResponse, now: float) -> str:
+        """Return "" when *found* may be served, "refresh" when it may while it is revalidated, else why it may not."""
+        control = self._control
+        if "no-store" in control or "no-cache" in control:
+            return "request"
+        age = found.age_at(now)
+        left = found.lifetime - age
+        may_be_stale = not found.marks & (Mark.FORBIDS_STALE | Mark.NO_CACHE)
+        if control:
+            limit = control.seconds("max-age")
+            if limit is not None and age > limit:
+                return "request"
+            if left > 0 and left < (control.seconds("min-fresh") or 0.0):
+                return "request"
+        if found.marks & Mark.NO_CACHE:
+            return "stale"
+        if left > 0:
+            return ""
+        if may_be_stale and "max-stale" in control:
+            bound = control.seconds("max-stale") if control.argument("max-stale") is not None else None
+            if bound is None or -left <= bound:
+                return ""
+        return "refresh" if -left < found.swr else "stale"
+
+    def _validation(self, found: StoredResponse) -> HeaderList:
+        self._stripped = True
+        headers = without(self.request.headers, _CONDITIONS)
+        etag, modified = first(found.headers, "etag"), first(found.headers, "last-modified")
+        if found.status == 200 and etag is not None and parse_etag(etag) is not None:
+            headers.append(("if-none-match", etag))
+            self._validating = True
+        if found.status == 200 and parse_date(modified) is not None and modified is not None:
+            headers.append(("if-modified-since", modified))
+            self._validating = True
+        return headers
+
+    # Sending what is stored
+
+    def _serve(self, found: StoredResponse, now: float, status: CacheStatus) -> Serve:
+        age = found.age_at(now)
+        headers = [*found.headers, *found.added, ("Age", str(int(age)))]
+        if self.collapsed and status.hit:
+            status = replace(status, hit=False, fwd=self._miss, collapsed=True)
+        if self._options.cache_status:
+            told = replace(status, ttl=found.lifetime - age, key=self._key)
+            headers.append(("Cache-Status", told.print(self._options)))
+        if self._conditions and found.status == 200 and not_modified(self.request.headers, headers):
+            return Serve(304, "", without(headers, _NOT_IN_304), b"")
+        return Serve(found.status, found.reason, headers, b"" if self._head else found.body)
+
+    def _refuse(self) -> Refuse:
+        headers: HeaderList = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+        body = b"This response is not stored, and the request allows nothing else.\n"
+        headers.append(("Content-Length", str(len(body))))
+        if self._options.cache_status:
+            headers.append(("Cache-Status", CacheStatus(detail="only-if-cached").print(self._options)))
+        return Refuse(504, "", headers, b"" if self._head else body)
+
+    # 3. The application's response
+
+    def start(self, status: int, reason: str, headers: Headers, now: float, tags: Iterable[str] = ()) -> Serve | Relay:
+        """Take in the head of the response and the *tags* that were used so far; returns what to send."""
+        recording = self.recording
+        if self._validating and status == 304 and self.found is not None:
+            return self._freshen(self.found, headers, now)
+        if status in _ERRORS and (instead := self.failed(now, status)) is not None:
+            return instead
+        recording.head(status, reason, headers, now)
+        if self.request.method not in _SAFE_METHODS and status < 400:
+            self._drops = self._invalidated(headers)
+        sent = [*recording.kept, *recording.added, *recording.tag_fields(tags)]
+        silent = self._stripped and self._conditions and status == 200 and not_modified(self.request.headers, sent)
+        if self._options.cache_status:
+            told = CacheStatus(
+                fwd=self.fwd, fwd_status=status if silent else None, stored=recording.active, key=self.key,
+                detail=recording.terms.refused,
+            )  # fmt: skip
+            sent.append(("Cache-Status", told.print(self._options)))
+        if silent:
+            return Relay(304, without(sent, _NOT_IN_304), silent=True)
+        return Relay(status, sent)
+
+    def failed(self, now: float, status: int | None = None) -> Serve | None:
+        """Return the stale response to send in place of an error (RFC 5861 section 4), or None when there is none."""
+        found = self.found
+        if found is None or found.marks & Mark.NO_CACHE:
+            return None
+        window = found.sie
+        if not found.marks & Mark.FORBIDS_STALE:
+            window = max(window, self._control.seconds("stale-if-error") or 0.0)
+        if found.age_at(now) - found.lifetime >= window:
+            return None
+        self.recording.spoil("error")
+        return self._serve(found, now, CacheStatus(fwd=self.fwd, fwd_status=status))
+
+    def finish(self, nonce: str, tags: Iterable[str] = ()) -> Outcome:
+        """Return what is to be done now that the response is whole.
+
+        Args:
+            nonce: a random word, for the keys of variants.
+            tags: the tags that were used while the response was made.
+        """
+        recording = self.recording
+        if self._drops:
+            return Drop(self._drops)
+        if self._freshened is not None:
+            if recording.active:
+                return Freshen(self._key, recording.updated_entry(self._freshened, {*self._found_tags, *tags}))
+            return Drop((self._key,)) if recording.supersedes else None
+        if recording.active:
+            entry = recording.entry(self._generation or nonce, tags)
+            return None if entry is None else Keep(self._key, entry)
+        return Drop((self._key,)) if self.found is not None and recording.supersedes else None
+
+    def _freshen(self, found: StoredResponse, headers: Headers, now: float) -> Serve:
+        """Update *found* by a 304, and answer the request from it (RFC 9111 section 4.3.4)."""
+        fresh, stays = self.recording.update(found, headers, now)
+        self._freshened = fresh
+        return self._serve(fresh, now, CacheStatus(fwd=self.fwd, fwd_status=304, stored=stays))
+
+    def _invalidated(self, headers: Headers) -> tuple[str, ...]:
+        """Return the keys that a successful unsafe request makes invalid (RFC 9111 section 4.4)."""
+        references = (first(headers, name) for name in ("location", "content-location"))
+        others = (same_origin(self.request, reference.strip(" \t")) for reference in references if reference)
+        keyed = self._options.keyed_headers
+        found = (key_of(self.request, keyed, target) for target in (self.request.target, *others) if target)
+        return tuple(dict.fromkeys(key for key in found if key is not None))
+
+
+def not_modified(request: Headers, response: Headers) -> bool:
+    """Say whether the conditions of *request* are answered by 304 (RFC 9110 section 13.2.2, RFC 9111 section 4.3.2)."""
+    if (condition := joined(request, "if-none-match")) is not None:
+        return none_match(condition, first(response, "etag"))
+    since = parse_date(first(request, "if-modified-since"))
+    modified = parse_date(first(response, "last-modified"))
+    if modified is None:
+        modified = parse_date(first(response, "date"))
+    return since is not None and modified is not None and modified <= since
+
+
+def _request_control(headers: Headers, names: set[str]) -> CacheControl:
+    if "cache-control" in names:
+        return CacheControl.of(headers)
+    if "pragma" in names and any(member.lower() == "no-cache" for member in members(joined(headers, "pragma") or "")):
+        return CacheControl((("no-cache", None),))
+    return CacheControl()
+
+
+def _has_body(headers: Headers, names: set[str]) -> bool:
+    if "transfer-encoding" in names:
+        return True
+    return "content-length" in names and any(value.strip() != "0" for value in values(headers, "content-length"))

@@ -1,0 +1,228 @@
+"""Header fields as HTTP writes them: lists of pairs, comma lists, dates, entity tags, Vary and tag lists.
+
+Owns the grammar. Pure, and total: text that is not what the grammar allows gives a defined answer, never an exception.
+Must not know what a field means for a cache.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, TypeAlias
+from urllib.parse import quote, unquote
+
+Headers: TypeAlias = Sequence[tuple[str, str]]
+"""Fields in the order received; a name may repeat. Names compare without regard to case."""
+
+HeaderList: TypeAlias = list[tuple[str, str]]
+
+TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authentication-info", "proxy-authorization",
+        "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+"""Fields that belong to one connection and are never stored (RFC 9111 section 3.1)."""
+
+
+def values(headers: Headers, name: str) -> list[str]:
+    """Return the value of every line of the field *name* (lower case)."""
+    return [value for field, value in headers if field.lower() == name]
+
+
+def first(headers: Headers, name: str) -> str | None:
+    """Return the first line of the field *name* (lower case), or None."""
+    for field, value in headers:
+        if field.lower() == name:
+            return value
+    return None
+
+
+def joined(headers: Headers, name: str) -> str | None:
+    """Return the lines of the field *name* (lower case) as one list, or None."""
+    found = values(headers, name)
+    return ", ".join(found) if found else None
+
+
+def without(headers: Headers, names: Collection[str]) -> HeaderList:
+    """Return *headers* apart from the fields *names* (lower case)."""
+    return [pair for pair in headers if pair[0].lower() not in names]
+
+
+def end_to_end(headers: Headers) -> HeaderList:
+    """Return *headers* without those of one connection, the ones that Connection lists included."""
+    listed = {name.lower() for value in values(headers, "connection") for name in members(value)}
+    return without(headers, HOP_BY_HOP | listed)
+
+
+def members(value: str) -> list[str]:
+    """Return the members of a comma list; a comma inside a quoted string separates nothing.
+
+    When the quotes do not balance every comma separates, so that nothing hides in a string that never ends.
+    """
+    if '"' not in value:
+        return [member for part in value.split(",") if (member := part.strip(" \t"))]
+    parts: list[str] = []
+    begin = 0
+    quoted = escaped = False
+    for at, char in enumerate(value):
+        if escaped:
+            escaped = False
+        elif quoted and char == "\\":
+            escaped = True
+        elif char == '"':
+            quoted = not quoted
+        elif char == "," and not quoted:
+            parts.append(value[begin:at])
+            begin = at + 1
+    parts = value.split(",") if quoted else [*parts, value[begin:]]
+    return [member for part in parts if (member := part.strip(" \t"))]
+
+
+def quoted_string(text: str) -> str:
+    """Return *text* as a quoted-string."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def unquoted(text: str) -> str:
+    """Return the content of a quoted-string, or *text* itself when it is none."""
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL)
+    return text
+
+
+# Dates (RFC 9110 section 5.6.7)
+
+_DAYS: Final = "Mon|Tue|Wed|Thu|Fri|Sat|Sun"
+_LONG_DAYS: Final = "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday"
+_NAMES: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS: Final = {name: number for number, name in enumerate(_NAMES, 1)}
+_CLOCK: Final = r"(?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d)"
+_MONTH: Final = f"(?P<month>{'|'.join(_NAMES)})"
+_DATES: Final = (
+    re.compile(rf"(?:{_DAYS}), (?P<day>\d\d) {_MONTH} (?P<year>\d{{4}}) {_CLOCK} GMT\Z", re.ASCII),
+    re.compile(rf"(?:{_LONG_DAYS}), (?P<day>\d\d)-{_MONTH}-(?P<year>\d\d) {_CLOCK} GMT\Z", re.ASCII),
+    re.compile(rf"(?:{_DAYS}) {_MONTH} (?P<day>[ \d]\d) {_CLOCK} (?P<year>\d{{4}})\Z", re.ASCII),
+)
+
+
+def parse_date(text: str | None) -> float | None:
+    """Return the seconds since the epoch that an HTTP date means, or None when it is not one of the three forms."""
+    if text is None:
+        return None
+    for form in _DATES:
+        if (match := form.match(text.strip(" \t"))) is not None:
+            break
+    else:
+        return None
+    year, month, day = int(match["year"]), _MONTHS[match["month"]], int(match["day"])
+    if len(match["year"]) == 2:
+        year += 1900 if year >= 70 else 2000
+    hour, minute, second = int(match["h"]), int(match["m"]), int(match["s"])
+    if hour > 23 or minute > 59 or second > 60 or year < 1 or not 1 <= day <= calendar.monthrange(year, month)[1]:
+        return None
+    return float(calendar.timegm((year, month, day, hour, minute, second)))
+
+
+def format_date(at: float) -> str:
+    """Return *at* as an IMF-fixdate."""
+    utc = datetime.fromtimestamp(max(0, min(int(at), 253402300799)), UTC)
+    day = _DAYS.split("|")[utc.weekday()]
+    return f"{day}, {utc.day:02} {_NAMES[utc.month - 1]} {utc.year:04} {utc:%H:%M:%S} GMT"
+
+
+# Entity tags (RFC 9110 section 8.8.3)
+
+
+@dataclass(frozen=True, slots=True)
+class ETag:
+    """An entity tag: what is between its quotes, and whether it is weak."""
+
+    opaque: str
+    weak: bool = False
+
+    def __str__(self) -> str:
+        return f'{"W/" if self.weak else ""}"{self.opaque}"'
+
+
+_ETAG: Final = re.compile(r'[ \t]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|\Z)')
+
+
+def parse_etag(text: str | None) -> ETag | None:
+    """Return the entity tag that *text* is, or None."""
+    if text is None or (match := _ETAG.match(text)) is None or match.end() != len(text) or text.endswith(","):
+        return None
+    return ETag(match[2], match[1] is not None)
+
+
+def parse_etags(text: str) -> tuple[ETag, ...]:
+    """Return the entity tags of a list; what is no entity tag is left out."""
+    found: list[ETag] = []
+    at = 0
+    while at < len(text):
+        if (match := _ETAG.match(text, at)) is not None:
+            found.append(ETag(match[2], match[1] is not None))
+            at = match.end()
+        else:
+            comma = text.find(",", at)
+            at = len(text) if comma < 0 else comma + 1
+    return tuple(found)
+
+
+def none_match(condition: str, etag: str | None) -> bool:
+    """Say whether If-None-Match *condition* finds *etag*, by weak comparison; ``*`` finds anything."""
+    if condition.strip(" \t") == "*":
+        return True
+    own = parse_etag(etag)
+    return own is not None and any(own.opaque == other.opaque for other in parse_etags(condition))
+
+
+# Vary (RFC 9110 section 12.5.5)
+
+
+def parse_vary(headers: Headers) -> tuple[str, ...]:
+    """Return the sorted lower-case names that Vary lists, ``("*",)`` when it contains ``*`` or what is no name."""
+    names = {member.lower() for value in values(headers, "vary") for member in members(value)}
+    if not all(TOKEN.match(name) for name in names) or "*" in names:
+        return ("*",)
+    return tuple(sorted(names))
+
+
+def print_vary(names: Iterable[str]) -> str:
+    """Return *names* as the value of Vary."""
+    return ", ".join(names)
+
+
+def nominated(headers: Headers, name: str) -> str:
+    """Return what a request sent for the field *name* that Vary lists, made comparable; absent is ``""``.
+
+    White space round members carries no meaning, nor does the order of Accept-Encoding.
+    """
+    found = values(headers, name)
+    if not found:
+        return ""
+    if name == "accept-encoding":
+        codings = sorted(member.lower().replace(" ", "") for value in found for member in members(value))
+        return "=" + ",".join(codings)
+    return "=" + ",".join(member for value in found for member in members(value))
+
+
+# Tags: Cache-Tag is a comma list, Surrogate-Key and xkey are lists separated by spaces
+
+_TAG_SAFE: Final = "!\"#$&'()*+-./:;<=>?@[]^_`{|}~\\"
+
+
+def print_tags(tags: Iterable[str], separator: str = ",") -> str:
+    """Return *tags* as one value; what could end a tag or a header line is percent-encoded."""
+    return separator.join(quote(tag, safe=_TAG_SAFE, errors="replace") for tag in tags)
+
+
+def parse_tags(value: str, separator: str = ",") -> tuple[str, ...]:
+    """Return the tags that *value* lists, without repeats."""
+    parts = (part.strip(" \t") for part in value.split(separator))
+    return tuple(dict.fromkeys(unquote(part, errors="replace") for part in parts if part))

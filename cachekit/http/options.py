@@ -1,0 +1,124 @@
+"""The settings of one HTTP cache, checked when they are made.
+
+Pure. Must not know how they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from cachekit.errors import ConfigError
+from cachekit.http.headers import TOKEN
+from cachekit.policy import Duration, seconds
+
+CREDENTIALS: Final = ("authorization", "cookie", "x-api-key", "x-auth-token")
+"""Request fields that say who is asking."""
+
+KEYED: Final = (
+    "x-forwarded-host", "x-forwarded-proto", "x-forwarded-scheme", "x-forwarded-port", "x-forwarded-prefix",
+    "x-forwarded-server", "x-host", "x-original-url", "x-rewrite-url", "x-http-method-override",
+)  # fmt: skip
+"""Request fields that applications are known to let change their answer, without saying so in Vary."""
+
+
+class EmitTags(StrEnum):
+    """Which tags are told to the outside."""
+
+    NONE = "none"
+    RULES = "rules"
+    """Those of the header rules, which whoever wrote the rules meant for a CDN."""
+    ALL = "all"
+    """Those of the cached functions that ran, too: they may name internal things."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """The settings of one HTTP cache.
+
+    Attributes:
+        allow_set_cookie: store responses that set cookies, and give the same cookie to everyone.
+        allow_authorization: store what was answered to a request with Authorization as if it were for everyone.
+        allow_cookies: store what was answered to a request with Cookie as if it were for everyone.
+        credentials: request fields that say who is asking (names in any case).
+        keyed_headers: request fields that are part of the key of each response; X-Forwarded-Host and X-Forwarded-Proto
+            only when they differ from the request's own.
+        targets: fields for shared caches that come before Cache-Control, the most binding first.
+        max_body: the largest body in bytes that is stored.
+        request_directives: obey Cache-Control in requests; False also ignores a visitor's reload.
+        stale_while_revalidate: window for responses that do not give one themselves.
+        stale_if_error: window for responses that do not give one themselves.
+        keep_stale: how long a stale response with a validator is kept, to be revalidated.
+        generate_etag: give stored responses without ETag a strong one.
+        cache_status: send Cache-Status (RFC 9211).
+        status_name: the name of this cache in it.
+        status_key: tell the key in it.
+        status_detail: tell in it why a response is not stored.
+        emit_tags: which tags are told in *tag_header*: "none", "rules" or "all".
+        tag_header: the field that tells tags, such as "Cache-Tag" or "Surrogate-Key".
+        collapse: let concurrent requests for a missing response wait for one of them.
+        collapse_timeout: seconds to wait for the start of that response; the others then go on by themselves.
+        uncacheable_for: seconds for which a response found uncacheable makes nobody wait.
+
+    Raises:
+        ConfigError: a value is out of range; the message names it.
+    """
+
+    allow_set_cookie: bool = False
+    allow_authorization: bool = False
+    allow_cookies: bool = False
+    credentials: Sequence[str] = CREDENTIALS
+    keyed_headers: Sequence[str] = KEYED
+    targets: Sequence[str] = ("surrogate-control", "cdn-cache-control")
+    max_body: int = 5 * 1024 * 1024
+    request_directives: bool = True
+    stale_while_revalidate: Duration = 0
+    stale_if_error: Duration = 0
+    keep_stale: Duration = "1h"
+    generate_etag: bool = True
+    cache_status: bool = True
+    status_name: str = "cachekit"
+    status_key: bool = False
+    status_detail: bool = False
+    emit_tags: EmitTags | str = EmitTags.RULES
+    tag_header: str = "Cache-Tag"
+    collapse: bool = True
+    collapse_timeout: Duration = 30
+    uncacheable_for: Duration = 10
+
+    def __post_init__(self) -> None:
+        for name in ("stale_while_revalidate", "stale_if_error", "keep_stale", "collapse_timeout", "uncacheable_for"):
+            self._set(name, seconds(getattr(self, name), name))
+        for name in ("credentials", "keyed_headers", "targets"):
+            self._set(name, _names(getattr(self, name), name))
+        for name in ("status_name", "tag_header"):
+            if not TOKEN.match(str(getattr(self, name))):
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be a token of letters, digits and dashes")
+        if not self.status_name[0].isalpha():
+            raise ConfigError(f"status_name={self.status_name!r} must begin with a letter")
+        size: object = self.max_body
+        if type(size) is not int or size < 0:
+            raise ConfigError(f"max_body={self.max_body!r} must be a number of bytes, 0 or more")
+        try:
+            self._set("emit_tags", EmitTags(self.emit_tags))
+        except ValueError:
+            raise ConfigError(f'emit_tags={self.emit_tags!r} must be "none", "rules" or "all"') from None
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def span(self, name: str) -> float:
+        """Return the option *name*, a duration, in seconds."""
+        value: float = getattr(self, name)
+        return value
+
+
+def _names(given: object, option: str) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ConfigError(f"{option}={given!r} must be a list of header names")
+    for name in given:
+        if not isinstance(name, str) or not TOKEN.match(name):
+            raise ConfigError(f"{option}: {name!r} is not the name of a header")
+    return tuple(dict.fromkeys(name.lower() for name in given))

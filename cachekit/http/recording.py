@@ -1,0 +1,253 @@
+"""A response on its way through: what the rules make of its head, whether it is kept, and the entry that it becomes.
+
+Owns recording within a bound of memory, the update by a 304 and the tags. Pure. Must not know how requests are decided.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from cachekit.entry import Entry
+from cachekit.errors import ConfigError
+from cachekit.http.freshness import initial_age
+from cachekit.http.headers import (
+    HeaderList,
+    Headers,
+    end_to_end,
+    first,
+    nominated,
+    parse_date,
+    parse_etag,
+    parse_tags,
+    print_tags,
+    values,
+    without,
+)  # fmt: skip
+from cachekit.http.message import Mark, Request, StoredResponse, content_length
+from cachekit.http.options import EmitTags, HttpOptions
+from cachekit.http.rules import Match, choose
+from cachekit.http.storable import Terms, apply_rule, is_personal, judge_response, refuse
+from cachekit.keys import check_tag
+
+_KEPT_BY_304: Final = frozenset({"content-length", "content-type", "content-encoding", "content-range", "set-cookie"})
+_SUPERSEDING: Final = frozenset({"no-store", "private", "no-freshness", "rule", "vary-any", "stale", "etag"})
+
+
+class Recording:
+    """One response of the application, recorded while ``active``.
+
+    Attributes:
+        active: whether it is still going to be stored.
+        terms: on what terms, or why not.
+        status: status code, 0 before the head.
+        kept: fields of the application that are sent on.
+        added: fields that the rules add to them.
+    """
+
+    __slots__ = (
+        "_age", "_asked_at", "_candidates", "_chunks", "_credentials", "_expected", "_made_at", "_match", "_options",
+        "_reason", "_request", "_size", "active", "added", "kept", "status", "terms",
+    )  # fmt: skip
+
+    def __init__(
+        self, request: Request, candidates: Sequence[Match], credentials: Sequence[str], options: HttpOptions
+    ) -> None:
+        self._request = request
+        self._candidates = candidates
+        self._credentials = credentials
+        self._options = options
+        self._match: Match | None = None
+        self._asked_at = self._made_at = self._age = 0.0
+        self._reason = ""
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._expected: int | None = None
+        self.active = False
+        self.terms = refuse("not-asked")
+        self.status = 0
+        self.kept: Headers = ()
+        self.added: HeaderList = []
+
+    def ask(self, now: float, *, record: bool) -> None:
+        """Note that the application is called at *now*, and whether what it answers may be kept."""
+        self._asked_at = now
+        self.active = record
+
+    def head(self, status: int, reason: str, headers: Headers, now: float) -> None:
+        """Take in the head of the response: apply the rules, and decide whether to go on recording."""
+        self._match = choose(self._candidates, status, first(headers, "content-type"))
+        self.kept, self.added = apply_rule(self._match, headers, self._credentials, self._options)
+        if not self.active:
+            return
+        self.status, self._reason = status, reason
+        self._made_at, self._age = now, initial_age(headers, self._asked_at, now)
+        self._expected = content_length(headers)
+        self.terms = self._judge(status, headers, now)
+        if not self.terms.refused:
+            if not self._is_of_use(headers):
+                self.terms = refuse("stale")
+            elif self._expected is not None and self._expected < 0:
+                self.terms = refuse("length")
+            elif self._expected is not None and self._expected > self._options.max_body:
+                self.terms = refuse("size")
+        self.active = not self.terms.refused
+
+    def feed(self, chunk: bytes) -> None:
+        """Take in a piece of the body."""
+        if not self.active or not chunk:
+            return
+        self._size += len(chunk)
+        if self._size > self._options.max_body:
+            self.spoil("size")
+        elif self._expected is not None and self._size > self._expected:
+            self.spoil("length")
+        else:
+            self._chunks.append(bytes(chunk))
+
+    def spoil(self, reason: str) -> None:
+        """Stop recording, for *reason*."""
+        if self.active:
+            self.active = False
+            self.terms = refuse(reason)
+        self._chunks = []
+
+    @property
+    def complete(self) -> bool:
+        """Say whether the whole body that Content-Length announced is there."""
+        return self.active and self._expected is not None and self._size == self._expected
+
+    @property
+    def supersedes(self) -> bool:
+        """Say whether the response, not stored itself, makes what was stored before it wrong."""
+        if self.active or self.status == 0 or self.status >= 500:
+            return False
+        return self.terms.refused in _SUPERSEDING or self.status in (404, 410)
+
+    @property
+    def uncacheable(self) -> bool:
+        """Say whether the next response to such a request will probably not be stored either."""
+        if self.active or self.status == 0 or self.status >= 500:
+            return False
+        return self.terms.refused not in ("", "not-asked", "error", "incomplete", "no-ticket", "fault")
+
+    def entry(self, generation: str, tags: Iterable[str]) -> Entry[Any] | None:
+        """Return the entry that the whole response makes, or None when it is not whole.
+
+        Args:
+            generation: a word for the keys of its variants.
+            tags: the tags that were used while it was made.
+        """
+        if not self.active:
+            return None
+        if self._expected is not None and self._size != self._expected:
+            self.spoil("incomplete")
+            return None
+        body = b"".join(self._chunks)
+        self._chunks = []
+        headers = without(end_to_end(self.kept), ("age",))
+        if self._expected is None and self.status != 204:
+            headers.append(("Content-Length", str(len(body))))
+        marks = self.terms.marks
+        added = [*self.added, *self.tag_fields(tags)]
+        if self._options.generate_etag and self.status == 200 and first(headers, "etag") is None:
+            added.append(("ETag", f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'))
+            marks |= Mark.OWN_ETAG
+        return self._seal(headers, added, body, marks, generation, self._all_tags(tags))
+
+    def tag_fields(self, used: Iterable[str]) -> HeaderList:
+        """Return the field that tells the tags to caches further out, as the options want it."""
+        emit = self._options.emit_tags
+        if emit == EmitTags.NONE:
+            return []
+        tags = list(self._match.tags) if self._match is not None else []
+        if emit == EmitTags.ALL:
+            tags += sorted(used)
+        if not tags or is_personal(self.kept, self._options):
+            return []
+        name = self._options.tag_header
+        separator = " " if name.lower() in ("surrogate-key", "xkey") else ","
+        return [(name, print_tags(dict.fromkeys(tags), separator))]
+
+    def update(self, found: StoredResponse, headers: Headers, now: float) -> tuple[StoredResponse, bool]:
+        """Return *found* as the 304 with *headers* updates it, and whether it may stay (RFC 9111 section 3.2).
+
+        Fields that the rules added are not the application's: they are made anew. A 304 that names another entity tag
+        speaks of another response.
+        """
+        fields = without(end_to_end(headers), _KEPT_BY_304)
+        replaced = {name.lower() for name, _ in fields} | {"age"}
+        if first(fields, "date") is None:
+            replaced.add("date")
+        own = [*without(found.headers, replaced), *without(fields, ("age",))]
+        self._match = choose(self._candidates, found.status, first(own, "content-type"))
+        self.kept, self.added = apply_rule(self._match, own, self._credentials, self._options)
+        self.status, self._reason = found.status, found.reason
+        self._made_at, self._age = now, initial_age(fields, self._asked_at, now)
+        cookies = [("Set-Cookie", value) for value in values(headers, "set-cookie")]
+        self.terms = terms = self._judge(found.status, [*own, *cookies], now, cookies)
+        before, after = parse_etag(first(found.headers, "etag")), parse_etag(first(fields, "etag"))
+        if before is not None and after is not None and before.opaque != after.opaque:
+            self.terms = refuse("etag")
+        self.active = self.active and not self.terms.refused
+        ours = [pair for pair in found.added if pair[0] in ("ETag", self._options.tag_header)]
+        marks = int(terms.marks) | (found.marks & Mark.OWN_ETAG)
+        fresh = replace(
+            found, headers=self.kept, added=[*self.added, *ours], made_at=now, age=self._age, lifetime=terms.lifetime,
+            swr=terms.swr, sie=terms.sie, marks=marks,
+        )  # fmt: skip
+        return (fresh if self.active else replace(fresh, headers=[*self.kept, *cookies])), self.active
+
+    def updated_entry(self, fresh: StoredResponse, tags: Iterable[str]) -> Entry[Any]:
+        """Return the entry of the updated response *fresh*."""
+        return self._seal(fresh.headers, fresh.added, fresh.body, fresh.marks, fresh.generation, self._all_tags(tags))
+
+    # Parts of the above
+
+    def _judge(self, status: int, own: Headers, now: float, more: Headers = ()) -> Terms:
+        effective = [*self.kept, *self.added, *more]
+        return judge_response(status, own, effective, self._match, self._credentials, self._options, now)
+
+    def _is_of_use(self, headers: Headers) -> bool:
+        terms = self.terms
+        if terms.lifetime > self._age and not terms.marks & Mark.NO_CACHE:
+            return True
+        return bool(terms.swr or terms.sie) or has_validator(headers)
+
+    def _seal(
+        self, headers: Headers, added: Headers, body: bytes, marks: int, generation: str, tags: tuple[str, ...]
+    ) -> Entry[Any]:
+        terms, request = self.terms, self._request.headers
+        vary = tuple((name, nominated(request, name)) for name in terms.vary)
+        stored = StoredResponse(
+            self.status, self._reason, headers, body, self._made_at, self._age, terms.lifetime, terms.swr, terms.sie,
+            int(marks), vary, generation, added,
+        )  # fmt: skip
+        fresh_until = self._made_at + max(0.0, terms.lifetime - self._age)
+        if terms.marks & Mark.NO_CACHE:
+            fresh_until = self._made_at
+        swr_until = fresh_until + terms.swr
+        keep = self._options.span("keep_stale") if has_validator(headers) else 0.0
+        dead_at = max(swr_until, fresh_until + terms.sie, self._made_at + max(0.0, terms.lifetime - self._age) + keep)
+        return Entry(stored.pack(), self._made_at, fresh_until, swr_until, dead_at, tags)
+
+    def _all_tags(self, used: Iterable[str]) -> tuple[str, ...]:
+        ruled = self._match.tags if self._match is not None else ()
+        own = [tag for value in values(self.kept, "cache-tag") for tag in parse_tags(value)]
+        for name in ("surrogate-key", "xkey"):
+            own += [tag for value in values(self.kept, name) for tag in parse_tags(value, " ")]
+        return tuple(dict.fromkeys([*ruled, *sorted(used), *filter(_is_tag, own)]))
+
+
+def has_validator(headers: Headers) -> bool:
+    """Say whether a response with *headers* can be revalidated."""
+    return parse_etag(first(headers, "etag")) is not None or parse_date(first(headers, "last-modified")) is not None
+
+
+def _is_tag(tag: str) -> bool:
+    try:
+        return bool(check_tag(tag))
+    except ConfigError:
+        return False

@@ -1,0 +1,96 @@
+"""The application that ``cachekit run`` serves: an existing one with the middleware around it, built in each worker.
+
+Tells ASGI and WSGI applications apart. Must not know about the command line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Final
+
+from cachekit import default
+from cachekit.config import RunConfig
+from cachekit.errors import ConfigError
+
+ENVIRONMENT: Final = "CACHEKIT_RUN"
+"""How a worker process receives the configuration: as JSON."""
+
+
+def load_app(path: str, *, factory: bool) -> Any:
+    """Import the application. Raises ``ConfigError`` when there is none; an error inside of it is raised as it is."""
+    module_name, _, attribute = path.partition(":")
+    if (here := str(os.getcwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not (module_name + ".").startswith(exc.name + "."):
+            raise
+        raise ConfigError(f"app={path!r}: there is no module {exc.name!r} here or on the Python path") from exc
+    app: Any = module
+    for name in attribute.split("."):
+        if not hasattr(app, name):
+            found = [other for other, value in vars(module).items() if callable(value) and not other.startswith("_")]
+            raise ConfigError(f"app={path!r}: {module_name} has no {attribute!r}; it has {', '.join(found) or 'nothing'}")
+        app = getattr(app, name)
+    if factory:
+        app = app()
+    if not callable(app):
+        raise ConfigError(f"app={path!r} is {type(app).__name__}, which is no application")
+    return app
+
+
+def interface_of(app: Any, wanted: str = "auto") -> str:
+    """Return ``asgi`` or ``wsgi``. Raises ``ConfigError`` when *app* could be neither, or either."""
+    if wanted != "auto":
+        return wanted
+    call: Callable[..., Any] = app if inspect.isroutine(app) or inspect.isclass(app) else type(app).__call__
+    if inspect.iscoroutinefunction(inspect.unwrap(call)) or inspect.iscoroutinefunction(app):
+        return "asgi"
+    try:
+        parameters = inspect.signature(app).parameters.values()
+    except (TypeError, ValueError):
+        parameters = ()  # type: ignore[assignment]
+    required = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(required) == 3:
+        return "asgi"
+    if len(required) == 2:
+        return "wsgi"
+    hint = "it takes no arguments: if it returns the application, use --factory" if not required else "use --interface"
+    raise ConfigError(f"the application could be neither told to be ASGI nor WSGI: {hint} (allowed: asgi, wsgi)")
+
+
+def wrap(app: Any, config: RunConfig) -> Any:
+    """Return *app* as an ASGI application with the middleware around it.
+
+    A WSGI application runs in threads; what the cache answers never reaches them.
+    """
+    from cachekit.asgi import CacheKit
+
+    if interface_of(app, config.interface) == "wsgi":
+        from a2wsgi import WSGIMiddleware
+
+        app = WSGIMiddleware(app, workers=config.threads)
+    return CacheKit(
+        app, cache=default.default_cache(), rules=config.header_rules(), options=config.http_options()
+    )
+
+
+def publish(config: RunConfig) -> None:
+    """Leave *config* where ``create`` of this process and of the workers finds it."""
+    os.environ[ENVIRONMENT] = json.dumps(asdict(config))
+
+
+def create() -> Any:
+    """Build the application of one worker."""
+    values = json.loads(os.environ[ENVIRONMENT])
+    config = RunConfig(**{**values, "rules": tuple(values["rules"])})
+    if not default.is_made():
+        default.use(config.cache())
+    return wrap(load_app(config.app, factory=config.factory), config)

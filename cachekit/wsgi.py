@@ -1,0 +1,47 @@
+"""The drop-in for WSGI applications: ``app = CacheKit(app)``. Wiring only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cachekit.http.options import HttpOptions
+from cachekit.http.port import CachePort
+from cachekit.http.rules import Rule, Rules
+from cachekit.http.wsgi import App, Environ, HttpCache, StartResponse
+
+
+class CacheKit:
+    """Put cachekit in front of an WSGI application.
+
+    Args:
+        app: the application.
+        cache: where responses are kept; the default cache when left out.
+        rules: header rules, the first that suits a response holds.
+        options: settings of the HTTP cache.
+
+    Example:
+        >>> def app(environ, start_response): ...
+        >>> from cachekit import Cache
+        >>> app = CacheKit(app, cache=Cache(), rules=[Rule("/product/{id}", ttl="1h", tags=["product:{id}"])])
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        cache: CachePort | None = None,
+        rules: Sequence[Rule] | Rules = (),
+        options: HttpOptions | None = None,
+    ) -> None:
+        if cache is None:
+            from cachekit.default import default_cache
+
+            cache = default_cache()
+        self.app = app
+        self.http = HttpCache(app, cache, rules=rules, options=options)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        return self.http(environ, start_response)
+
+
+__all__ = ["CacheKit", "HttpCache", "HttpOptions", "Rule", "Rules"]
