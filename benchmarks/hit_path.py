@@ -61,8 +61,9 @@ def peers() -> dict[str, Callable[[], object]]:
     except (ImportError, TypeError):
         pass
     try:
-        import theine
         from datetime import timedelta
+
+        import theine
 
         memo = theine.Memoize(1024, timedelta(seconds=300))(product)
         made["theine, no tags"] = lambda: memo(1)

@@ -1,4 +1,4 @@
-"""A hit of the HTTP cache in process, beside the bare application and a bare dictionary. ``python -m benchmarks.http_hit``."""
+"""A hit of the HTTP cache in process, beside the bare application and a bare dictionary."""
 
 from __future__ import annotations
 

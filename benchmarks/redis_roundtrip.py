@@ -23,8 +23,6 @@ CALLS, ROUNDS = 1_000, 11
 VALUE = {"name": "a product", "price": 12.5, "stock": 7, "text": "x" * 900, "list": list(range(20))}
 
 
-
-
 def main() -> bool:
     budget = json.loads(Path(__file__).with_name("budget.json").read_text())
     kept = True
@@ -57,9 +55,14 @@ def main() -> bool:
 
             runner.run(floor())
             runner.run(item(1))
-            calls: dict[str, Callable[[], Any]] = {"redis-py GET + msgpack": floor, "cachekit, one tag": lambda: item(1)}
+            calls: dict[str, Callable[[], Any]] = {
+                "redis-py GET + msgpack": floor,
+                "cachekit, one tag": lambda: item(1),
+            }
             rows = interleaved({n: awaited(c, runner) for n, c in calls.items()}, calls=CALLS, rounds=ROUNDS)
-            kept &= show("Hit on a server, asyncio, one by one", rows, "redis-py GET + msgpack", budget["redis_asyncio"])
+            kept &= show(
+                "Hit on a server, asyncio, one by one", rows, "redis-py GET + msgpack", budget["redis_asyncio"]
+            )
             rows = interleaved({n: concurrent(c, runner, 64) for n, c in calls.items()}, calls=CALLS * 2, rounds=ROUNDS)
             show("Hit on a server, asyncio, 64 tasks", rows, "redis-py GET + msgpack")
             runner.run(acache.aclose())
@@ -76,7 +79,9 @@ def main() -> bool:
             rows = interleaved({"ping": ping, "drop": drop}, calls=200, rounds=ROUNDS)
             tagged(1)
             print(f"| hit with two tags | {_sent(raw, lambda: tagged(1))} | |")
-            print(f"| keep a value with two tags | {_sent(raw, lambda: cache.set('k', 1, ttl=60, tags=['a', 'b']))} | |")
+            print(
+                f"| keep a value with two tags | {_sent(raw, lambda: cache.set('k', 1, ttl=60, tags=['a', 'b']))} | |"
+            )
             print(f"| drop a tag | {_sent(raw, lambda: cache.invalidate('all'))} | {_times(rows):.2f} |")
         raw.close()
     finally:

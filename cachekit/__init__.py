@@ -72,7 +72,7 @@ _HOMES = {
     "use": "default",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0605 - the names are written once, above
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -81,7 +81,7 @@ class _Blocking:
         return future.result(timeout)
 
     async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251 - the blocking world
 
     def spawn(self, job: Coroutine[Any, Any, object]) -> None:
         context = contextvars.copy_context()
@@ -121,10 +121,20 @@ BLOCKING: Final[IO] = _Blocking()
 ASYNCIO: Final[IO] = _Asyncio()
 
 
+def stopped_scope(io: IO) -> object | None:
+    """Return the scope that makes no progress while a caller of *io* waits here: the loop under a blocking call."""
+    if io is not BLOCKING:
+        return None
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def both(
     fn: Callable[Concatenate[S, IO, P], Coroutine[Any, Any, R]],
 ) -> tuple[Callable[Concatenate[S, P], R], Callable[Concatenate[S, P], Coroutine[Any, Any, R]]]:
-    """Make the pair of public methods from one coroutine method: ``get, aget = both(_get)``."""
+    """Make the pair of public methods out of one coroutine method: *get* and *aget* from *_get*."""
 
     def blocking(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return drive(fn(self, BLOCKING, *args, **kwargs))

@@ -49,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("app", nargs="?", help="the application, as package.module:attribute")
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file with a [tool.cachekit] table")
-    run.add_argument("--store", dest="url", metavar="URL", help="memory://, redis://..., tiered+redis://..., embedded://")
+    run.add_argument(
+        "--store", dest="url", metavar="URL", help="memory://, redis://..., tiered+redis://..., embedded://"
+    )
     run.add_argument("--host", help="address to listen on (127.0.0.1)")
     run.add_argument("--port", type=int, help="port to listen on (8000); 0 for a free one")
     run.add_argument("--workers", type=int, help="number of processes (1)")
@@ -147,10 +149,8 @@ def summary(config: RunConfig, interface: str) -> Table:
         ("store", _without_password(config.url)),
         ("configuration", config.source or "defaults"),
     ]
-    for name, policy in config.classes().items():
-        rows.append((f"class {name}", _span(policy.ttl)))
-    for rule in config.header_rules():
-        rows.append((f"rule {rule.path}", _describe(rule)))
+    rows += [(f"class {name}", _span(policy.ttl)) for name, policy in config.classes().items()]
+    rows += [(f"rule {rule.path}", _describe(rule)) for rule in config.header_rules()]
     for label, text in rows:
         table.add_row(Text(label), Text(text))
     return table
@@ -162,9 +162,8 @@ def _describe(rule: Any) -> str:
         parts.append("never stored")
     if rule.ttl is not None:
         parts.append(f"kept {_span(rule.ttl)}")
-    for name in ("stale_while_revalidate", "stale_if_error"):
-        if value := getattr(rule, name):
-            parts.append(f"{name.replace('_', '-')} {_span(value)}")
+    windows = ("stale_while_revalidate", "stale_if_error")
+    parts += [f"{name.replace('_', '-')} {_span(value)}" for name in windows if (value := getattr(rule, name))]
     if rule.cache_control:
         parts.append(f"Cache-Control: {rule.cache_control}")
     if rule.surrogate_control:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import copy as copying
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
 
 import wrapt
 
 from cachekit import instances
 from cachekit._io import ASYNCIO, BLOCKING, IO, drive
 from cachekit.engine import Counters, Engine, Plan
+from cachekit.entry import quiet_until
 from cachekit.errors import ConfigError, KeyArgumentError
 from cachekit.keys import KeyTemplate, TagTemplates, Unrenderable, bounded, check_tags, refused, render
 from cachekit.policy import Duration, Policy
@@ -133,9 +134,11 @@ class Options:
 class Handle(Generic[T]):
     """One decorated function: makes its keys and answers the calls that its shell could not."""
 
-    def __init__(self, engine: Engine, fn: Callable[..., Any], options: Options, counters: Counters) -> None:
+    def __init__(self, engine: Engine, fn: Any, options: Options, counters: Counters) -> None:
+        if not callable(fn) or not hasattr(fn, "__qualname__"):
+            raise ConfigError(f"cached() decorates functions, not {fn!r}: write @cached(ttl=...) above a def")
         self._fn = fn
-        self.name = f"{fn.__module__}.{getattr(fn, '__qualname__', type(fn).__qualname__)}"
+        self.name = f"{fn.__module__}.{fn.__qualname__}"
         _refuse_generators(fn, self.name)
         self.is_async = inspect.iscoroutinefunction(fn)
         self._engine = engine
@@ -143,6 +146,8 @@ class Handle(Generic[T]):
         self._shape: Shape = shape_of(fn, options.ignore)
         names = self._shape.names
         self._tags = TagTemplates(options.tags, names)
+        if options.key is not None and options.ignore:
+            raise ConfigError(f"{self.name}: key= says already what makes the key, so that ignore= means nothing")
         self._template = KeyTemplate(options.key, names) if isinstance(options.key, str) else None
         self._key = options.key if callable(options.key) else None
         if self._template is None and self._key is None and options.key is not None:
@@ -244,7 +249,9 @@ class Handle(Generic[T]):
 
     def _peek(self, key: str, values: tuple[Any, ...]) -> tuple[Any] | None:
         l1 = self._engine.l1
-        if l1 is None or (node := l1.peek(key)) is None or self._engine.clock() >= node.quiet_until:
+        if l1 is None or (node := l1.peek(key)) is None:
+            return None
+        if self._engine.clock() >= quiet_until(node.entry, self._plan.policy.beta):
             return None
         self._engine.count_hit(key, self._plan.counters)
         note(node.tags)
@@ -257,8 +264,11 @@ class Handle(Generic[T]):
         if l1 is None or (node := l1.peek(key)) is None:
             return
         l1.claim(node, self._plan.counters.tally)
-        if self._copy or self._shape.variadic:
-            return
+        node.quiet_until = quiet_until(node.entry, self._plan.policy.beta)
+        if self._copy or self._shape.variadic or self._key is not None:
+            return  # a key function may look at more than the arguments
+        if self._template is not None and self._shape.instance:
+            return  # such a key may follow what the instance holds
         found = memo_key(self._shape, values)
         if found is None:
             return
@@ -275,16 +285,7 @@ class Handle(Generic[T]):
 
         async def load() -> Any:
             result = fn(*args, **kwargs)
-            if is_async:
-                return await result
-            if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
-                if inspect.iscoroutine(result):
-                    result.close()
-                raise ConfigError(
-                    f"{name} returned {type(result).__name__}, which can be used only once and cannot be cached: decorate "
-                    f"the `async def` itself, or return a list"
-                )
-            return result
+            return reusable(await result if is_async else result, name)
 
         return load
 
@@ -326,9 +327,22 @@ class Handle(Generic[T]):
         return self.function
 
 
+def reusable(result: Any, name: str) -> Any:
+    """Return *result* of *name*. Raises ``ConfigError`` for what can be used only once, such as a coroutine."""
+    if type(result) in _PLAIN or not (inspect.isawaitable(result) or isinstance(result, (Iterator, AsyncIterator))):
+        return result
+    if inspect.iscoroutine(result):
+        result.close()
+    raise ConfigError(
+        f"{name} returned {type(result).__name__}, which can be used only once and cannot be cached: decorate "
+        f"the `async def` itself, or return a list"
+    )
+
+
+_PLAIN: Final = frozenset({dict, list, tuple, str, bytes, int, float, bool, type(None)})
+
+
 def _refuse_generators(fn: Callable[..., Any], name: str) -> None:
-    if not callable(fn):
-        raise ConfigError(f"cached() decorates functions, not {fn!r}: write @cached(ttl=...) above a def")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise ConfigError(f"{name} is a generator, whose result can be used only once: return a list")
 

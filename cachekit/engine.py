@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
-from cachekit._io import IO
+from cachekit._io import IO, stopped_scope
 from cachekit.clock import Chance, Clock, stopwatch
 from cachekit.entry import Verdict, judge, refresh_early, seal
 from cachekit.errors import CodecError, ConfigError, StoreError
@@ -225,8 +225,15 @@ class Engine:
             self.events(Event(Kind.COLLAPSED, key, plan.name))
             try:
                 value = await io.wait(flight.result)
-            except (Abandoned, Retry):
+            except Abandoned:
                 continue
+            except Retry:
+                entry = await self.read(io, key, tags)
+                if entry is None or judge(entry, self.clock()) is not Verdict.HIT:
+                    continue
+                self.count_hit(key, plan.counters)
+                note(entry.tags)
+                return entry.value
             finally:
                 self.flights.left(flight)
             note(flight.tags)
@@ -251,14 +258,14 @@ class Engine:
         try:
             value, certain = await self._load_and_keep(io, flight, tags, load, plan, seen, force=force, refresh=refresh)
         except Exception as exc:
-            self.flights.land(io.scope, flight)
+            self.flights.land(flight)
             flight.result.set_exception(exc)
             raise
         except BaseException:
-            self.flights.land(io.scope, flight)
+            self.flights.land(flight)
             flight.result.set_exception(Abandoned())
             raise
-        self.flights.land(io.scope, flight)
+        self.flights.land(flight)
         if certain:
             flight.result.set_result(value)
         else:
@@ -283,16 +290,18 @@ class Engine:
         ticket = await self.begin(io, key, tags, lease=plan.policy.lease, exclusive=not force)
         if ticket is not None and not force:
             if (found := self._appeared(ticket.found, seen)) is not None:
-                await self.release(io, ticket)
                 flight.tags.update(found.tags)
-                return found.value, True
+                await self.release(io, ticket)
+                return found.value, False  # it was valid when it was found: followers look for themselves
             if not ticket.leads and refresh:
                 return (seen.value if seen is not None else None), False
-            if not ticket.leads and plan.shared_flight:
+            stopped = stopped_scope(io)
+            stuck = stopped is not None and self.flights.running(stopped, key)  # what holds the lease cannot go on
+            if not ticket.leads and plan.shared_flight and not stuck:
                 ticket, found = await self._wait_elsewhere(io, key, tags, ticket, plan, seen)
                 if found is not None:
                     flight.tags.update(found.tags)
-                    return found.value, True
+                    return found.value, False
         token = leading.set((*leading.get(), flight))
         started = stopwatch()
         try:

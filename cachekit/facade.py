@@ -26,6 +26,7 @@ from cachekit.decorator import (
     ResultTags,
     TagsSource,
     decorate,
+    reusable,
 )
 from cachekit.engine import Counters, Engine, Plan
 from cachekit.entry import seal
@@ -241,7 +242,7 @@ class Cache:
 
         async def load() -> Any:
             made = loader()
-            return await made if io is ASYNCIO and isinstance(made, Awaitable) else made
+            return reusable(await made if io is ASYNCIO and isinstance(made, Awaitable) else made, "the loader")
 
         plan = Plan("", self._policy(ttl), shared_flight=lock, counters=self._own)
         return await self.engine.fetch(io, bounded(key), check_tags(tags), load, plan)
@@ -358,6 +359,7 @@ class Cache:
 
         Args:
             fn: the function, when the decorator is used without options.
+            **options: those that follow.
             ttl: a duration, a ``Policy``, or the name of a TTL class; the cache's default when left out.
             tags: templates over the arguments, such as ``["product:{product_id}"]``, or a callable that receives the
                 arguments and returns tags.
@@ -418,7 +420,7 @@ class Cache:
                 changes[name] = parse(changes[name], name)
         return Options(
             policy=replace(policy, **changes) if changes else policy,
-            tags=tags if callable(tags) or isinstance(tags, str) else tuple(tags),
+            tags=tuple(tags) if isinstance(tags, Iterable) and not isinstance(tags, str) else tags,
             result_tags=result_tags,
             key=key,
             ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore),
@@ -507,7 +509,7 @@ def _return_type(fn: Callable[..., Any]) -> Any:
 
     try:
         return typing.get_type_hints(fn, include_extras=True).get("return")
-    except Exception:
+    except Exception:  # noqa: BLE001 - annotations may name anything
         return None
 
 

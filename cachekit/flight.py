@@ -29,11 +29,14 @@ class Flight:
         result: what followers wait for.
         tags: the tags known so far; grows while the loader runs.
         void: whether something invalidated it while it ran.
+        scope: what it belongs to; held, so that no other scope takes its identity while the flight is in the air.
+        waits_for: the flights that its loader follows, directly or in loads of its own.
     """
 
-    __slots__ = ("followers", "key", "result", "tags", "void", "waits_for")
+    __slots__ = ("followers", "key", "result", "scope", "tags", "void", "waits_for")
 
-    def __init__(self, key: str, tags: Iterable[str]) -> None:
+    def __init__(self, scope: object, key: str, tags: Iterable[str]) -> None:
+        self.scope = scope
         self.key = key
         self.tags = set(tags)
         self.result: Future[Any] = Future()
@@ -64,7 +67,7 @@ class Flights:
         with self._lock:
             flight = self._flights.get(name)
             if flight is None:
-                flight = self._flights[name] = Flight(key, tags)
+                flight = self._flights[name] = Flight(scope, key, tags)
                 return flight, True
             if own:
                 steps = [flight]
@@ -73,25 +76,27 @@ class Flights:
                     if step in own:
                         return None
                     steps.extend(step.waits_for)
-                own[-1].waits_for.append(flight)
+                for outer in own:
+                    outer.waits_for.append(flight)
             flight.followers += 1
             return flight, False
 
     def left(self, flight: Flight) -> None:
-        """Note that the caller's own loader no longer waits for *flight*."""
-        own = leading.get()
-        if own:
-            own[-1].waits_for.remove(flight)
+        """Note that the caller's own loaders no longer wait for *flight*."""
+        with self._lock:
+            for outer in leading.get():
+                outer.waits_for.remove(flight)
 
     def running(self, scope: object, key: str) -> bool:
         """Say whether *key* is being loaded in *scope*."""
         return (id(scope), key) in self._flights
 
-    def land(self, scope: object, flight: Flight) -> None:
+    def land(self, flight: Flight) -> None:
         """Take *flight* off, before its result is published."""
         with self._lock:
-            if self._flights.get((id(scope), flight.key)) is flight:
-                del self._flights[id(scope), flight.key]
+            name = (id(flight.scope), flight.key)
+            if self._flights.get(name) is flight:
+                del self._flights[name]
 
     def void(self, *, tags: Collection[str] = (), keys: Collection[str] = (), everything: bool = False) -> None:
         """Void the flights that load one of *keys* or carry one of *tags*: who comes now must not see their result."""

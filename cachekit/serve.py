@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 from cachekit import default
@@ -25,7 +26,7 @@ ENVIRONMENT: Final = "CACHEKIT_RUN"
 def load_app(path: str, *, factory: bool) -> Any:
     """Import the application. Raises ``ConfigError`` when there is none; an error inside of it is raised as it is."""
     module_name, _, attribute = path.partition(":")
-    if (here := str(os.getcwd())) not in sys.path:
+    if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
@@ -37,7 +38,9 @@ def load_app(path: str, *, factory: bool) -> Any:
     for name in attribute.split("."):
         if not hasattr(app, name):
             found = [other for other, value in vars(module).items() if callable(value) and not other.startswith("_")]
-            raise ConfigError(f"app={path!r}: {module_name} has no {attribute!r}; it has {', '.join(found) or 'nothing'}")
+            raise ConfigError(
+                f"app={path!r}: {module_name} has no {attribute!r}; it has {', '.join(found) or 'nothing'}"
+            )
         app = getattr(app, name)
     if factory:
         app = app()
@@ -57,7 +60,9 @@ def interface_of(app: Any, wanted: str = "auto") -> str:
         parameters = inspect.signature(app).parameters.values()
     except (TypeError, ValueError):
         parameters = ()  # type: ignore[assignment]
-    required = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [
+        p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
     if len(required) == 3:
         return "asgi"
     if len(required) == 2:
@@ -77,9 +82,7 @@ def wrap(app: Any, config: RunConfig) -> Any:
         from a2wsgi import WSGIMiddleware
 
         app = WSGIMiddleware(app, workers=config.threads)
-    return CacheKit(
-        app, cache=default.default_cache(), rules=config.header_rules(), options=config.http_options()
-    )
+    return CacheKit(app, cache=default.default_cache(), rules=config.header_rules(), options=config.http_options())
 
 
 def publish(config: RunConfig) -> None:

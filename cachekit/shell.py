@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any, Final
 from uuid import UUID
 
@@ -96,6 +97,9 @@ def memo_key(shape: Shape, values: tuple[Any, ...]) -> tuple[Hashable, tuple[typ
     return (chosen[0] if len(chosen) == 1 else tuple(chosen)), kinds
 
 
+_NONE: Final = SimpleNamespace(k0=None, k1=None, epoch=-1)
+"""Stands for a node that was not found: no argument is of its types, and no epoch is its."""
+
 _PLAIN_EQUALITY: Final[tuple[Any, ...]] = (object.__eq__, int.__eq__, str.__eq__)
 
 
@@ -117,7 +121,7 @@ def build(
     source = _source(shape, defaults, is_async=is_async, fast=l1 is not None and not shape.variadic)
     namespace: dict[str, Any] = {
         "_ck_memo": memo, "_ck_l1": l1, "_ck_clock": clock, "_ck_tags": current, "_ck_slow": slow,
-        "_ck_default": defaults, "_ck_type": type, "_ck_id": id,
+        "_ck_default": defaults, "_ck_type": type, "_ck_id": id, "_ck_none": _NONE,
     }  # fmt: skip
     exec(compile(source, f"<cachekit shell of {_name(fn)}>", "exec"), namespace)  # noqa: S102 - our own text, names only
     made: Callable[..., Any] = namespace["_ck_made"]
@@ -139,7 +143,7 @@ def _source(shape: Shape, defaults: list[Any], *, is_async: bool, fast: bool) ->
             "    try:",
             f"        _ck_node = {memo}[{lookup}]",
             "    except (KeyError, TypeError):",
-            f"        {call}",
+            "        _ck_node = _ck_none",  # the call is made outside, so that a loader's exception has no context of ours
             f"    if {' and '.join(checks)}:",
             "        _ck_node.hits += 1",
             "        _ck_used = _ck_tags()",

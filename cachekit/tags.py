@@ -6,7 +6,8 @@ Whoever produces something out of cached results (a cached function that calls a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set as AbstractSet
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from typing import Final
 

@@ -391,4 +391,3 @@ def _merges(first: Sequence[str], second: Sequence[str]) -> Iterator[tuple[str, 
     for places in itertools.combinations(range(total), len(first)):
         left, right = iter(first), iter(second)
         yield tuple(next(left) if i in places else next(right) for i in range(total))
-

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,8 @@ import pytest
 
 pytest.register_assert_rewrite("cachekit.testing")
 
-from cachekit.testing import ManualClock, World  # noqa: E402 - after the rewrite is registered
+from cachekit import Cache, Event, Kind  # noqa: E402 - after the rewrite is registered
+from cachekit.testing import ManualClock, World  # noqa: E402
 
 
 @dataclass
@@ -44,7 +47,10 @@ class Server:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self.directory), "--daemonize", "no"],
+            [
+                self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket),
+                "--save", "", "--dir", str(self.directory), "--daemonize", "no",
+            ],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + 15
@@ -135,3 +141,102 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made = World(request.param)
     yield made
     made.close()
+
+
+PATIENCE = 15.0
+"""Seconds after which something that should have happened counts as never happening; no test waits that long to pass."""
+
+
+class Watch:
+    """An observer that remembers events, and lets a test wait for one instead of sleeping."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def of(self, kind: Kind) -> list[Event]:
+        return [event for event in list(self.events) if event.kind is kind]
+
+    def wait(self, kind: Kind, count: int = 1) -> list[Event]:
+        """Wait in a thread until *count* events of *kind* have happened."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.of(kind)) >= count, PATIENCE), (kind, self.events)
+        return self.of(kind)
+
+    async def await_(self, kind: Kind, count: int = 1) -> None:
+        """Let the loop run until *count* events of *kind* have happened."""
+        await until(lambda: len(self.of(kind)) >= count)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until *condition* holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+class Running(threading.Thread):
+    """A thread whose result a test asks for; a deadlock fails the test and does not hang the run."""
+
+    def __init__(self, job: Callable[..., object], *args: object) -> None:
+        super().__init__(daemon=True)
+        self._job, self._args = job, args
+        self._outcome: list[object] = []
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._outcome.append(self._job(*self._args))
+        except BaseException as exc:
+            self._error = exc
+
+    def result(self) -> object:
+        self.join(PATIENCE)
+        assert not self.is_alive(), "deadlock"
+        if self._error is not None:
+            raise self._error
+        return self._outcome[0]
+
+
+@pytest.fixture
+def thread() -> Iterator[Callable[..., Running]]:
+    """Starts threads; all of them must have ended when the test has."""
+    started: list[Running] = []
+
+    def start(job: Callable[..., object], *args: object) -> Running:
+        started.append(Running(job, *args))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.join(PATIENCE)
+    assert not [each for each in started if each.is_alive()], "deadlock"
+
+
+@pytest.fixture
+def patient() -> Callable[[Callable[[], object]], None]:
+    """Polls a condition that another thread or a server makes true."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "it never happened"
+            time.sleep(0.002)
+
+    return wait
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+def cache(clock: ManualClock, watch: Watch) -> Cache:
+    return Cache(clock=clock, observers=[watch])

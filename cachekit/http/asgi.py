@@ -208,7 +208,7 @@ async def _discard(message: Message) -> None:
 
 def request_of(scope: Scope) -> Request:
     """Return the request that *scope* describes."""
-    headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+    headers = [(str(name, "latin-1").lower(), str(value, "latin-1")) for name, value in scope["headers"]]
     hosts = [value for name, value in headers if name == "host"]
     path: str = scope["path"]
     raw: bytes | None = scope.get("raw_path")
@@ -224,7 +224,7 @@ def request_of(scope: Scope) -> Request:
 
 
 def _decode(headers: Any) -> HeaderList:
-    return [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]
+    return [(str(name, "latin-1"), str(value, "latin-1")) for name, value in headers]
 
 
 def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:

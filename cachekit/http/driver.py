@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Coroutine, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, TypeVar
 
 from cachekit._io import IO
@@ -46,7 +47,7 @@ class Passage:
     def __init__(self, exchange: Exchange, flight: Flight | None = None) -> None:
         self.exchange = exchange
         self.headers: Headers | None = None
-        self.tags: set[str] = set()
+        self.tags: AbstractSet[str] = frozenset()
         self.ticket: Ticket | None = None
         self.flight = flight
         self.open = True

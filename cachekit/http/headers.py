@@ -7,6 +7,7 @@ Must not know what a field means for a cache.
 from __future__ import annotations
 
 import calendar
+import hashlib
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ HOP_BY_HOP: Final = frozenset(
     }
 )  # fmt: skip
 """Fields that belong to one connection and are never stored (RFC 9111 section 3.1)."""
+
+
+_SECRETS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"})
 
 
 def values(headers: Headers, name: str) -> list[str]:
@@ -201,7 +205,8 @@ def print_vary(names: Iterable[str]) -> str:
 def nominated(headers: Headers, name: str) -> str:
     """Return what a request sent for the field *name* that Vary lists, made comparable; absent is ``""``.
 
-    White space round members carries no meaning, nor does the order of Accept-Encoding.
+    White space round members carries no meaning, nor does the order of Accept-Encoding. Of what lets somebody in only
+    a digest is kept.
     """
     found = values(headers, name)
     if not found:
@@ -209,7 +214,10 @@ def nominated(headers: Headers, name: str) -> str:
     if name == "accept-encoding":
         codings = sorted(member.lower().replace(" ", "") for value in found for member in members(value))
         return "=" + ",".join(codings)
-    return "=" + ",".join(member for value in found for member in members(value))
+    text = "=" + ",".join(member for value in found for member in members(value))
+    if name in _SECRETS:
+        return "#" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return text
 
 
 # Tags: Cache-Tag is a comma list, Surrogate-Key and xkey are lists separated by spaces

@@ -50,7 +50,7 @@ class HttpOptions:
         request_directives: obey Cache-Control in requests; False also ignores a visitor's reload.
         stale_while_revalidate: window for responses that do not give one themselves.
         stale_if_error: window for responses that do not give one themselves.
-        keep_stale: how long a stale response with a validator is kept, to be revalidated.
+        keep_stale: how long a stale response is kept that can be revalidated, or that varies.
         generate_etag: give stored responses without ETag a strong one.
         cache_status: send Cache-Status (RFC 9211).
         status_name: the name of this cache in it.

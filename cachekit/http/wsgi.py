@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from contextvars import copy_context
 from http import HTTPStatus
 from types import TracebackType
@@ -130,7 +129,7 @@ class _Response:
         self._passage = passage
         self._server = server
         self._context = copy_context()
-        self._collecting: AbstractContextManager[set[str]] | None = collecting()
+        self._collecting: collecting | None = collecting()
         self._head: tuple[str, HeaderList] | None = None
         self._exc_info: ExcInfo | None = None
         self._write: Write = _ignore

@@ -87,7 +87,7 @@ class Bus:
         while not self._stop.is_set():
             try:
                 self._connection = self._connect()
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, try again
                 if failures == 0:
                     self._on_lost(exc)
                 self._arrived(False)
@@ -99,7 +99,7 @@ class Bus:
                 self._on_live()
                 self._arrived(True)
                 self._read(self._connection)
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the channel is lost
                 if not self._stop.is_set():
                     self._on_lost(exc)
             finally:

@@ -4,7 +4,8 @@ Owns the layout; must not know how bytes are fetched. The stamps stand outside o
 server's script writes them: damage there can only make a stamp differ, which is a miss.
 
 Layout: ``CA 01``, number of tags (2 bytes), then for each tag the length of its name (2 bytes), its name and its stamp
-(16 bytes: 8 of server time in microseconds, 8 random), then the frame whose meta part holds the times.
+(16 bytes: 8 of server time in microseconds, 0 if the tag was never invalidated, and 8 random), then the frame, whose
+meta part holds the times.
 """
 
 from __future__ import annotations

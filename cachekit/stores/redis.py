@@ -10,6 +10,7 @@ one slot. Must not know about first levels, breakers or loaders.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,23 +90,23 @@ class RedisStore:
 
     # -- names ----------------------------------------------------------------------------------------------------
 
-    def _value(self, key: str) -> str:
-        return f"{self.namespace}:v:{{{_slot(key)}}}"
+    def _value(self, key: str) -> bytes:
+        return f"{self.namespace}:v:{{{_slot(key)}}}".encode("utf-8", "surrogatepass")
 
-    def _lease(self, key: str) -> str:
-        return f"{self.namespace}:l:{{{_slot(key)}}}"
+    def _lease(self, key: str) -> bytes:
+        return f"{self.namespace}:l:{{{_slot(key)}}}".encode("utf-8", "surrogatepass")
 
     def _tag(self, tag: str) -> str:
         return f"{self.namespace}:t:{tag}"
 
     def message(self, kind: str, names: Iterable[str]) -> bytes:
         """Return the announcement of a change: who, what (``tags``, ``keys`` or ``all``), and the names."""
-        return "\0".join((self.origin, kind, *names)).encode("utf-8", "surrogatepass")
+        return json.dumps((self.origin, kind, *names)).encode()
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
-        expected = tags or self._hints.get(key, ())
+        expected = self._hints.get(key, tags)
         raw, *stamps = await self._mget(io, [self._value(key), *map(self._tag, (_NAMESPACE, *expected))])
         if raw is None:
             return None
@@ -135,7 +136,7 @@ class RedisStore:
         entries = {key: self._entry(key, record) for key, record in records.items() if _current(record, known)}
         return {key: entry for key, entry in entries.items() if entry is not None}
 
-    async def _mget(self, io: IO, names: list[str]) -> list[bytes | None]:
+    async def _mget(self, io: IO, names: Sequence[str | bytes]) -> list[bytes | None]:
         found: list[bytes | None] = await self.link.command(io, "MGET", *names)
         return found
 

@@ -9,6 +9,7 @@ Must not know how the server stores things.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import weakref
@@ -57,7 +58,7 @@ class Tiered:
         self.l1 = l1
         self.l2 = l2
         self._open_bus = open_bus
-        self._origin = origin.encode()
+        self._origin = origin
         self._clock = clock
         self._emit = emit
         self._timeout = timeout
@@ -88,14 +89,13 @@ class Tiered:
             pass
 
     def _message(self, payload: bytes) -> None:
-        origin, kind, *names = payload.split(b"\0")
+        origin, kind, *names = json.loads(payload)
         if origin == self._origin:
             return
-        text = [name.decode("utf-8", "surrogatepass") for name in names]
-        if kind == b"tags":
-            self.l1.mark(text)
-        elif kind == b"keys":
-            self.l1.forget(text)
+        if kind == "tags":
+            self.l1.mark(names)
+        elif kind == "keys":
+            self.l1.forget(names)
         else:
             self.l1.flush()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cachekit import Cache, ConfigError, default_cache
-from cachekit.wsgi import CacheKit as _CacheKit, HttpOptions, Rule
+from cachekit.wsgi import CacheKit as _CacheKit
+from cachekit.wsgi import HttpOptions, Rule
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -53,9 +54,8 @@ class CacheKit:
         if self._cache is None:
             url = app.config.get("CACHEKIT_URL")
             self._cache = Cache(url) if url else default_cache()
-        app.wsgi_app = _CacheKit(  # type: ignore[method-assign]
-            app.wsgi_app, cache=self._cache, rules=self._rules, options=self._options
-        )
+        wrapped: Any = _CacheKit(app.wsgi_app, cache=self._cache, rules=self._rules, options=self._options)
+        app.wsgi_app = wrapped  # type: ignore[method-assign]
         app.extensions["cachekit"] = self
 
     @property

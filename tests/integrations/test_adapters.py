@@ -128,5 +128,7 @@ def test_django(edge, tmp_path):
     settings = '{"RULES": [Rule("/products/{number}", ttl="1h")]}'
     done = subprocess.run([sys.executable, str(program), edge, settings], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[1, 1, 1]", done.stderr
-    done = subprocess.run([sys.executable, str(program), edge, '{"RUELS": []}'], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, str(program), edge, '{"RUELS": []}'], capture_output=True, text=True, timeout=60
+    )
     assert "URL, RULES, OPTIONS; it has RUELS" in done.stderr

@@ -12,8 +12,8 @@ elseif not redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
 end
 local time = redis.call('TIME')
 local us = time[1] * 1000000 + time[2]
-local high = math.floor(us / 4294967296)
-local fresh = struct.pack('>I4I4', high, us - high * 4294967296) .. ARGV[3]
+-- The time 0 of a new stamp says that it is no invalidation: whoever learns the tag from a result may keep the result.
+local fresh = struct.pack('>I4I4', 0, 0) .. ARGV[3]
 local reply = {leads, left, redis.call('GET', KEYS[1]) or '', string.format('%.0f', us)}
 for i = 3, #KEYS do
   local stamp = redis.call('GET', KEYS[i])

@@ -13,7 +13,6 @@ elseif mode == 'swap' then
   if (redis.call('GET', KEYS[1]) or '') ~= ARGV[2] then return 0 end
 end
 local life = tonumber(ARGV[3])
-local fresh
 local head = {'\202\001', struct.pack('>I2', #KEYS - 2)}
 local stamps = {}
 for i = 3, #KEYS do
@@ -34,13 +33,7 @@ for i = 3, #KEYS do
       end
     end
   else
-    if not fresh then
-      local time = redis.call('TIME')
-      local us = time[1] * 1000000 + time[2]
-      local high = math.floor(us / 4294967296)
-      fresh = struct.pack('>I4I4', high, us - high * 4294967296) .. ARGV[4]
-    end
-    stamp = fresh
+    stamp = struct.pack('>I4I4', 0, 0) .. ARGV[4]  -- time 0: new, and no invalidation
     redis.call('SET', KEYS[i], stamp)
     stamps[i] = true
   end

@@ -1,0 +1,140 @@
+"""One tag, every layer: where the tags of a response come from, what they drop, and who is told. Through both edges."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cachekit.http.rules import Rule
+from cachekit.tags import tag as add_tags
+from tests.http.conftest import Answer
+
+CC = "Cache-Control"
+FRESH = (CC, "max-age=60")
+
+
+def invalidate(site, tag):
+    if site.kind == "asgi":
+        site.loop.run_until_complete(site.cache.ainvalidate(tag))
+    else:
+        site.cache.invalidate(tag)
+
+
+@pytest.mark.parametrize("tag", ["product:42", "catalog", "used:1", "own-1", "own-2", "s-1", "s-2", "x-1"])
+def test_every_tag_drops_the_response(site, tag):
+    site.setup([Rule("/product/{id}", tags=["product:{id}", "catalog"])])
+    own = [("Cache-Tag", "own-1, own-2"), ("Surrogate-Key", "s-1  s-2"), ("xkey", "x-1")]
+    site.answer(Answer(headers=[FRESH, *own], before=lambda: add_tags("used:1")))
+    site.get("/product/42")
+    assert site.get("/product/42").hit
+    invalidate(site, "unrelated")
+    assert site.get("/product/42").hit
+    invalidate(site, tag)
+    assert not site.get("/product/42").hit
+
+
+def test_tags_used_while_the_body_streams_count(site):
+    site.answer(Answer(headers=[FRESH], body=[b"a", b"b"], during=lambda: add_tags("late")))
+    site.get()
+    assert site.get().hit
+    invalidate(site, "late")
+    assert not site.get().hit
+
+
+def test_tags_of_a_cached_function(site):
+    cached = site.cache.cached(ttl=600, tags=["product:{number}"])
+
+    @cached
+    def product(number: int) -> str:
+        return "data"
+
+    site.answer(Answer(headers=[FRESH], before=lambda: product(7)))
+    site.get("/a")
+    site.get("/b")
+    assert site.get("/a").hit
+    assert site.get("/b").hit
+    invalidate(site, "product:7")
+    assert not site.get("/a").hit
+    assert not site.get("/b").hit
+
+
+def test_tags_survive_revalidation(site, clock):
+    tagged = Answer(headers=[FRESH, ("ETag", '"a"')], before=lambda: add_tags("used"))
+    site.answer(tagged, Answer(304, [("ETag", '"a"')], b""))
+    site.get()
+    clock.advance(61)
+    site.get()
+    assert site.get().hit
+    invalidate(site, "used")
+    assert not site.get().hit
+
+
+def test_an_invalidation_while_the_response_is_made_wins(site):
+    if site.kind == "asgi":
+        pytest.skip("the application of this site is synchronous inside one loop")
+    site.answer(Answer(headers=[FRESH], before=lambda: (add_tags("t"), site.cache.invalidate("t"))))
+    assert site.get().status == 200
+    assert not site.get().hit
+
+
+def test_tags_of_one_request_do_not_reach_another(site):
+    site.answer(Answer(headers=[FRESH], before=lambda: add_tags("a")), Answer(headers=[FRESH]))
+    site.get("/a")
+    site.get("/b")
+    invalidate(site, "a")
+    assert not site.get("/a").hit
+    assert site.get("/b").hit
+
+
+EMIT = [
+    ({}, "catalog,product:1"),
+    ({"emit_tags": "rules"}, "catalog,product:1"),
+    ({"emit_tags": "all"}, "catalog,product:1,user:7"),
+    ({"emit_tags": "none"}, None),
+    ({"tag_header": "Surrogate-Key"}, "catalog product:1"),
+]
+
+
+@pytest.mark.parametrize(("options", "value"), EMIT)
+def test_who_is_told(site, options, value):
+    site.setup([Rule("/p/{id}", tags=["product:{id}", "catalog"])], **options)
+    site.answer(Answer(headers=[FRESH], before=lambda: add_tags("user:7")))
+    name = options.get("tag_header", "Cache-Tag")
+    for _ in range(2):
+        got = site.get("/p/1")
+        assert got.get(name) == value
+    assert got.hit
+
+
+def test_the_application_s_own_tags_are_left_alone(site):
+    site.answer([FRESH, ("Cache-Tag", "a,b"), ("Surrogate-Key", "c d")])
+    for _ in range(2):
+        got = site.get()
+        assert (got.all("cache-tag"), got.all("surrogate-key")) == (["a,b"], ["c d"])
+
+
+def test_odd_tags_of_the_application_do_no_harm(site):
+    site.answer(
+        [FRESH, ("Cache-Tag", ",, ,\x01,ok," + "x" * 2000)]
+        if site.kind != "wsgi-validated"
+        else [FRESH, ("Cache-Tag", ",, ,ok," + "x" * 2000)]
+    )
+    site.get()
+    assert site.get().hit
+    invalidate(site, "ok")
+    assert not site.get().hit
+
+
+def test_both_worlds_share_one_cache(cache, clock):
+    """The same response is served by a WSGI and by an ASGI edge, and one invalidation drops it for both."""
+    from tests.http.conftest import AsgiSite, WsgiSite
+
+    one, two = AsgiSite(cache, clock), WsgiSite(cache, clock)
+    one.says("max-age=60", headers=[("Cache-Tag", "t")])
+    one.get()
+    assert two.get().hit
+    cache.invalidate("t")
+    assert not one.get().hit
+    one.close()
+    assert asyncio.run(cache.aget("nothing")) is None
