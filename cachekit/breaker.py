@@ -20,7 +20,7 @@ class Breaker:
         ConfigError: a number is out of range.
     """
 
-    __slots__ = ("_failures", "_limit", "_longest", "_open_until", "_pause", "_shortest")
+    __slots__ = ("_failures", "_limit", "_longest", "_open_until", "_pause", "_probing", "_shortest")
 
     def __init__(self, *, failures: int = 3, pause: float = 0.5, longest_pause: float = 10.0) -> None:
         if failures < 1 or pause <= 0 or longest_pause < pause:
@@ -30,6 +30,7 @@ class Breaker:
         self._longest = longest_pause
         self._failures = 0
         self._open_until: float | None = None
+        self._probing = False
 
     @property
     def is_open(self) -> bool:
@@ -43,6 +44,7 @@ class Breaker:
         if now < self._open_until:
             return False
         self._open_until = now + self._pause
+        self._probing = True
         return True
 
     def retry_after(self, now: float) -> float:
@@ -50,13 +52,19 @@ class Breaker:
         return 0.0 if self._open_until is None else max(0.0, self._open_until - now)
 
     def record(self, ok: bool, now: float) -> bool:
-        """Take in an outcome. Returns True when this opened or closed the breaker."""
+        """Take in an outcome. Returns True when this opened or closed the breaker.
+
+        Only a probe's failure makes the pause longer: calls that were under way when it opened say nothing new.
+        """
+        probe, self._probing = self._probing, False
         if ok:
             was_open, self._open_until = self._open_until is not None, None
             self._failures, self._pause = 0, self._shortest
             return was_open
         self._failures += 1
         if self._open_until is not None:
+            if not probe:
+                return False
             self._pause = min(self._pause * 2, self._longest)
             self._open_until = now + self._pause
             return False

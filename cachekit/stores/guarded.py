@@ -42,15 +42,15 @@ class Guarded:
         self._clock = clock
         self._emit = emit
         self._lock = threading.Lock()
-        self._pending_tags: dict[str, None] = {}
-        self._pending_keys: dict[str, None] = {}
-        self._clear_pending = False
-        self._retrying = False
+        self._pending_tags: dict[str, object] = {}
+        self._pending_keys: dict[str, object] = {}
+        self._pending_clear: object = None
+        self._retrying: object = None
 
     @property
     def pending(self) -> int:
         """Return how many invalidations wait for the server to come back."""
-        return len(self._pending_tags) + len(self._pending_keys) + self._clear_pending
+        return len(self._pending_tags) + len(self._pending_keys) + (self._pending_clear is not None)
 
     async def _run(self, io: IO, call: Callable[[], Coroutine[Any, Any, R]]) -> R:
         with self._lock:
@@ -83,38 +83,42 @@ class Guarded:
 
     async def _deliver(self, io: IO) -> None:
         with self._lock:
-            tags, keys, clear = list(self._pending_tags), list(self._pending_keys), self._clear_pending
-        if clear:
+            tags, keys, clear = dict(self._pending_tags), dict(self._pending_keys), self._pending_clear
+        if clear is not None:
             await self.inner.clear(io)
         if tags:
-            await self.inner.invalidate(io, tags)
+            await self.inner.invalidate(io, list(tags))
         if keys:
-            await self.inner.delete(io, keys)
-        with self._lock:
-            for tag in tags:
-                self._pending_tags.pop(tag, None)
-            for key in keys:
-                self._pending_keys.pop(key, None)
-            self._clear_pending = self._clear_pending and not clear
+            await self.inner.delete(io, list(keys))
+        with self._lock:  # what failed once more meanwhile has to be delivered once more
+            for pending, delivered in ((self._pending_tags, tags), (self._pending_keys, keys)):
+                for name, mark in delivered.items():
+                    if pending.get(name) is mark:
+                        del pending[name]
+            if self._pending_clear is clear:
+                self._pending_clear = None
 
     def _keep_pending(self, io: IO, *, tags: Sequence[str] = (), keys: Sequence[str] = (), clear: bool = False) -> None:
+        mark = object()
         with self._lock:
-            self._pending_tags.update(dict.fromkeys(tags))
-            self._pending_keys.update(dict.fromkeys(keys))
-            self._clear_pending |= clear
+            self._pending_tags.update(dict.fromkeys(tags, mark))
+            self._pending_keys.update(dict.fromkeys(keys, mark))
+            if clear:
+                self._pending_clear = mark
             if len(self._pending_tags) + len(self._pending_keys) > MAX_PENDING:
                 self._pending_tags.clear()
                 self._pending_keys.clear()
-                self._clear_pending = True
-            start, self._retrying = not self._retrying, True
+                self._pending_clear = mark
+            if start := self._retrying is None:
+                self._retrying = mark
         self._emit(Event(Kind.INVALIDATION_PENDING, detail=", ".join((*tags, *keys)) or "everything"))
         if start:
-            io.spawn(self._retry(io))
+            io.spawn(self._retry(io, mark))
 
-    async def _retry(self, io: IO) -> None:
-        """Try to deliver until it succeeds, however long the server is away."""
+    async def _retry(self, io: IO, mark: object) -> None:
+        """Try to deliver until it succeeds, however long the server is away, or until the store is closed."""
         try:
-            while self.pending:
+            while self.pending and self._retrying is mark:
                 await io.sleep(max(0.05, self.breaker.retry_after(self._clock())))
                 try:
                     await self._run(io, self._nothing)
@@ -122,7 +126,8 @@ class Guarded:
                     continue
         finally:
             with self._lock:
-                self._retrying = False
+                if self._retrying is mark:
+                    self._retrying = None
 
     @staticmethod
     async def _nothing() -> None:
@@ -175,4 +180,5 @@ class Guarded:
             self._keep_pending(io, clear=True)
 
     async def close(self, io: IO) -> None:
+        self._retrying = None
         await self.inner.close(io)

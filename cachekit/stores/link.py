@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import redis.asyncio
 
 Arg: TypeAlias = str | bytes | int | float
+Call: TypeAlias = tuple[Sequence[Arg], Sequence[Arg]]
 
 SCHEMES: Final = {
     "redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss",
@@ -153,6 +154,39 @@ class RedisLink:
             if not is_no_script(exc):
                 raise
         return await self.command(io, "EVAL", script.source, len(keys), *keys, *args)
+
+    async def scripts(self, io: IO, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """Run *script* once for each of *calls* (keys and arguments), in one round trip. Raises ``StoreError``."""
+        batch = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
+        try:
+            return await self._batch(io, batch)
+        except StoreError as exc:
+            if not is_no_script(exc):
+                raise
+        await self.command(io, "SCRIPT", "LOAD", script.source)
+        return await self._batch(io, batch)
+
+    async def _batch(self, io: IO, batch: list[tuple[Arg, ...]]) -> list[Any]:
+        return await io.call(self._pipeline, self._apipeline, batch)
+
+    def _pipeline(self, batch: list[tuple[Arg, ...]]) -> list[Any]:
+        pipe: Any = self.blocking().pipeline(transaction=False)
+        for command in batch:
+            pipe.execute_command(*command)
+        try:
+            return list(pipe.execute())
+        except Exception as exc:
+            raise translate(exc, self) from exc
+
+    async def _apipeline(self, batch: list[tuple[Arg, ...]]) -> list[Any]:
+        pipe: Any = self.aio().pipeline(transaction=False)
+        for command in batch:
+            pipe.execute_command(*command)
+        try:
+            async with asyncio.timeout(self.timeout):
+                return list(await pipe.execute())
+        except Exception as exc:
+            raise translate(exc, self) from exc
 
     async def close(self, io: IO) -> None:
         """Close the blocking client, and the asyncio client of the running loop if there is one."""

@@ -140,9 +140,10 @@ class Memory:
     def _is_valid(self, node: Node) -> bool:
         epoch = self.epoch
         if node.born >= self._cleared:
-            marks, floor, born = self._marks, self._floor, node.born
+            marks, born = self._marks, node.born
             for tag in node.tags:
-                if marks.get(tag, floor) > born:
+                mark = marks.get(tag)
+                if (self._floor if mark is None else mark) > born:  # in this order: a mark that goes raises the floor first
                     break
             else:
                 if epoch != _SUSPENDED:
@@ -201,7 +202,8 @@ class Memory:
                 self._marks[name] = self.sequence
             if len(self._marks) > self._max_marks:
                 for name in list(islice(self._marks, len(self._marks) // 2)):
-                    self._floor = max(self._floor, self._marks.pop(name))
+                    self._floor = max(self._floor, self._marks[name])
+                    del self._marks[name]
             self._advance()
 
     def _advance(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+from asyncio import CancelledError
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +24,7 @@ from cachekit.codecs.base import Codec
 from cachekit.errors import CodecError, ConfigError, StoreTimeout
 from cachekit.events import Emit, Event, Kind
 from cachekit.stores.base import AnyEntry, Change, Ticket
-from cachekit.stores.link import RedisLink, Script
+from cachekit.stores.link import Call, RedisLink, Script
 from cachekit.stores.record import Record, read_frame, read_record, write_frame
 
 STAMP_LIFE: Final = 3_600_000
@@ -33,6 +34,7 @@ _NAMESPACE: Final = ""
 _SWEEP: Final = 1000
 _HINTS: Final = 10_000
 _TRIES: Final = 1000
+_BATCH: Final = 500
 
 
 @cache
@@ -86,6 +88,7 @@ class RedisStore:
         self._compress_from = compress_from
         self._max_value_bytes = max_value_bytes
         self._hints: dict[str, tuple[str, ...]] = {}
+        self._orphans: dict[bytes, str] = {}
         self.origin = random_token(8).hex()
 
     # -- names ----------------------------------------------------------------------------------------------------
@@ -163,9 +166,12 @@ class RedisStore:
     # -- writing --------------------------------------------------------------------------------------------------
 
     async def set_many(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:
-        frames = {key: self._frame(entry) for key, entry in entries.items()}
-        for key, entry in entries.items():
-            await self._keep(io, key, entry, frames[key], mode="force")
+        calls = [self._keeping(key, entry, self._frame(entry), "force") for key, entry in entries.items()]
+        if len(calls) == 1:
+            await self.link.script(io, _script("keep"), *calls[0])
+            return
+        for start in range(0, len(calls), _BATCH):
+            await self.link.scripts(io, _script("keep"), calls[start : start + _BATCH])
 
     async def update(self, io: IO, key: str, change: Change) -> AnyEntry | None:
         for _ in range(_TRIES):
@@ -220,12 +226,20 @@ class RedisStore:
         token = random_token()
         names = (_NAMESPACE, *tags)
         life = math.ceil(lease * 1000)
-        leads, left, raw, since, *stamps = await self.link.script(
-            io,
-            _script("begin"),
-            [self._value(key), self._lease(key), *map(self._tag, names)],
-            [token, life, random_token(8), life + STAMP_LIFE, "0" if exclusive else "1"],
-        )
+        if self._orphans:
+            await self._give_back(io)
+        try:
+            leads, left, raw, since, *stamps = await self.link.script(
+                io,
+                _script("begin"),
+                [self._value(key), self._lease(key), *map(self._tag, names)],
+                [token, life, random_token(8), life + STAMP_LIFE, "0" if exclusive else "1"],
+            )
+        except (StoreTimeout, CancelledError) as exc:
+            self._orphans[token] = key
+            if isinstance(exc, CancelledError):
+                io.spawn(self._give_back(io))
+            raise
         found = None
         known = dict(zip(names, stamps, strict=True))
         if raw and (record := self._read(key, raw)) is not None:
@@ -236,6 +250,12 @@ class RedisStore:
                 known_now = known
             found = self._entry(key, record) if _current(record, known_now) else None
         return Ticket(key, bool(leads), found, max(0.0, left / 1000), _Proof(token, known, since))
+
+    async def _give_back(self, io: IO) -> None:
+        """Release the leases that were asked for in vain: the server may have granted them after their callers had gone."""
+        for token, key in list(self._orphans.items()):
+            await self.link.script(io, _script("release"), [self._lease(key)], [token])
+            self._orphans.pop(token, None)
 
     async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
         return ticket.leads and await self._keep(
@@ -258,24 +278,24 @@ class RedisStore:
     async def _keep(
         self, io: IO, key: str, entry: AnyEntry, frame: bytes, *, mode: str, proof: _Proof | bytes = b""
     ) -> bool:
+        keys, args = self._keeping(key, entry, frame, mode, proof)
+        return bool(await self.link.script(io, _script("keep"), keys, args))
+
+    def _keeping(self, key: str, entry: AnyEntry, frame: bytes, mode: str, proof: _Proof | bytes = b"") -> Call:
+        """Return the keys and arguments with which ``keep.lua`` keeps *entry*."""
         life = 0
         if entry.dead_at != math.inf:
-            life = math.ceil((entry.dead_at - self._clock()) * 1000)
-            if life <= 0:
-                return True
+            life = max(1, math.ceil((entry.dead_at - self._clock()) * 1000))
         names = (_NAMESPACE, *entry.tags)
         stamps: dict[str, bytes] = proof.stamps if isinstance(proof, _Proof) else {}
         evidence = proof.token if isinstance(proof, _Proof) else proof
         since: Any = proof.since if isinstance(proof, _Proof) else b"0"
         announced = b"" if mode == "lease" else self.message("keys", [key])
         per_tag = [part for name in names for part in (name.encode(), stamps.get(name, b""))]
-        kept = await self.link.script(
-            io,
-            _script("keep"),
+        return (
             [self._value(key), self._lease(key), *map(self._tag, names)],
             [mode, evidence, life, random_token(8), since, self.channel, announced, frame, *per_tag],
         )
-        return bool(kept)
 
 
 def _slot(key: str) -> str:

@@ -111,7 +111,8 @@ class Tiered:
     def _isolated(self, key: str) -> AnyEntry | None:
         """Return what the first level still holds while nothing else answers."""
         entry = self.l1.last_known(key)
-        if entry is None or self._clock() >= max(self._lost_at, entry.created_at) + self._isolated_ttl:
+        now = self._clock()
+        if entry is None or now >= entry.dead_at or now >= max(self._lost_at, entry.created_at) + self._isolated_ttl:
             return None
         return entry
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cachekit.http.rules import Rule
@@ -145,3 +147,81 @@ def test_nothing_of_it_is_logged_as_an_error_when_nothing_is_wrong(site, caplog)
     site.get()
     site.get()
     assert not caplog.records
+
+
+def test_another_process_was_faster(build, fake):
+    """The entry appears between the look and the ticket: it is served, and the right to store is given back."""
+    site = build(fake)
+    site.says("max-age=60")
+    site.get()
+    (key, entry) = next(iter(fake.entries.items()))
+    fake.entries.clear()
+    begin = fake.begin
+
+    async def faster(io, key, tags=(), *, lease=30.0):
+        ticket = await begin(io, key, tags, lease=lease)
+        fake.entries[key] = entry
+        return replace(ticket, found=entry)
+
+    fake.begin = faster
+    got = site.get()
+    assert (got.hit, site.forwards) == (True, 1)
+    assert not fake.held
+    assert len(site.app._driver._flights if site.kind != "wsgi-validated" else ()) == 0
+
+
+def test_what_another_process_found_may_be_for_others(build, fake):
+    site = build(fake)
+    site.says("max-age=60", headers=[("Vary", "Accept")])
+    site.get(accept="a")
+    entry = next(iter(fake.entries.values()))
+    fake.entries.clear()
+    begin = fake.begin
+
+    async def faster(io, key, tags=(), *, lease=30.0):
+        fake.begin = begin
+        ticket = await begin(io, key, tags, lease=lease)
+        fake.entries[key] = entry
+        return replace(ticket, found=entry)
+
+    fake.begin = faster
+    got = site.get(accept="b")
+    assert (got.status, "stored" in got.cache_status) == (200, False)
+    assert not fake.held
+    assert "stored" in site.get(accept="b").cache_status
+
+
+def test_another_process_revalidates(build, fake, clock):
+    site = build(fake)
+    site.says("max-age=60, stale-while-revalidate=60")
+    site.get()
+    clock.advance(61)
+    fake.other_leads = True
+    for _ in range(2):
+        assert site.get().hit
+        site.settle()
+    assert site.forwards == 1
+    fake.other_leads = False
+    assert site.get().hit
+    site.settle()
+    assert site.forwards == 2
+
+
+@pytest.mark.parametrize("fault", ["start", "finish", "failed", "decision"])
+def test_a_fault_of_the_cache_itself(build, fake, clock, monkeypatch, fault):
+    from cachekit.http.exchange import Exchange
+
+    site = build(fake)
+    site.says("max-age=60, stale-if-error=60")
+    site.get()
+    clock.advance(61)
+
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Exchange, fault, broken)
+    assert site.get().body == b"body"
+    site.answer(Answer(error=KeyError("x")))
+    with pytest.raises(KeyError):
+        site.get("/y")
+    assert not fake.held

@@ -345,3 +345,20 @@ def test_a_flight_lands_once(landing):
     assert flight.landed.result(0) is landing
     assert flight.started.done()
     assert not len(flights)
+
+
+def test_nobody_waits_for_ever(cache):
+    async def job():
+        app = GatedApp(FRESH)
+        site = AsgiCache(app, cache, options=HttpOptions(collapse_timeout=0))
+        first = asyncio.create_task(fetch(site))
+        await turn()
+        flight = next(iter(site._driver._flights._flights.values()))
+        flight.since = float("inf")
+        second = asyncio.create_task(fetch(site))
+        await turn()
+        assert app.running == 2
+        app.gate.set()
+        await asyncio.gather(first, second)
+
+    run(job())
