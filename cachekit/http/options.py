@@ -31,7 +31,8 @@ class EmitTags(StrEnum):
     RULES = "rules"
     """Those of the header rules, which whoever wrote the rules meant for a CDN."""
     ALL = "all"
-    """Those of the cached functions that ran, too: they may name internal things."""
+    """Those of the cached functions that ran, too, so that a CDN can drop what used them. They are visible to clients
+    wherever no CDN takes the field off: name nothing secret in a tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class HttpOptions:
     status_name: str = "cachekit"
     status_key: bool = False
     status_detail: bool = False
-    emit_tags: EmitTags | str = EmitTags.RULES
+    emit_tags: EmitTags | str = EmitTags.ALL
     tag_header: str = "Cache-Tag"
     collapse: bool = True
     collapse_timeout: Duration = 30

@@ -143,7 +143,9 @@ class Memory:
             marks, born = self._marks, node.born
             for tag in node.tags:
                 mark = marks.get(tag)
-                if (self._floor if mark is None else mark) > born:  # in this order: a mark that goes raises the floor first
+                if (
+                    self._floor if mark is None else mark
+                ) > born:  # in this order: a mark that goes raises the floor first
                     break
             else:
                 if epoch != _SUSPENDED:

@@ -12,7 +12,6 @@ import importlib.util
 import io
 import os
 import sqlite3
-import sys
 import tempfile
 import time
 import zipfile
@@ -145,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

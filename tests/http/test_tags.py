@@ -88,11 +88,11 @@ def test_tags_of_one_request_do_not_reach_another(site):
 
 
 EMIT = [
-    ({}, "catalog,product:1"),
+    ({}, "catalog,product:1,user:7"),
     ({"emit_tags": "rules"}, "catalog,product:1"),
     ({"emit_tags": "all"}, "catalog,product:1,user:7"),
     ({"emit_tags": "none"}, None),
-    ({"tag_header": "Surrogate-Key"}, "catalog product:1"),
+    ({"tag_header": "Surrogate-Key"}, "catalog product:1 user:7"),
 ]
 
 
