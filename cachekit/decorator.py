@@ -137,7 +137,7 @@ class Handle(Generic[T]):
     def __init__(self, engine: Engine, fn: Any, options: Options, counters: Counters) -> None:
         if not callable(fn) or not hasattr(fn, "__qualname__"):
             raise ConfigError(f"cached() decorates functions, not {fn!r}: write @cached(ttl=...) above a def")
-        self._fn = fn
+        self._fn: Callable[..., Any] = fn
         self.name = f"{fn.__module__}.{fn.__qualname__}"
         _refuse_generators(fn, self.name)
         self.is_async = inspect.iscoroutinefunction(fn)

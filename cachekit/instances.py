@@ -42,9 +42,10 @@ def token_of(instance: object, function: str) -> str:
             f'method that returns plain values, add "__weakref__" to its __slots__, or use ignore=("self",)',
             argument="self",
         ) from None
-    token = f"{_process}.{next(_numbers)}"
-    _tokens[number] = (ref, token)
-    return token
+    made = (ref, f"{_process}.{next(_numbers)}")
+    if known is not None:
+        _tokens[number] = made
+    return _tokens.setdefault(number, made)[1]  # another thread may have been faster
 
 
 def memo_of(instance: object, memo: dict[Hashable, Any]) -> dict[Hashable, Any]:

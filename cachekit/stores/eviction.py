@@ -33,7 +33,7 @@ class S3Fifo:
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._small_target = max(1, max_entries // 10)
+        self._small_target = max(1, max_entries // 20)  # the paper has a tenth; a twentieth does better under scans
         self._small: deque[Resident] = deque()
         self._main: deque[Resident] = deque()
         self._small_live = 0

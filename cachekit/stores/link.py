@@ -129,16 +129,18 @@ class RedisLink:
 
     async def command(self, io: IO, *args: Arg) -> Any:
         """Run one command. Raises ``StoreError``."""
-        return await io.call(self._command, self._acommand, args)
+        return await io.call(self.blocking_command, self.aio_command, args)
 
-    def _command(self, args: tuple[Arg, ...]) -> Any:
+    def blocking_command(self, args: Sequence[Arg]) -> Any:
+        """Run one command here. Raises ``StoreError``."""
         try:
             client: Any = self.blocking()
             return client.execute_command(*args)
         except Exception as exc:
             raise translate(exc, self) from exc
 
-    async def _acommand(self, args: tuple[Arg, ...]) -> Any:
+    async def aio_command(self, args: Sequence[Arg]) -> Any:
+        """Run one command on the running loop. Raises ``StoreError``."""
         try:
             async with asyncio.timeout(self.timeout):
                 client: Any = self.aio()

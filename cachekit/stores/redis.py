@@ -25,6 +25,7 @@ from cachekit.errors import CodecError, ConfigError, StoreTimeout
 from cachekit.events import Emit, Event, Kind
 from cachekit.stores.base import AnyEntry, Change, Ticket
 from cachekit.stores.link import Call, RedisLink, Script
+from cachekit.stores.multiget import MultiGet
 from cachekit.stores.record import Record, read_frame, read_record, write_frame
 
 STAMP_LIFE: Final = 3_600_000
@@ -79,6 +80,7 @@ class RedisStore:
         if not namespace or not namespace.isprintable() or any(char in "{}: *?[]^\\" for char in namespace):
             raise ConfigError(f"namespace={namespace!r} must be a word without spaces and without any of {{}}:*?[]^\\")
         self.link = link
+        self._reads = MultiGet(link)
         self.namespace = namespace
         self.channel = f"{namespace}:bus"
         self._codec = codec
@@ -140,8 +142,7 @@ class RedisStore:
         return {key: entry for key, entry in entries.items() if entry is not None}
 
     async def _mget(self, io: IO, names: Sequence[str | bytes]) -> list[bytes | None]:
-        found: list[bytes | None] = await self.link.command(io, "MGET", *names)
-        return found
+        return await self._reads.read(io, names)
 
     def _read(self, key: str, raw: bytes) -> Record | None:
         try:

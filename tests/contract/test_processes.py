@@ -59,8 +59,10 @@ def test_a_change_reaches_the_first_level_of_others(valkey, process, patient, na
     with valkey.client() as client:
         client.flushall()
     writer, reader = process(f"tiered+{valkey.url}"), process(f"tiered+{valkey.url}")
+    before = reader.l1.sequence
     writer.set_many({key: "old", "other": 1}, tags=["t"])
     writer.set("untagged", 1)
+    patient(lambda: reader.l1.sequence >= before + 3)  # the announcements of these writes are through
     assert (reader.get(key), reader.get("other"), reader.get("untagged")) == ("old", 1, 1)
     stored = bounded(key)
     assert held(reader, stored) == "old"

@@ -1,0 +1,127 @@
+"""A store behind its breaker: what it keeps for later, and when it delivers it."""
+
+from __future__ import annotations
+
+import pytest
+
+from cachekit import Event, Kind, StoreUnavailable
+from cachekit._io import BLOCKING, drive
+from cachekit.breaker import Breaker
+from cachekit.stores.guarded import Guarded
+from cachekit.stores.memory import Memory
+from cachekit.testing import FlakyStore, ManualClock
+
+
+class NoBackground:
+    """The blocking world without jobs behind: what is delivered is delivered by a caller."""
+
+    def __getattr__(self, name):
+        return getattr(BLOCKING, name)
+
+    def spawn(self, job) -> None:
+        job.close()
+
+
+IO = NoBackground()
+
+
+@pytest.fixture
+def flaky(clock: ManualClock) -> FlakyStore:
+    return FlakyStore(Memory(clock=clock))
+
+
+@pytest.fixture
+def guarded(flaky: FlakyStore, clock: ManualClock, watch) -> Guarded:
+    return Guarded(flaky, Breaker(), clock=clock, emit=watch)
+
+
+def test_while_open_the_store_is_left_alone(guarded: Guarded, flaky: FlakyStore, clock: ManualClock, watch) -> None:
+    flaky.down = True
+    for _ in range(10):
+        with pytest.raises(StoreUnavailable):
+            drive(guarded.get(IO, "k"))
+    assert len(flaky.calls) == 3
+    assert len(watch.of(Kind.BREAKER_OPENED)) == 1
+    with pytest.raises(StoreUnavailable) as caught:
+        drive(guarded.get(IO, "k"))
+    assert caught.value.retry_after == 0.5
+    clock.advance(0.5)
+    flaky.down = False
+    assert drive(guarded.get(IO, "k")) is None
+    assert len(watch.of(Kind.BREAKER_CLOSED)) == 1
+
+
+def test_what_could_not_be_delivered_goes_first(guarded: Guarded, flaky: FlakyStore, clock: ManualClock) -> None:
+    flaky.down = True
+    drive(guarded.invalidate(IO, ["t"]))
+    assert drive(guarded.delete(IO, ["k"])) == 0
+    drive(guarded.clear(IO))
+    with pytest.raises(StoreUnavailable):
+        drive(guarded.set_many(IO, {"l": None}))
+    assert guarded.pending == 4
+    flaky.down, flaky.calls = False, []
+    clock.advance(1)
+    drive(guarded.get(IO, "k"))
+    assert flaky.calls == ["clear", "invalidate", "delete", "get"]
+    assert guarded.pending == 0
+    drive(guarded.get(IO, "k"))
+    assert flaky.calls[4:] == ["get"]
+
+
+def test_what_fails_while_it_is_delivered_is_kept(guarded: Guarded, flaky: FlakyStore, clock: ManualClock) -> None:
+    flaky.down = True
+    drive(guarded.invalidate(IO, ["a", "b"]))
+    drive(guarded.clear(IO))
+    clock.advance(1)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            drive(guarded.get(IO, "k"))
+        clock.advance(60)
+    assert guarded.pending == 3
+
+
+@pytest.mark.parametrize(("change", "name"), [("invalidate", "invalidate"), ("delete", "delete"), ("clear", "clear")])
+def test_what_failed_again_while_it_was_delivered_is_delivered_again(
+    guarded: Guarded, flaky: FlakyStore, clock: ManualClock, change, name
+) -> None:
+    """The first delivery may have been carried out before a load began that the second has to overtake."""
+    args = () if change == "clear" else (["x"],)
+    flaky.down = True
+    drive(getattr(guarded, change)(IO, *args))
+    flaky.down = False
+    clock.advance(1)
+    deliver, again = getattr(flaky.inner, name), []
+
+    async def meanwhile(io, *given):
+        if not again:
+            again.append(True)
+            flaky.down = True
+            drive(getattr(guarded, change)(IO, *args))
+            flaky.down = False
+        return await deliver(io, *given)
+
+    setattr(flaky.inner, name, meanwhile)
+    drive(guarded.get(IO, "k"))
+    assert guarded.pending == 1
+    flaky.calls = []
+    clock.advance(60)
+    drive(guarded.get(IO, "k"))
+    assert flaky.calls == [name, "get"]
+    assert guarded.pending == 0
+
+
+def test_pending_is_bounded(guarded: Guarded, flaky: FlakyStore, monkeypatch) -> None:
+    monkeypatch.setattr("cachekit.stores.guarded.MAX_PENDING", 10)
+    flaky.down = True
+    for i in range(100):
+        drive(guarded.invalidate(IO, [f"t{i}"]))
+        assert guarded.pending <= 11
+    assert guarded._pending_clear is not None
+
+
+def test_every_failure_is_an_event(guarded: Guarded, flaky: FlakyStore, watch) -> None:
+    flaky.down = True
+    drive(guarded.invalidate(IO, ["t", "u"]))
+    assert [type(event) for event in watch.events] == [Event] * len(watch.events)
+    assert watch.of(Kind.INVALIDATION_PENDING)[0].detail == "t, u"
+    assert isinstance(watch.of(Kind.STORE_ERROR)[0].error, StoreUnavailable)
