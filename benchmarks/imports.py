@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from benchmarks.measure import interleaved, show
 
@@ -21,7 +22,7 @@ def main() -> bool:
     def start(statement: str) -> None:
         subprocess.run([sys.executable, "-c", statement], check=True)
 
-    def contestant(statement: str):
+    def contestant(statement: str) -> Callable[[int], float]:
         def run(calls: int) -> float:
             started = time.perf_counter()
             for _ in range(calls):

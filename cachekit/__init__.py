@@ -72,7 +72,7 @@ _HOMES = {
     "use": "default",
 }
 
-__all__ = list(_HOMES)
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,8 +24,9 @@ def _settings() -> dict[str, Any]:
     from django.conf import settings
 
     given = getattr(settings, "CACHEKIT", {})
-    if not isinstance(given, dict) or (unknown := given.keys() - set(_SETTINGS)):
-        wrong = "" if not isinstance(given, dict) else f"; it has {', '.join(sorted(map(str, unknown)))}"
+    unknown = sorted(str(name) for name in given if name not in _SETTINGS) if isinstance(given, dict) else [repr(given)]
+    if unknown:
+        wrong = f"; it has {', '.join(unknown)}"
         raise ConfigError(f"the setting CACHEKIT must be a dictionary with some of {', '.join(_SETTINGS)}{wrong}")
     url = given.get("URL")
     return {
