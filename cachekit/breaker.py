@@ -9,7 +9,7 @@ from cachekit.errors import ConfigError
 
 
 class Breaker:
-    """Opens after *failures* consecutive failures; then lets one probe through after a pause that doubles up to a cap.
+    """Opens after *failures* consecutive failures, or a slow one; then lets one probe through after a pause that doubles up to a cap.
 
     Args:
         failures: consecutive failures that open it.
@@ -51,8 +51,10 @@ class Breaker:
         """Return the seconds until the next probe, 0 when closed."""
         return 0.0 if self._open_until is None else max(0.0, self._open_until - now)
 
-    def record(self, ok: bool, now: float) -> bool:
+    def record(self, ok: bool, now: float, *, slow: bool = False) -> bool:
         """Take in an outcome. Returns True when this opened or closed the breaker.
+
+        A failure that was *slow* opens it at once: each further try would cost a caller as much time again.
 
         Only a probe's failure makes the pause longer: calls that were under way when it opened say nothing new.
         """
@@ -68,7 +70,7 @@ class Breaker:
             self._pause = min(self._pause * 2, self._longest)
             self._open_until = now + self._pause
             return False
-        if self._failures >= self._limit:
+        if slow or self._failures >= self._limit:
             self._open_until = now + self._pause
             return True
         return False

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from cachekit._io import IO
 from cachekit.breaker import Breaker
 from cachekit.clock import Clock
-from cachekit.errors import StoreError, StoreUnavailable
+from cachekit.errors import StoreError, StoreTimeout, StoreUnavailable
 from cachekit.events import Emit, Event, Kind
 from cachekit.stores.base import AnyEntry, Change, Store, Ticket
 
@@ -71,7 +71,7 @@ class Guarded:
 
     def _record(self, ok: bool, error: StoreError | None) -> None:
         with self._lock:
-            changed = self.breaker.record(ok, self._clock())
+            changed = self.breaker.record(ok, self._clock(), slow=isinstance(error, StoreTimeout))
         if error is not None:
             self._emit(Event(Kind.STORE_ERROR, detail=str(error), error=error))
         if changed and ok:

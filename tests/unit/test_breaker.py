@@ -66,3 +66,11 @@ def test_success_closes_it_and_starts_anew() -> None:
 def test_bad_options(options) -> None:
     with pytest.raises(ConfigError):
         Breaker(**options)
+
+
+def test_a_slow_failure_opens_it_at_once() -> None:
+    breaker = Breaker(failures=3, pause=1.0)
+    assert breaker.record(False, 0.0, slow=True)
+    assert breaker.is_open
+    assert not breaker.allow(0.5)
+    assert breaker.allow(1.0)

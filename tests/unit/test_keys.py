@@ -61,6 +61,11 @@ class Model(pydantic.BaseModel):
     x: int
 
 
+class Box2(NamedTuple):
+    x: str
+    y: str
+
+
 class Own:
     def __init__(self, x, extra=None):
         self.x, self.extra = x, extra
@@ -87,9 +92,9 @@ UTC = dt.UTC
 DISTINCT = [
     1, 1.0, True, "1", b"1", Whole(1), Decimal(1), Decimal("1.0"), Fraction(1), 1j, Number.RED, Colour.RED, Access(1),
     0, 0.0, -0.0, False, None, "None", "True", "", " ", "'", "''", "a", "a'", "a,b", "%27", "a%27", "é", "e\u0301",
-    "1e5", "nan", "inf", float("nan"), float("inf"), b"", b"a", Text("a"), Word.RED, "red", "word.RED",
+    "\ud800", "?", "1e5", "nan", "inf", float("nan"), float("inf"), b"", b"a", Text("a"), Word.RED, "red", "word.RED",
     (), (1,), ((1,),), (1, 2), ("1", 2), [], [1], [[1], 2], [[1, 2]], {1}, frozenset({1}), set(), frozenset(), {},
-    {1: 2}, {"1": 2}, {(1, 2): 3}, {"a": 1, "b": 2}, [("a", 1), ("b", 2)], ("a", "b"), ("a,b",), ("a", ",b"), ["a", ["b"]],
+    {1: 2}, {"1": 2}, {(1, 2): 3}, {"a": 1, "b": 2}, [("a", 1), ("b", 2)], ("a", "b"), ("a,b",), ("ab",), ["ab"], ["a", "b"], (12,), {"a": 12}, {"ab"}, {"a", "b"}, Box2("a", "b"), Box2("ab", ""), ("a", ",b"), ["a", ["b"]],
     Point(1), Point2(1), Pair(1), Pair(2), Own(1), Own(2), OwnProperty(), Model(x=1), Model(x=2), int, str, Own,
     dt.date(2020, 1, 1), dt.datetime(2020, 1, 1), dt.datetime(2020, 1, 1, tzinfo=UTC), dt.datetime(2020, 1, 1, fold=1),
     dt.datetime(2020, 1, 1, tzinfo=zoneinfo.ZoneInfo("Europe/London")),

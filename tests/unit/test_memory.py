@@ -189,6 +189,15 @@ def test_last_known_follows_the_invalidations_of_this_process(memory: Memory) ->
     assert get(memory, "c") == "new"
 
 
+def test_the_load_that_began_later_wins(memory: Memory) -> None:
+    older = memory.sequence
+    memory.mark(["anything else"])
+    newer = memory.sequence
+    assert put(memory, "k", "newer", since=newer) is not None
+    assert put(memory, "k", "older", since=older) is None
+    assert get(memory, "k") == "newer"
+
+
 def test_a_load_from_before_the_flush_is_refused(memory: Memory) -> None:
     since = memory.sequence
     memory.flush()
