@@ -37,6 +37,11 @@ class Breaker:
         """Return whether calls are refused, apart from probes."""
         return self._open_until is not None
 
+    @property
+    def is_quiet(self) -> bool:
+        """Return whether everything is well: it is closed and the last call did not fail."""
+        return self._failures == 0 and self._open_until is None
+
     def allow(self, now: float) -> bool:
         """Say whether a call may go through at *now*. While open, one caller a pause is let through as a probe."""
         if self._open_until is None:

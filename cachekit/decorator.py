@@ -208,9 +208,8 @@ class Handle(Generic[T]):
     def tags_of(self, values: tuple[Any, ...]) -> tuple[str, ...]:
         """Return the tags for *values*."""
         if self._tags.is_static:
-            return self._tags.render({}, ((), {}))
-        args, kwargs = split(self._shape, values)
-        return self._tags.render(dict(zip(self._shape.names, values, strict=True)), (tuple(args), kwargs))
+            return self._tags.render({})
+        return self._tags.render(dict(zip(self._shape.names, values, strict=True)), lambda: split(self._shape, values))
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Return one value for each parameter, defaults included."""
@@ -280,12 +279,10 @@ class Handle(Generic[T]):
         l1.alias(node, memo, *found)
 
     def _loader(self, values: tuple[Any, ...]) -> Callable[[], Awaitable[Any]]:
-        fn, name, is_async = self._fn, self.name, self.is_async
-        args, kwargs = split(self._shape, values)
-
         async def load() -> Any:
-            result = fn(*args, **kwargs)
-            return reusable(await result if is_async else result, name)
+            args, kwargs = split(self._shape, values)
+            result = self._fn(*args, **kwargs)
+            return reusable(await result if self.is_async else result, self.name)
 
         return load
 

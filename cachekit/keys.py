@@ -216,7 +216,7 @@ class _Template:
     def values(self, arguments: Mapping[str, Any]) -> list[tuple[str, str | None, Any]]:
         """Return literal, parameter and value of each part."""
         return [
-            (literal, name, _reach(arguments[name], rest) if name is not None else None)
+            (literal, name, None if name is None else _reach(arguments[name], rest) if rest else arguments[name])
             for literal, name, rest in self.parts
         ]
 
@@ -292,10 +292,12 @@ class TagTemplates:
         """Return whether the tags do not depend on the arguments."""
         return self._callable is None and not self._templates
 
-    def render(self, arguments: Mapping[str, Any], call: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[str, ...]:
-        """Return the tags for *arguments*; *call* is how a callable receives them. Raises ``ConfigError``."""
+    def render(
+        self, arguments: Mapping[str, Any], call: Callable[[], tuple[Iterable[Any], dict[str, Any]]] | None = None
+    ) -> tuple[str, ...]:
+        """Return the tags for *arguments*; *call* tells how a callable receives them. Raises ``ConfigError``."""
         if self._callable is not None:
-            args, kwargs = call
+            args, kwargs = call() if call is not None else ((), {})
             return check_tags(self._callable(*args, **kwargs))
         if not self._templates:
             return self._fixed

@@ -128,9 +128,9 @@ class Rule:
         if method not in self.methods or (found := self._pattern.fullmatch(path)) is None:
             return None
         if self._templates.is_static:
-            return self._templates.render({}, ((), {}))
+            return self._templates.render({})
         try:
-            return self._templates.render(found.groupdict(), ((), {}))
+            return self._templates.render(found.groupdict())
         except ConfigError:
             return None
 

@@ -53,6 +53,12 @@ class Guarded:
         return len(self._pending_tags) + len(self._pending_keys) + (self._pending_clear is not None)
 
     async def _run(self, io: IO, call: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        if self.breaker.is_quiet and not self.pending:
+            try:
+                return await call()
+            except StoreError as exc:
+                self._record(False, exc)
+                raise
         with self._lock:
             allowed = self.breaker.allow(self._clock())
         if not allowed:

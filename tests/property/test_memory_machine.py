@@ -60,6 +60,15 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(target=loads, key=KEYS, tags=TAGS)
     def begin(self, key, tags):
+        return self._begin(key, tags)
+
+    @rule(target=loads, key=KEYS, marks=st.sampled_from([(), ("x",), ("y",)]))
+    def begin_after_a_mark(self, key, marks):
+        """Loads that differ in their number, without a change that overtakes both."""
+        self.invalidate_these(marks)
+        return self._begin(key, ())
+
+    def _begin(self, key, tags):
         ticket = drive(self.memory.begin(BLOCKING, key, tags, 30.0))
         assert (ticket.found is not None) is self._present(key)
         load = Load(key, ticket)
@@ -68,6 +77,9 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(load=consumes(loads), tags=TAGS, ttl=LIFE)
     def commit(self, load, tags, ttl):
+        self.commit_one(load, tags, ttl)
+
+    def commit_one(self, load, tags, ttl):
         entry = self._entry(tags, ttl)
         kept = drive(self.memory.commit(BLOCKING, load.ticket, entry))
         self.running.remove(load)
@@ -78,6 +90,12 @@ class MemoryMachine(RuleBasedStateMachine):
         assert kept is not refused
         if kept:
             self.model[load.key] = Held(entry.value, tags, entry.dead_at, load.ticket.proof)
+
+    @rule(first=consumes(loads), second=consumes(loads), ttl=LIFE)
+    def commit_two(self, first, second, ttl):
+        self.commit_one(first, (), ttl)
+        if second is not first:
+            self.commit_one(second, (), ttl)
 
     @rule(load=consumes(loads))
     def release(self, load):
@@ -94,6 +112,9 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(tags=st.lists(st.sampled_from("xyz"), min_size=1, max_size=2))
     def invalidate(self, tags):
+        self.invalidate_these(tags)
+
+    def invalidate_these(self, tags):
         drive(self.memory.invalidate(BLOCKING, tags))
         self._overtake(*("tag " + tag for tag in tags))
         self.model = {key: held for key, held in self.model.items() if not {*held.tags} & {*tags}}
