@@ -28,6 +28,9 @@ if TYPE_CHECKING:
         KeyArgumentError as KeyArgumentError,
     )
     from cachekit.errors import (
+        LoadTimeout as LoadTimeout,
+    )
+    from cachekit.errors import (
         StoreError as StoreError,
     )
     from cachekit.errors import (
@@ -39,6 +42,10 @@ if TYPE_CHECKING:
     from cachekit.events import Event as Event
     from cachekit.events import Kind as Kind
     from cachekit.facade import Cache as Cache
+    from cachekit.loading import Loading as Loading
+    from cachekit.loading import current as current
+    from cachekit.modes import bypass as bypass
+    from cachekit.modes import refresh as refresh
     from cachekit.policy import Policy as Policy
     from cachekit.stats import Figures as Figures
     from cachekit.stats import Stats as Stats
@@ -67,7 +74,12 @@ _HOMES = {
     "StoreUnavailable": "errors",
     "cached": "default",
     "collecting": "tags",
+    "bypass": "modes",
+    "current": "loading",
     "default_cache": "default",
+    "LoadTimeout": "errors",
+    "Loading": "loading",
+    "refresh": "modes",
     "tag": "tags",
     "use": "default",
 }

@@ -9,7 +9,9 @@ from cachekit.errors import ConfigError
 
 
 class Breaker:
-    """Opens after *failures* consecutive failures, or a slow one; then lets one probe through after a pause that doubles up to a cap.
+    """Opens after *failures* consecutive failures, or a slow one; then lets one probe through after each pause.
+
+    The pause doubles up to a cap.
 
     Args:
         failures: consecutive failures that open it.

@@ -9,8 +9,18 @@ from __future__ import annotations
 
 import copy as copying
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
 
 import wrapt
@@ -21,6 +31,8 @@ from cachekit.engine import Counters, Engine, Plan
 from cachekit.entry import quiet_until
 from cachekit.errors import ConfigError, KeyArgumentError
 from cachekit.keys import KeyTemplate, TagTemplates, Unrenderable, bounded, check_tags, refused, render
+from cachekit.loading import Outcomes, Raised
+from cachekit.modes import mode_here
 from cachekit.policy import Duration, Policy
 from cachekit.shell import Shape, build, memo_key, shape_of, split
 from cachekit.tags import note
@@ -114,6 +126,13 @@ class CachedOptions(TypedDict, total=False):
     jitter: float
     beta: float
     lease: Duration
+    refresh_at: float
+    soft_timeout: Duration
+    hard_timeout: Duration
+    keep_if: Callable[[Any], object]
+    none_ttl: Duration
+    exceptions: Mapping[type[Exception], Duration]
+    version: str | int
     lock: bool
     copy: bool
 
@@ -129,6 +148,8 @@ class Options:
     ignore: tuple[str, ...] = ()
     lock: bool = True
     copy: bool = False
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    version: str = ""
 
 
 class Handle(Generic[T]):
@@ -163,7 +184,10 @@ class Handle(Generic[T]):
             None if from_result is None else lambda result: check_tags(from_result(result)),
             options.lock,
             counters,
+            options.outcomes,
         )
+        self._prefix = f"{self.name}@{options.version}" if options.version else self.name
+        self._suffix = f"@{options.version}" if options.version else ""
         self.function, self._memo = build(
             fn,
             self._shape,
@@ -179,7 +203,7 @@ class Handle(Generic[T]):
         """Return the key for *values*, one for each parameter. Raises ``KeyArgumentError``, ``ConfigError``."""
         arguments = dict(zip(self._shape.names, values, strict=True))
         if self._template is not None:
-            return bounded(self._template.render(self.name, arguments))
+            return bounded(self._template.render(self.name, arguments) + self._suffix)
         if self._key is not None:
             args, kwargs = split(self._shape, values)
             made: Any = self._key(*args, **kwargs)
@@ -188,11 +212,11 @@ class Handle(Generic[T]):
                     f"{self.name}: key={getattr(self._key, '__qualname__', self._key)!s} returned {made!r}, but a key must "
                     f"be a string that is not empty: build one from the arguments"
                 )
-            return bounded(f"{self.name}:{made}")
+            return bounded(f"{self._prefix}:{made}")
         parts = [self._render(name, arguments[name]) for name in self._shape.keyed]
         if self._shape.instance:
             parts.insert(0, self._render_instance(values[0]))
-        return bounded(f"{self.name}:{','.join(parts)}")
+        return bounded(f"{self._prefix}:{','.join(parts)}")
 
     def _render(self, name: str, value: Any) -> str:
         try:
@@ -244,13 +268,16 @@ class Handle(Generic[T]):
         return self._given(value)
 
     def _given(self, value: Any) -> Any:
+        if type(value) is Raised:
+            raise self._plan.outcomes.revive(value)
         return copying.deepcopy(value) if self._copy else value
 
     def _peek(self, key: str, values: tuple[Any, ...]) -> tuple[Any] | None:
         l1 = self._engine.l1
-        if l1 is None or (node := l1.peek(key)) is None:
+        if l1 is None or (node := l1.peek(key)) is None or mode_here() is not None:
             return None
-        if self._engine.clock() >= quiet_until(node.entry, self._plan.policy.beta):
+        policy = self._plan.policy
+        if self._engine.clock() >= quiet_until(node.entry, policy.beta, policy.refresh_at):
             return None
         self._engine.count_hit(key, self._plan.counters)
         note(node.tags)
@@ -263,8 +290,8 @@ class Handle(Generic[T]):
         if l1 is None or (node := l1.peek(key)) is None:
             return
         l1.claim(node, self._plan.counters.tally)
-        node.quiet_until = quiet_until(node.entry, self._plan.policy.beta)
-        if self._copy or self._shape.variadic or self._key is not None:
+        node.quiet_until = quiet_until(node.entry, self._plan.policy.beta, self._plan.policy.refresh_at)
+        if type(node.value) is Raised or self._copy or self._shape.variadic or self._key is not None:
             return  # a key function may look at more than the arguments
         if self._template is not None and self._shape.instance:
             return  # such a key may follow what the instance holds

@@ -14,10 +14,13 @@ from typing import Any, Final, TypeAlias
 
 from cachekit._io import IO, stopped_scope
 from cachekit.clock import Chance, Clock, stopwatch
-from cachekit.entry import Verdict, judge, refresh_early, seal
-from cachekit.errors import CodecError, ConfigError, StoreError
+from cachekit.entry import Verdict, judge, refresh_eagerly, refresh_early, seal
+from cachekit.errors import CodecError, ConfigError, LoadTimeout, StoreError
 from cachekit.events import Event, Events, Kind
 from cachekit.flight import Abandoned, Flight, Flights, Retry, leading
+from cachekit.loading import Loading, Outcomes
+from cachekit.loading import here as loading_here
+from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import AnyEntry, Store, Ticket
 from cachekit.stores.memory import Memory, Tally
@@ -56,6 +59,7 @@ class Plan:
         result_tags: tags learnt from the result, or None.
         shared_flight: whether other processes wait for the one that loads.
         counters: where it is counted.
+        outcomes: which results are kept.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Plan:
     result_tags: Callable[[Any], Sequence[str]] | None = None
     shared_flight: bool = True
     counters: Counters = field(default_factory=Counters)
+    outcomes: Outcomes = field(default_factory=Outcomes)
 
 
 class Kept(Enum):
@@ -146,12 +151,16 @@ class Engine:
 
     async def fetch(self, io: IO, key: str, tags: Sequence[str], load: Loader, plan: Plan) -> Any:
         """Return the cached value of *key*, or what *load* makes."""
+        if (mode := mode_here()) is not None:
+            if mode is Mode.REFRESH:
+                return await self.load(io, key, tags, load, plan, force=True)
+            return await self._alone(key, tags, load, plan)
         entry = await self.read(io, key, tags)
         now = self.clock()
         verdict = judge(entry, now)
         if entry is not None:
             if verdict is Verdict.HIT:
-                if plan.policy.beta and refresh_early(entry, now, plan.policy.beta, self.chance()):
+                if self._refresh_now(entry, now, plan.policy):
                     self._refresh_behind(io, key, tags, load, plan, entry)
                 self.count_hit(key, plan.counters)
                 note(entry.tags)
@@ -161,16 +170,24 @@ class Engine:
                 return self._serve_stale(key, plan, entry)
         plan.counters.misses += 1
         self.events(Event(Kind.MISS, key, plan.name))
+        usable = entry if verdict is Verdict.EXPIRED and self._may_stand_in(entry, plan.policy) else None
+        limit = plan.policy.hard_timeout if usable is None else plan.policy.soft_timeout
         try:
-            return await self.load(io, key, tags, load, plan, seen=entry)
+            return await self.load(io, key, tags, load, plan, seen=entry, limit=limit)
         except Exception as exc:
-            if (
-                entry is None
-                or verdict is not Verdict.EXPIRED
-                or self.clock() >= entry.fresh_until + plan.policy.stale_if_error
-            ):
+            if usable is None or not self._may_stand_in(usable, plan.policy):
                 raise
-            return self._serve_stale(key, plan, entry, exc)
+            return self._serve_stale(key, plan, usable, exc)
+
+    def _may_stand_in(self, entry: AnyEntry | None, policy: Policy) -> bool:
+        """Say whether an expired *entry* may be served when its loader fails or is slow."""
+        return entry is not None and self.clock() < entry.fresh_until + policy.stale_if_error
+
+    def _refresh_now(self, entry: AnyEntry, now: float, policy: Policy) -> bool:
+        """Say whether a fresh *entry* should be refreshed behind already."""
+        if refresh_eagerly(entry, now, policy.refresh_at):
+            return True
+        return policy.beta > 0 and refresh_early(entry, now, policy.beta, self.chance())
 
     def count_hit(self, key: str, counters: Counters) -> None:
         """Count a hit of *key*: on its node, whose use the eviction policy follows, or else on *counters* itself."""
@@ -213,18 +230,31 @@ class Engine:
         *,
         seen: AnyEntry | None = None,
         force: bool = False,
+        limit: float | None = None,
     ) -> Any:
-        """Lead the flight of *key* or follow it. Where *force* is set, a value that is there already does not count."""
+        """Lead the flight of *key* or follow it. Where *force* is set, a value that is there already does not count.
+
+        Raises:
+            LoadTimeout: *limit* seconds were not enough; the load goes on behind.
+        """
         for _ in range(_RETRIES):
             joined = self.flights.join(io.scope, key, tags)
             if joined is None:
                 break
             flight, leads = joined
-            if leads:
+            if leads and limit is None:
                 return await self._lead(io, flight, tags, load, plan, seen, force=force)
-            self.events(Event(Kind.COLLAPSED, key, plan.name))
+            if leads:
+                io.spawn(self._lead_behind(io, flight, tags, load, plan, seen, force=force))
+            else:
+                self.events(Event(Kind.COLLAPSED, key, plan.name))
             try:
-                value = await io.wait(flight.result)
+                value = await io.wait(flight.result, limit)
+            except TimeoutError as exc:
+                if limit is None or flight.result.done():
+                    raise  # the loader's own
+                message = f"{plan.name or key} took longer than {limit:g} s; the load goes on behind"
+                raise LoadTimeout(message, key=key, seconds=limit) from exc
             except Abandoned:
                 continue
             except Retry:
@@ -235,13 +265,36 @@ class Engine:
                 note(entry.tags)
                 return entry.value
             finally:
-                self.flights.left(flight)
+                if not leads:
+                    self.flights.left(flight)
             note(flight.tags)
             return value
+        return await self._alone(key, tags, load, plan)
+
+    async def _alone(self, key: str, tags: Sequence[str], load: Loader, plan: Plan) -> Any:
+        """Run *load* for one caller, and keep nothing."""
         with collecting() as used:
             value = await self._run(key, load, plan)
         note((*tags, *used))
         return value
+
+    async def _lead_behind(
+        self,
+        io: IO,
+        flight: Flight,
+        tags: Sequence[str],
+        load: Loader,
+        plan: Plan,
+        seen: AnyEntry | None,
+        *,
+        force: bool,
+    ) -> None:
+        """Lead *flight* in the background; whoever waits learns its outcome from the flight."""
+        try:
+            with collecting():
+                await self._lead(io, flight, tags, load, plan, seen, force=force)
+        except Exception:
+            log.debug("a load behind %s failed", flight.key, exc_info=True)
 
     async def _lead(
         self,
@@ -303,27 +356,41 @@ class Engine:
                     flight.tags.update(found.tags)
                     return found.value, False
         token = leading.set((*leading.get(), flight))
+        loading = Loading(key)
+        outer = loading_here.set(loading)
         started = stopwatch()
         try:
             with collecting() as used:
                 value = await self._run(key, load, plan)
                 used.update(() if plan.result_tags is None else plan.result_tags(value))
-        except BaseException:
+        except BaseException as exc:
             if ticket is not None:
-                await self.release(io, ticket)
+                await self._give_up(io, ticket, flight, tags, plan, exc)
             raise
         finally:
+            loading_here.reset(outer)
             leading.reset(token)
         flight.tags.update(used)
         if ticket is None or not ticket.leads:
             return value, True
-        if flight.void:
+        policy = plan.outcomes.policy(value, plan.policy, loading)
+        if policy is None or flight.void:
             await self.release(io, ticket)
             return value, True  # whoever joined did so before the invalidation; later callers have their own flight
         all_tags = tuple(dict.fromkeys((*tags, *used)))
-        entry = seal(value, plan.policy, self.clock(), tags=all_tags, delta=stopwatch() - started, chance=self.chance())
+        entry = seal(value, policy, self.clock(), tags=all_tags, delta=stopwatch() - started, chance=self.chance())
         kept = await self.keep(io, ticket, entry)
         return value, kept is not Kept.REFUSED
+
+    async def _give_up(
+        self, io: IO, ticket: Ticket, flight: Flight, tags: Sequence[str], plan: Plan, exc: BaseException
+    ) -> None:
+        """Give *ticket* back after a load that failed, or keep the failure where the function's options say so."""
+        kept = plan.outcomes.failure(exc) if isinstance(exc, Exception) and ticket.leads and not flight.void else None
+        if kept is None:
+            await self.release(io, ticket)
+            return
+        await self.keep(io, ticket, seal(kept[0], kept[1], self.clock(), tags=tuple(tags)))
 
     def _appeared(self, found: AnyEntry | None, seen: AnyEntry | None) -> AnyEntry | None:
         """Return *found* if it is fresh and not what the caller had already."""

@@ -81,9 +81,19 @@ def refresh_early(entry: Entry[object], now: float, beta: float, chance: float) 
     return now - entry.delta * beta * math.log(1.0 - chance) >= entry.fresh_until
 
 
-def quiet_until(entry: Entry[object], beta: float) -> float:
+def refresh_eagerly(entry: Entry[object], now: float, refresh_at: float) -> bool:
+    """Say whether *entry* has lived through the part *refresh_at* of its lifetime."""
+    return refresh_at > 0.0 and now >= _eager_from(entry, refresh_at)
+
+
+def _eager_from(entry: Entry[object], refresh_at: float) -> float:
+    return entry.created_at + (entry.fresh_until - entry.created_at) * refresh_at
+
+
+def quiet_until(entry: Entry[object], beta: float, refresh_at: float = 0.0) -> float:
     """Return until when *entry* is served with no decision to take.
 
     Before that time the chance of an early refresh is below exp(-12), so a hit need not draw a number.
     """
-    return entry.fresh_until - 12.0 * entry.delta * beta if beta else entry.fresh_until
+    until = entry.fresh_until - 12.0 * entry.delta * beta if beta else entry.fresh_until
+    return min(until, _eager_from(entry, refresh_at)) if refresh_at else until

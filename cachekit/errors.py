@@ -48,6 +48,20 @@ class StoreTimeout(StoreError):
     """The server did not answer within the configured time-out."""
 
 
+class LoadTimeout(CacheKitError, TimeoutError):
+    """A loader took longer than the hard time-out; it goes on behind, and its result is kept.
+
+    Attributes:
+        key: the key that is being loaded.
+        seconds: the time-out.
+    """
+
+    def __init__(self, message: str, *, key: str, seconds: float) -> None:
+        super().__init__(message)
+        self.key = key
+        self.seconds = seconds
+
+
 class CodecError(CacheKitError):
     """A value cannot be encoded, or bytes cannot be decoded.
 

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
 
 from cachekit._io import ASYNCIO, BLOCKING, IO, both
 from cachekit.clock import Chance, Clock, system_chance, system_clock
@@ -33,6 +33,7 @@ from cachekit.entry import seal
 from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Events, Observer
 from cachekit.keys import bounded, check_tags
+from cachekit.loading import Outcomes, Raised
 from cachekit.policy import Duration, Policy, TTLClasses, positive_seconds, seconds
 from cachekit.stats import Stats, snapshot
 from cachekit.stores.base import AnyEntry, Store, Ticket
@@ -137,6 +138,7 @@ class Cache:
             self._own.tally = self.l1.unclaimed
         self._counted: list[tuple[str, str, Counters]] = [("", "", self._own)]
         self._templates: dict[str, str] = {}
+        self.codec.learn(Raised)
 
     def __repr__(self) -> str:
         return f"Cache({self.url.rpartition('@')[2]!r})"
@@ -374,6 +376,13 @@ class Cache:
             lease: how long one process may load while the others wait for it.
             lock: whether processes wait for each other; within a process callers always share one load.
             copy: give each caller a deep copy instead of the shared, read-only result.
+            refresh_at: part of the ttl (0 to 1) after which a hit starts a refresh behind.
+            soft_timeout: how long a caller waits for a load while a stale result (``stale_if_error``) could be served.
+            hard_timeout: how long a caller waits for a load at all; then ``LoadTimeout`` is raised. The load goes on.
+            keep_if: receives the result and says whether it is kept.
+            none_ttl: lifetime of None; 0 does not keep it.
+            exceptions: kinds of exception that are kept, and how long: ``{LookupError: "30s"}``.
+            version: part of the key; change it to leave behind what older code kept.
 
         Returns:
             The function with the handles ``invalidate``, ``refresh`` and ``key_for``.
@@ -404,20 +413,23 @@ class Cache:
         ignore: Sequence[str] = (),
         lock: bool = True,
         copy: bool = False,
+        keep_if: Callable[[Any], object] | None = None,
+        none_ttl: Duration | None = None,
+        exceptions: Mapping[type[Exception], Duration] | None = None,
+        version: str | int = "",
         **changes: Any,
     ) -> Options:
         policy = self._policy(ttl)
-        unknown = changes.keys() - {"stale_while_revalidate", "stale_if_error", "jitter", "beta", "lease"}
+        unknown = changes.keys() - _POLICY_CHANGES
         if unknown:
             known = ", ".join(CachedOptions.__annotations__)
             raise ConfigError(f"cached() has no option {', '.join(sorted(unknown))}: the options are {known}")
-        for name, parse in (
-            ("stale_while_revalidate", seconds),
-            ("stale_if_error", seconds),
-            ("lease", positive_seconds),
-        ):
+        for name in ("stale_while_revalidate", "stale_if_error"):
             if name in changes:
-                changes[name] = parse(changes[name], name)
+                changes[name] = seconds(changes[name], name)
+        for name in ("lease", "soft_timeout", "hard_timeout"):
+            if name in changes:
+                changes[name] = positive_seconds(changes[name], name)
         return Options(
             policy=replace(policy, **changes) if changes else policy,
             tags=tuple(tags) if isinstance(tags, Iterable) and not isinstance(tags, str) else tags,
@@ -426,6 +438,8 @@ class Cache:
             ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore),
             lock=lock,
             copy=copy,
+            outcomes=_outcomes(keep_if, none_ttl, exceptions or {}),
+            version=_version(version),
         )
 
     def _claim(self, key: KeySource, target: Any) -> None:
@@ -501,6 +515,34 @@ class Cache:
             channel="none" if live is None else "live" if live else "lost",
             pending=getattr(guarded, "pending", 0),
         )
+
+
+_POLICY_CHANGES: Final = frozenset(
+    {
+        "stale_while_revalidate", "stale_if_error", "jitter", "beta", "lease", "refresh_at", "soft_timeout", "hard_timeout",
+    }
+)  # fmt: skip
+
+
+def _outcomes(
+    keep_if: Callable[[Any], object] | None, none_ttl: Duration | None, exceptions: Mapping[type[Exception], Duration]
+) -> Outcomes:
+    if keep_if is not None and not callable(keep_if):
+        raise ConfigError(f"keep_if={keep_if!r} must be a callable that takes the result and says whether to keep it")
+    kinds: dict[type[Exception], float] = {}
+    for kind, ttl in exceptions.items():
+        given: Any = kind
+        if not (isinstance(given, type) and issubclass(given, Exception)):
+            raise ConfigError(f'exceptions: {kind!r} is no kind of Exception: write exceptions={{LookupError: "30s"}}')
+        kinds[kind] = positive_seconds(ttl, f"exceptions[{kind.__name__}]")
+    return Outcomes(keep_if, None if none_ttl is None else seconds(none_ttl, "none_ttl"), kinds)
+
+
+def _version(version: str | int) -> str:
+    text = str(version)
+    if not all(char.isalnum() or char in "._-" for char in text):
+        raise ConfigError(f"version={version!r} must be a number or a word of letters, digits, dots and dashes")
+    return text
 
 
 def _return_type(fn: Callable[..., Any]) -> Any:

@@ -65,6 +65,9 @@ class Policy:
         beta: eagerness of probabilistic early refresh; 0 turns it off, 1 is optimal (Vattani, Chierichetti, Lowenstein,
             "Optimal Probabilistic Cache Stampede Prevention", PVLDB 8(8), 2015).
         lease: seconds for which one process may hold a key while it loads; another takes over afterwards.
+        refresh_at: part of *ttl* (0 to 1) after which a hit starts a refresh behind; 0 turns eager refresh off.
+        soft_timeout: seconds that a caller waits for a load while a stale value could be served instead; None for ever.
+        hard_timeout: seconds that a caller waits for a load at all; None for ever. The load goes on behind.
         name: the TTL class, a label for counters.
 
     Raises:
@@ -77,6 +80,9 @@ class Policy:
     jitter: float = 0.0
     beta: float = 0.0
     lease: float = 30.0
+    refresh_at: float = 0.0
+    soft_timeout: float | None = None
+    hard_timeout: float | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -90,6 +96,13 @@ class Policy:
             raise ConfigError(
                 f"beta={self.beta!r} must not be negative: 0 turns early refresh off, 1 is the usual value"
             )
+        if not 0 <= self.refresh_at < 1:
+            raise ConfigError(
+                f"refresh_at={self.refresh_at!r} must be a part of the ttl: 0 (off) or below 1, such as 0.8"
+            )
+        for field in ("soft_timeout", "hard_timeout"):
+            if (value := getattr(self, field)) is not None:
+                object.__setattr__(self, field, positive_seconds(value, field))
         if self.lease == FOREVER:
             raise ConfigError("lease must end: give a number of seconds above the loader's longest run")
 

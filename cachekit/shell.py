@@ -19,7 +19,7 @@ from uuid import UUID
 
 from cachekit.errors import ConfigError
 from cachekit.stores.memory import Memory
-from cachekit.tags import current
+from cachekit.tags import Refused, current
 
 _EXACT: Final = frozenset({int, str, bytes, bool, type(None), UUID})
 
@@ -121,7 +121,7 @@ def build(
     source = _source(shape, defaults, is_async=is_async, fast=l1 is not None and not shape.variadic)
     namespace: dict[str, Any] = {
         "_ck_memo": memo, "_ck_l1": l1, "_ck_clock": clock, "_ck_tags": current, "_ck_slow": slow,
-        "_ck_default": defaults, "_ck_type": type, "_ck_id": id, "_ck_none": _NONE,
+        "_ck_default": defaults, "_ck_type": type, "_ck_id": id, "_ck_none": _NONE, "_ck_refused": Refused,
     }  # fmt: skip
     exec(compile(source, f"<cachekit shell of {_name(fn)}>", "exec"), namespace)  # noqa: S102 - our own text, names only
     made: Callable[..., Any] = namespace["_ck_made"]
@@ -145,11 +145,15 @@ def _source(shape: Shape, defaults: list[Any], *, is_async: bool, fast: bool) ->
             "    except (KeyError, TypeError):",
             "        _ck_node = _ck_none",  # the call is made outside, so that a loader's exception has no context of ours
             f"    if {' and '.join(checks)}:",
-            "        _ck_node.hits += 1",
             "        _ck_used = _ck_tags()",
-            "        if _ck_used is not None:",
-            "            _ck_used.add(_ck_node.tags)",
-            "        return _ck_node.value",
+            "        try:",
+            "            if _ck_used is not None:",
+            "                _ck_used.add(_ck_node.tags)",
+            "        except _ck_refused:",
+            "            pass",
+            "        else:",
+            "            _ck_node.hits += 1",
+            "            return _ck_node.value",
         ]
     return "\n".join([*lines, f"    {call}"])
 

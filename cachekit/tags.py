@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Final
 
 from cachekit.keys import check_tags
@@ -46,10 +46,49 @@ class Tags(AbstractSet[str]):
         self.groups.add(frozenset(tags))
 
 
-_groups: Final[ContextVar[set[frozenset[str]] | None]] = ContextVar("cachekit_tags", default=None)
+class Refused(Exception):
+    """A hit may not be served here."""
+
+
+class Refusing:
+    """Stands where groups are collected while a mode is in force: whoever adds to it learns that it must not serve."""
+
+    __slots__ = ("groups", "mode")
+
+    def __init__(self, groups: set[frozenset[str]] | None, mode: object) -> None:
+        self.groups = groups
+        self.mode = mode
+
+    def add(self, tags: frozenset[str]) -> None:  # noqa: ARG002 - the method of a set
+        """Raise ``Refused``."""
+        raise Refused
+
+    @staticmethod
+    def mode_here() -> object:
+        """Return the mode that is in force here, or None."""
+        found = _groups.get()
+        return found.mode if type(found) is Refusing else None
+
+
+_groups: Final[ContextVar[set[frozenset[str]] | Refusing | None]] = ContextVar("cachekit_tags", default=None)
 
 current = _groups.get
-"""Returns the groups that collect tags here, or None. The hit path adds to them directly."""
+"""Returns what the hit path adds the tags of a hit to, or None."""
+
+
+def enter(mode: object) -> Token[set[frozenset[str]] | Refusing | None]:
+    """Put *mode* in force. Give the token to ``leave`` afterwards."""
+    return _groups.set(Refusing(_collector(), mode))
+
+
+def leave(token: Token[set[frozenset[str]] | Refusing | None]) -> None:
+    """End what ``enter`` began."""
+    _groups.reset(token)
+
+
+def _collector() -> set[frozenset[str]] | None:
+    found = _groups.get()
+    return found.groups if type(found) is Refusing else found  # type: ignore[return-value]
 
 
 class collecting:  # noqa: N801 - used as a statement: `with collecting() as tags`
@@ -68,7 +107,8 @@ class collecting:  # noqa: N801 - used as a statement: `with collecting() as tag
         self.tags = Tags()
 
     def __enter__(self) -> Tags:
-        self._token = _groups.set(self.tags.groups)
+        mode = Refusing.mode_here()
+        self._token = _groups.set(self.tags.groups if mode is None else Refusing(self.tags.groups, mode))
         return self.tags
 
     def __exit__(self, *_: object) -> None:
@@ -85,6 +125,6 @@ def tag(*tags: str) -> None:
 
 def note(tags: Iterable[str]) -> None:
     """Add tags known to be valid to what is being collected here, if anything is."""
-    groups = _groups.get()
+    groups = _collector()
     if groups is not None:
         groups.add(frozenset(tags))
