@@ -133,8 +133,8 @@ class Engine:
             self.events(Event(Kind.UNENCODABLE, ticket.key, detail=detail, error=exc))
             await self.release(io, ticket)
             return Kept.AWAY
-        self.events(Event(Kind.STORED if kept else Kind.NOT_STORED, ticket.key))
-        return Kept.KEPT if kept else Kept.REFUSED
+        self.events(Event(Kind.NOT_STORED if kept is None else Kind.STORED, ticket.key))
+        return Kept.REFUSED if kept is None else Kept.KEPT
 
     async def drop(self, io: IO, *keys: str) -> None:
         """Drop *keys*."""
@@ -163,7 +163,7 @@ class Engine:
                 if self._refresh_now(entry, now, plan.policy):
                     self._refresh_behind(io, key, tags, load, plan, entry)
                 self.count_hit(key, plan.counters)
-                note(entry.tags)
+                note(entry.evidence)
                 return entry.value
             if verdict is Verdict.STALE:
                 self._refresh_behind(io, key, tags, load, plan, entry)
@@ -200,7 +200,7 @@ class Engine:
     def _serve_stale(self, key: str, plan: Plan, entry: AnyEntry, error: Exception | None = None) -> Any:
         plan.counters.stale += 1
         self.events(Event(Kind.STALE, key, plan.name, error=error))
-        note(entry.tags)
+        note(entry.evidence)
         return entry.value
 
     def _refresh_behind(self, io: IO, key: str, tags: Sequence[str], load: Loader, plan: Plan, seen: AnyEntry) -> None:
@@ -262,7 +262,7 @@ class Engine:
                 if entry is None or judge(entry, self.clock()) is not Verdict.HIT:
                     continue
                 self.count_hit(key, plan.counters)
-                note(entry.tags)
+                note(entry.evidence)
                 return entry.value
             finally:
                 if not leads:
@@ -378,7 +378,15 @@ class Engine:
             await self.release(io, ticket)
             return value, True  # whoever joined did so before the invalidation; later callers have their own flight
         all_tags = tuple(dict.fromkeys((*tags, *used)))
-        entry = seal(value, policy, self.clock(), tags=all_tags, delta=stopwatch() - started, chance=self.chance())
+        entry = seal(
+            value,
+            policy,
+            self.clock(),
+            tags=all_tags,
+            delta=stopwatch() - started,
+            chance=self.chance(),
+            stamps=used.stamps,
+        )
         kept = await self.keep(io, ticket, entry)
         return value, kept is not Kept.REFUSED
 

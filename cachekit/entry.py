@@ -40,6 +40,7 @@ class Entry(Generic[T]):
         dead_at: when it must be gone, stale windows included; not before *swr_until*.
         tags: the tags that drop it.
         delta: seconds that its loader took, for probabilistic early refresh.
+        stamps: what the store knew of some of the tags when the value was made or read; the store's own business.
     """
 
     value: T
@@ -49,6 +50,15 @@ class Entry(Generic[T]):
     dead_at: float
     tags: tuple[str, ...] = ()
     delta: float = 0.0
+    stamps: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def evidence(self) -> frozenset[str | tuple[str, bytes]]:
+        """Return the tags, each with its stamp where that is known: what a user of this value has to go by."""
+        if not self.stamps:
+            return frozenset(self.tags)
+        stamped = dict(self.stamps)
+        return frozenset((tag, stamped[tag]) if tag in stamped else tag for tag in self.tags)
 
 
 def judge(entry: Entry[object] | None, now: float) -> Verdict:
@@ -61,13 +71,20 @@ def judge(entry: Entry[object] | None, now: float) -> Verdict:
 
 
 def seal(
-    value: T, policy: Policy, now: float, *, tags: tuple[str, ...] = (), delta: float = 0.0, chance: float = 0.0
+    value: T,
+    policy: Policy,
+    now: float,
+    *,
+    tags: tuple[str, ...] = (),
+    delta: float = 0.0,
+    chance: float = 0.0,
+    stamps: tuple[tuple[str, bytes], ...] = (),
 ) -> Entry[T]:
     """Make the entry of *value* at *now*; *chance* in [0, 1) draws its jitter."""
     fresh_until = now + policy.ttl * (1.0 - policy.jitter * chance)
     swr_until = fresh_until + policy.stale_while_revalidate
     dead_at = max(swr_until, fresh_until + policy.stale_if_error)
-    return Entry(value, now, fresh_until, swr_until, dead_at, tags, delta)
+    return Entry(value, now, fresh_until, swr_until, dead_at, tags, delta, stamps)
 
 
 def refresh_early(entry: Entry[object], now: float, beta: float, chance: float) -> bool:

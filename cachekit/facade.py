@@ -158,7 +158,7 @@ class Cache:
             self._own.misses += 1
             return None
         self.engine.count_hit(key, self._own)
-        note(entry.tags)
+        note(entry.evidence)
         return entry
 
     async def _get_many(self, io: IO, keys: Iterable[str]) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class Cache:
         self._own.misses += len(names) - len(found)
         for name, entry in found.items():
             self.engine.count_hit(name, self._own)
-            note(entry.tags)
+            note(entry.evidence)
         return {names[name]: entry.value for name, entry in found.items()}
 
     get_many, aget_many = both(_get_many)

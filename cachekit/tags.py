@@ -9,28 +9,38 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar, Token
-from typing import Final
+from typing import Final, TypeAlias
 
 from cachekit.keys import check_tags
+
+Noted: TypeAlias = str | tuple[str, bytes]
+Groups: TypeAlias = set[frozenset[Noted]]
 
 
 class Tags(AbstractSet[str]):
     """The tags collected so far: a set that grows while what it belongs to is being made.
 
     Tags arrive in groups, one for each thing used. A group is a frozenset, which keeps its hash, so that noting the
-    tags of a hit is one step however many they are.
+    tags of a hit is one step however many they are. A tag may come with the stamp that it had when the thing was read.
     """
 
     __slots__ = ("groups",)
 
     def __init__(self) -> None:
-        self.groups: set[frozenset[str]] = set()
+        self.groups: Groups = set()
 
     def _flat(self) -> frozenset[str]:
-        return frozenset().union(*self.groups)
+        found = frozenset[Noted]().union(*self.groups)
+        return frozenset(noted if isinstance(noted, str) else noted[0] for noted in found)
+
+    @property
+    def stamps(self) -> tuple[tuple[str, bytes], ...]:
+        """Return the stamps that tags came with; one tag may have come with several, which then contradict."""
+        found = frozenset[Noted]().union(*self.groups)
+        return tuple(noted for noted in found if not isinstance(noted, str))
 
     def __contains__(self, tag: object) -> bool:
-        return any(tag in group for group in list(self.groups))
+        return tag in self._flat()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._flat())
@@ -55,11 +65,11 @@ class Refusing:
 
     __slots__ = ("groups", "mode")
 
-    def __init__(self, groups: set[frozenset[str]] | None, mode: object) -> None:
+    def __init__(self, groups: Groups | None, mode: object) -> None:
         self.groups = groups
         self.mode = mode
 
-    def add(self, tags: frozenset[str]) -> None:  # noqa: ARG002 - the method of a set
+    def add(self, tags: frozenset[Noted]) -> None:  # noqa: ARG002 - the method of a set
         """Raise ``Refused``."""
         raise Refused
 
@@ -70,23 +80,23 @@ class Refusing:
         return found.mode if type(found) is Refusing else None
 
 
-_groups: Final[ContextVar[set[frozenset[str]] | Refusing | None]] = ContextVar("cachekit_tags", default=None)
+_groups: Final[ContextVar[Groups | Refusing | None]] = ContextVar("cachekit_tags", default=None)
 
 current = _groups.get
 """Returns what the hit path adds the tags of a hit to, or None."""
 
 
-def enter(mode: object) -> Token[set[frozenset[str]] | Refusing | None]:
+def enter(mode: object) -> Token[Groups | Refusing | None]:
     """Put *mode* in force. Give the token to ``leave`` afterwards."""
     return _groups.set(Refusing(_collector(), mode))
 
 
-def leave(token: Token[set[frozenset[str]] | Refusing | None]) -> None:
+def leave(token: Token[Groups | Refusing | None]) -> None:
     """End what ``enter`` began."""
     _groups.reset(token)
 
 
-def _collector() -> set[frozenset[str]] | None:
+def _collector() -> Groups | None:
     found = _groups.get()
     return found.groups if type(found) is Refusing else found  # type: ignore[return-value]
 
@@ -123,7 +133,7 @@ def tag(*tags: str) -> None:
     note(check_tags(tags))
 
 
-def note(tags: Iterable[str]) -> None:
+def note(tags: Iterable[Noted]) -> None:
     """Add tags known to be valid to what is being collected here, if anything is."""
     groups = _collector()
     if groups is not None:

@@ -78,7 +78,7 @@ class FlakyStore:
         self._check("begin")
         return await self.inner.begin(io, key, tags, lease, exclusive=exclusive)
 
-    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
+    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:
         self._check("commit")
         return await self.inner.commit(io, ticket, entry)
 
@@ -135,7 +135,7 @@ class StoreContract:
 
         async def job(io: IO) -> bool:
             ticket = await store.begin(io, key, tags, 30.0)
-            return await store.commit(io, ticket, self.entry(clock, value, *tags))
+            return await store.commit(io, ticket, self.entry(clock, value, *tags)) is not None
 
         return world.run(job)
 
@@ -230,7 +230,7 @@ class StoreContract:
             async def job(io: IO, overtake: Any = overtake) -> bool:
                 ticket = await store.begin(io, "k", ["t"], 30.0)
                 await overtake(store, io)
-                return await store.commit(io, ticket, self.entry(clock, "old", "t"))
+                return await store.commit(io, ticket, self.entry(clock, "old", "t")) is not None
 
             assert world.run(job) is False, name
             assert self.value(world, store, "k") == "absent", name
@@ -241,7 +241,7 @@ class StoreContract:
         async def job(io: IO) -> bool:
             ticket = await store.begin(io, "k", [], 30.0)
             await store.set_many(io, {"k": self.entry(clock, "written")})
-            return await store.commit(io, ticket, self.entry(clock, "old"))
+            return await store.commit(io, ticket, self.entry(clock, "old")) is not None
 
         assert world.run(job) is False
         assert self.value(world, store, "k") == "written"
@@ -251,7 +251,7 @@ class StoreContract:
             ticket = await store.begin(io, "k", ["known"], 30.0)
             if overtaken:
                 await store.invalidate(io, ["learnt"])
-            return await store.commit(io, ticket, self.entry(clock, "v", "known", "learnt"))
+            return await store.commit(io, ticket, self.entry(clock, "v", "known", "learnt")) is not None
 
         assert world.run(lambda io: job(io, overtaken=True)) is False
         assert self.value(world, store, "k") == "absent"
@@ -284,7 +284,7 @@ class StoreContract:
         async def job(io: IO) -> tuple[bool, bool]:
             first = await store.begin(io, "k", [], 30.0)
             second = await store.begin(io, "k", [], 30.0, exclusive=False)
-            newer = await store.commit(io, second, self.entry(clock, "newer"))
+            newer = await store.commit(io, second, self.entry(clock, "newer")) is not None
             await store.commit(io, first, self.entry(clock, "older"))
             return second.leads, newer
 

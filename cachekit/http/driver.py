@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Coroutine, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from cachekit._io import IO
@@ -260,7 +261,8 @@ class Driver:
         landing = Landing.FAILED
         if isinstance(outcome, Keep) and (ticket := passage.ticket) is not None:
             passage.ticket = None
-            passage.committed = await self._guard(self._cache.commit(io, ticket, outcome.entry), exchange, False)
+            entry = replace(outcome.entry, stamps=getattr(passage.tags, "stamps", ()))  # of the results that it used
+            passage.committed = await self._guard(self._cache.commit(io, ticket, entry), exchange, False)
             reusable = outcome.entry.fresh_until > self._cache.clock()
             landing = Landing.STORED if passage.committed and reusable else Landing.FAILED
         if landing is Landing.STORED:

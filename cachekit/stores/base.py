@@ -74,8 +74,11 @@ class Store(Protocol):
         """
         ...
 
-    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
-        """Keep *entry*, whose tags may be more than ``begin`` was told. Returns False when it must not be kept."""
+    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:
+        """Keep *entry*, whose tags may be more than ``begin`` was told. Returns it as kept, None when it must not be.
+
+        ``entry.stamps`` are the stamps that some tags had when what *entry* was made of was read: they must hold still.
+        """
         ...
 
     async def release(self, io: IO, ticket: Ticket) -> None:

@@ -160,7 +160,7 @@ class Guarded:
     async def begin(self, io: IO, key: str, tags: Sequence[str], lease: float, *, exclusive: bool = True) -> Ticket:
         return await self._run(io, lambda: self.inner.begin(io, key, tags, lease, exclusive=exclusive))
 
-    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
+    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:
         return await self._run(io, lambda: self.inner.commit(io, ticket, entry))
 
     async def release(self, io: IO, ticket: Ticket) -> None:

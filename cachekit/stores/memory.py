@@ -67,7 +67,7 @@ class Node:
         self.key = key
         self.entry = entry
         self.value = entry.value
-        self.tags = frozenset(entry.tags)
+        self.tags = entry.evidence
         self.quiet_until = quiet_until(entry, beta)
         self.born = born
         self.epoch = epoch
@@ -141,7 +141,7 @@ class Memory:
         epoch = self.epoch
         if node.born >= self._cleared:
             marks, born = self._marks, node.born
-            for tag in node.tags:
+            for tag in node.entry.tags:
                 mark = marks.get(tag)
                 if (
                     self._floor if mark is None else mark
@@ -351,8 +351,8 @@ class Memory:
         since = self.sequence
         return Ticket(key, leads=True, found=self._find(key), proof=since)
 
-    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:  # noqa: ARG002 - no I/O here
-        return self.fill(ticket.key, entry, ticket.proof) is not None
+    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:  # noqa: ARG002 - no I/O here
+        return None if self.fill(ticket.key, entry, ticket.proof) is None else entry
 
     async def release(self, io: IO, ticket: Ticket) -> None:
         pass

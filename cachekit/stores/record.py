@@ -73,4 +73,5 @@ def read_frame(record: Record, codecs: dict[int, Codec], *, max_size: int) -> An
     if not created_at <= fresh_until <= swr_until <= dead_at or math.isnan(delta):
         raise FrameError("the times of this value contradict each other")
     tags = tuple(tag for tag in record.stamps if tag)
-    return Entry(codec.decode(frame.payload), created_at, fresh_until, swr_until, dead_at, tags, delta)
+    stamps = tuple((tag, stamp) for tag, stamp in record.stamps.items() if tag)
+    return Entry(codec.decode(frame.payload), created_at, fresh_until, swr_until, dead_at, tags, delta, stamps)

@@ -14,7 +14,7 @@ import json
 import math
 from asyncio import CancelledError
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
@@ -48,6 +48,14 @@ class _Proof:
     token: bytes
     stamps: dict[str, bytes]
     since: bytes
+
+    def with_stamps(self, more: Iterable[tuple[str, bytes]]) -> _Proof | None:
+        """Return the proof with the stamps of what was used besides; None when two of one tag differ."""
+        stamps = dict(self.stamps)
+        for tag, stamp in more:
+            if stamps.setdefault(tag, stamp) != stamp:
+                return None
+        return replace(self, stamps=stamps)
 
 
 class RedisStore:
@@ -188,7 +196,7 @@ class RedisStore:
             if new is None:
                 await self.delete(io, [key])
                 return None
-            if await self._keep(io, key, new, self._frame(new), mode="swap", proof=raw or b""):
+            if await self._keep(io, key, new, self._frame(new), mode="swap", proof=raw or b"") is not None:
                 return new
         raise StoreTimeout(f"{key!r} was changed by others {_TRIES} times in a row: give up")
 
@@ -258,10 +266,15 @@ class RedisStore:
             await self.link.script(io, _script("release"), [self._lease(key)], [token])
             self._orphans.pop(token, None)
 
-    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
-        return ticket.leads and await self._keep(
-            io, ticket.key, entry, self._frame(entry), mode="lease", proof=ticket.proof
-        )
+    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:
+        if not ticket.leads:
+            return None
+        proof = ticket.proof.with_stamps(entry.stamps)
+        if proof is None:  # two things that it was made of contradict each other: one of them was old
+            await self.release(io, ticket)
+            return None
+        stamps = await self._keep(io, ticket.key, entry, self._frame(entry), mode="lease", proof=proof)
+        return None if stamps is None else replace(entry, stamps=stamps)
 
     async def release(self, io: IO, ticket: Ticket) -> None:
         if ticket.leads:
@@ -278,9 +291,11 @@ class RedisStore:
 
     async def _keep(
         self, io: IO, key: str, entry: AnyEntry, frame: bytes, *, mode: str, proof: _Proof | bytes = b""
-    ) -> bool:
+    ) -> tuple[tuple[str, bytes], ...] | None:
+        """Return the stamps that the entry was kept with, None when it was not."""
         keys, args = self._keeping(key, entry, frame, mode, proof)
-        return bool(await self.link.script(io, _script("keep"), keys, args))
+        stamps = await self.link.script(io, _script("keep"), keys, args)
+        return None if not stamps else tuple(zip(entry.tags, stamps[1:], strict=True))
 
     def _keeping(self, key: str, entry: AnyEntry, frame: bytes, mode: str, proof: _Proof | bytes = b"") -> Call:
         """Return the keys and arguments with which ``keep.lua`` keeps *entry*."""

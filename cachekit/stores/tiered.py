@@ -187,18 +187,18 @@ class Tiered:
             return Ticket(key, leads=True, proof=(since, None))
         return replace(ticket, proof=(since, ticket))
 
-    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
+    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:
         since, theirs = ticket.proof
         if theirs is None:
-            return not self.live and self.l1.fill(ticket.key, entry, since) is not None
+            return entry if not self.live and self.l1.fill(ticket.key, entry, since) is not None else None
         try:
             kept = await self.l2.commit(io, theirs, entry)
         except StoreError:
             if not self.live:
                 self._keep_isolated(since, ticket.key, entry)
             raise
-        if kept and self.live:
-            self.l1.fill(ticket.key, entry, since)
+        if kept is not None and self.live:
+            self.l1.fill(ticket.key, kept, since)
         return kept
 
     async def release(self, io: IO, ticket: Ticket) -> None:

@@ -153,6 +153,49 @@ def test_no_order_serves_the_old_value_after_an_invalidation(kind, clock, far, l
     assert explore(scenario, most=MOST) > 100
 
 
+def test_what_was_made_of_an_old_result_is_not_kept(kind, clock, far):
+    """A process that has not heard of an invalidation yet must not carry the old value on under a new name."""
+    plan = Plan("f", Policy(ttl=3600), shared_flight=False)
+
+    def scenario(schedule: Schedule) -> None:
+        network = Network(kind, clock, schedule, far)
+        truth = [0]
+
+        async def load_inner():
+            value = truth[0]
+            await step()
+            return value
+
+        async def inner(engine, io):
+            return await engine.fetch(io, "inner", ("t",), load_inner, plan)
+
+        async def outer(engine, io):
+            with collecting():
+                return await engine.fetch(io, "outer", (), lambda: inner(engine, io), plan)
+
+        async def reader(engine, io):
+            with collecting():
+                await inner(engine, io)
+            await outer(engine, io)
+
+        async def writer(engine, io):
+            truth[0] = 1
+            await engine.invalidate(io, ["t"])
+
+        async def afterwards():
+            await network.deliver()
+            for engine, io in network.engines:
+                assert await outer(engine, io) == 1
+
+        schedule.add(reader(*network.engines[0]))
+        schedule.add(writer(*network.engines[-1]))
+        schedule.run()
+        schedule.add(afterwards())
+        schedule.run()
+
+    assert explore(scenario, most=MOST) > 50
+
+
 @pytest.mark.parametrize("what", ["delete", "refresh"])
 def test_no_order_keeps_a_load_that_a_delete_or_refresh_overtook(kind, clock, far, what):
     plan = Plan("f", Policy(ttl=3600), shared_flight=False)

@@ -5,7 +5,7 @@
 -- mode "lease": proof is the token that must still hold the lease
 -- mode "force": no proof; running loads are voided
 -- mode "swap":  proof is the value that must still be there ("" for none); running loads are voided
--- Returns 1 when kept, 0 when not.
+-- Returns the stamps that the value was kept with, 0 when it was not kept.
 local mode = ARGV[1]
 if mode == 'lease' then
   if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
@@ -15,6 +15,7 @@ end
 local life = tonumber(ARGV[3])
 local head = {'\202\001', struct.pack('>I2', #KEYS - 2)}
 local stamps = {}
+local kept = {}
 for i = 3, #KEYS do
   local at = 9 + (i - 3) * 2
   local expected = ARGV[at + 1]
@@ -34,17 +35,19 @@ for i = 3, #KEYS do
     end
   else
     stamp = struct.pack('>I4I4', 0, 0) .. ARGV[4]  -- time 0: new, and no invalidation
-    redis.call('SET', KEYS[i], stamp)
-    stamps[i] = true
+    stamps[i] = stamp
   end
+  kept[#kept + 1] = stamp
   head[#head + 1] = struct.pack('>I2', #ARGV[at]) .. ARGV[at] .. stamp
 end
 -- A tag lives longer than every entry that carries it.
 for i = 3, #KEYS do
-  if life == 0 then
-    redis.call('PERSIST', KEYS[i])
+  if stamps[i] and life == 0 then
+    redis.call('SET', KEYS[i], stamps[i])
   elseif stamps[i] then
-    redis.call('PEXPIRE', KEYS[i], life + 60000)
+    redis.call('SET', KEYS[i], stamps[i], 'PX', life + 60000)
+  elseif life == 0 then
+    redis.call('PERSIST', KEYS[i])
   else
     redis.call('PEXPIRE', KEYS[i], life + 60000, 'GT')
   end
@@ -57,4 +60,4 @@ else
 end
 redis.call('DEL', KEYS[2])
 if ARGV[7] ~= '' then redis.call('PUBLISH', ARGV[6], ARGV[7]) end
-return 1
+return kept
