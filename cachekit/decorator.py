@@ -21,7 +21,11 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from enum import Enum
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
+from uuid import UUID
 
 import wrapt
 
@@ -186,7 +190,7 @@ class Handle(Generic[T]):
             counters,
             options.outcomes,
         )
-        self._prefix = f"{self.name}@{options.version}" if options.version else self.name
+        self._prefix = _prefix(fn, self.name) + (f"@{options.version}" if options.version else "")
         self._suffix = f"@{options.version}" if options.version else ""
         self.function, self._memo = build(
             fn,
@@ -349,6 +353,31 @@ class Handle(Generic[T]):
             handles |= {"ainvalidate": ainvalidate}
         self.function.__dict__.update(handles)
         return self.function
+
+
+def _prefix(fn: Any, name: str) -> str:
+    """Return what the keys of *fn* begin with.
+
+    Functions made by one factory have one name. What tells them apart is what they closed over, as far as that is
+    plain: it becomes part of the key, like an argument. Lambdas are told apart by their lines.
+    """
+    code = getattr(fn, "__code__", None)
+    if code is None:
+        return name
+    if code.co_name == "<lambda>":
+        name += f":{code.co_firstlineno}"
+    closed: list[str] = []
+    for variable, cell in zip(code.co_freevars, getattr(fn, "__closure__", None) or (), strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:
+            continue  # not bound yet, such as the function's own name
+        if type(value) in _PLAIN_CLOSED or isinstance(value, Enum):
+            closed.append(f"{variable}={render(value, special=',')}")
+    return f"{name}[{','.join(closed)}]" if closed else name
+
+
+_PLAIN_CLOSED: Final = frozenset({str, int, float, bool, type(None), bytes, UUID, Decimal, date})
 
 
 def reusable(result: Any, name: str) -> Any:

@@ -780,3 +780,33 @@ def test_a_blocking_call_in_a_loop_that_loads_the_same_key(cache: Cache, thread)
 
     assert thread(asyncio.run, job()).result() == ("blocking", "async")
     assert cache.get("k") in ("async", "blocking")
+
+
+def test_functions_of_one_factory_do_not_share_results(cache: Cache) -> None:
+    def make(tenant, db):
+        @cache.cached(ttl=60)
+        def report(month):
+            return f"{tenant} {month}"
+
+        return report
+
+    db = object()
+    assert make("a", db)("may") == "a may"
+    assert make("b", db)("may") == "b may"
+    assert make("1", db).key_for("may") != make(1, db).key_for("may")
+    assert make("a", object()).key_for("may") == make("a", db).key_for("may")
+
+
+def test_a_function_that_calls_itself_by_name_has_a_stable_key(cache: Cache) -> None:
+    @cache.cached(ttl=60)
+    def fibonacci(n):
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    assert fibonacci(20) == 6765
+    assert "[" not in fibonacci.key_for(1)
+
+
+def test_lambdas_on_different_lines_do_not_share_results(cache: Cache) -> None:
+    one = cache.cached(ttl=60)(lambda x: x + 1)
+    two = cache.cached(ttl=60)(lambda x: x + 2)
+    assert [one(1), two(1)] == [2, 3]
