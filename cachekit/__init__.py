@@ -10,8 +10,6 @@ TYPE_CHECKING = False  # as in typing, whose import would cost more than everyth
 if TYPE_CHECKING:
     from typing import Any
 
-    from cachekit.decorator import CachedCoroutine as CachedCoroutine
-    from cachekit.decorator import CachedFunction as CachedFunction
     from cachekit.default import cached as cached
     from cachekit.default import default_cache as default_cache
     from cachekit.default import use as use
@@ -47,6 +45,8 @@ if TYPE_CHECKING:
     from cachekit.modes import bypass as bypass
     from cachekit.modes import refresh as refresh
     from cachekit.policy import Policy as Policy
+    from cachekit.signatures import CachedCoroutine as CachedCoroutine
+    from cachekit.signatures import CachedFunction as CachedFunction
     from cachekit.stats import Figures as Figures
     from cachekit.stats import Stats as Stats
     from cachekit.tags import collecting as collecting
@@ -58,8 +58,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Cache": "facade",
-    "CachedCoroutine": "decorator",
-    "CachedFunction": "decorator",
+    "CachedCoroutine": "signatures",
+    "CachedFunction": "signatures",
     "CacheKitError": "errors",
     "CodecError": "errors",
     "ConfigError": "errors",

@@ -13,147 +13,31 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
     Hashable,
-    Iterable,
     Iterator,
-    Mapping,
     Sequence,
 )
-from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 import wrapt
 
 from cachekit import instances
 from cachekit._io import ASYNCIO, BLOCKING, IO, drive
-from cachekit.engine import Counters, Engine, Plan
+from cachekit.engine import Counters, Engine, Job, Plan
 from cachekit.entry import quiet_until
-from cachekit.errors import ConfigError, KeyArgumentError
+from cachekit.errors import ConfigError
 from cachekit.keys import KeyTemplate, TagTemplates, Unrenderable, bounded, check_tags, refused, render
-from cachekit.loading import Outcomes, Raised
+from cachekit.loading import Raised
 from cachekit.modes import mode_here
-from cachekit.policy import Duration, Policy
+from cachekit.options import Options
 from cachekit.shell import Shape, build, memo_key, shape_of, split
 from cachekit.tags import note
 
-P = ParamSpec("P")
-Q = ParamSpec("Q")
-R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
-
-KeySource: TypeAlias = str | Callable[..., str] | None
-TagsSource: TypeAlias = Iterable[str] | Callable[..., Iterable[str]]
-ResultTags: TypeAlias = Callable[[Any], Iterable[str]] | None
-
-
-class CachedFunction(Protocol[P, R_co]):
-    """A blocking function whose results are cached."""
-
-    __name__: str
-    __wrapped__: Callable[..., Any]
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Drop the result for these arguments."""
-        ...
-
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Load the result for these arguments anew, keep it and return it."""
-        ...
-
-    def key_for(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Return the cache key for these arguments."""
-        ...
-
-    @overload
-    def __get__(self, instance: None, owner: type, /) -> CachedFunction[P, R_co]: ...
-    @overload
-    def __get__(
-        self: CachedFunction[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None, /
-    ) -> Callable[Q, R_co]: ...
-
-
-class CachedCoroutine(Protocol[P, R_co]):
-    """A coroutine function whose results are cached."""
-
-    __name__: str
-    __wrapped__: Callable[..., Any]
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
-
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, None]:
-        """Drop the result for these arguments."""
-        ...
-
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
-        """Load the result for these arguments anew, keep it and return it."""
-        ...
-
-    def key_for(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Return the cache key for these arguments."""
-        ...
-
-    @overload
-    def __get__(self, instance: None, owner: type, /) -> CachedCoroutine[P, R_co]: ...
-    @overload
-    def __get__(
-        self: CachedCoroutine[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None, /
-    ) -> Callable[Q, Coroutine[Any, Any, R_co]]: ...
-
-
-class Decorate(Protocol):
-    """What ``cached(...)`` returns: it takes either kind of function and keeps its signature."""
-
-    @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> CachedCoroutine[P, R]: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
-
-
-class CachedOptions(TypedDict, total=False):
-    """The keyword arguments of ``cached``; ``Cache.cached`` describes them."""
-
-    ttl: Duration | Policy | None
-    tags: TagsSource
-    result_tags: ResultTags
-    key: KeySource
-    ignore: Sequence[str]
-    stale_while_revalidate: Duration
-    stale_if_error: Duration
-    jitter: float
-    beta: float
-    lease: Duration
-    refresh_at: float
-    soft_timeout: Duration
-    hard_timeout: Duration
-    keep_if: Callable[[Any], object]
-    none_ttl: Duration
-    exceptions: Mapping[type[Exception], Duration]
-    version: str | int
-    lock: bool
-    copy: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options of one decoration, resolved by the cache it belongs to."""
-
-    policy: Policy
-    tags: TagsSource = ()
-    result_tags: ResultTags = None
-    key: KeySource = None
-    ignore: tuple[str, ...] = ()
-    lock: bool = True
-    copy: bool = False
-    outcomes: Outcomes = field(default_factory=Outcomes)
-    version: str = ""
 
 
 class Handle(Generic[T]):
@@ -326,7 +210,7 @@ class Handle(Generic[T]):
         values = self.bind(args, kwargs)
         key, tags = self.key_of(values), self.tags_of(values)
         self._engine.flights.void(keys=[key])
-        return self._given(await self._engine.load(io, key, tags, self._loader(values), self._plan, force=True))
+        return self._given(await self._engine.load(io, Job(key, tags, self._loader(values), self._plan, force=True)))
 
     def attach(self) -> Callable[..., Any]:
         """Return the stand-in with its handles: those of the function's own kind, and ``a...`` ones that are awaited."""
@@ -439,18 +323,3 @@ def decorate(engine: Engine, fn: Any, options: Options, counters: Counters) -> A
     if isinstance(fn, classmethod):
         return _ClassMethod(Handle[Any](engine, fn.__func__, options, counters).attach())
     return Handle[Any](engine, fn, options, counters).attach()
-
-
-__all__ = [
-    "CachedCoroutine",
-    "CachedFunction",
-    "CachedOptions",
-    "Decorate",
-    "Handle",
-    "KeyArgumentError",
-    "KeySource",
-    "Options",
-    "ResultTags",
-    "TagsSource",
-    "decorate",
-]

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
 
-from cachekit.decorator import CachedCoroutine, CachedFunction, CachedOptions, Decorate
 from cachekit.errors import ConfigError
 from cachekit.facade import Cache
+from cachekit.signatures import CachedCoroutine, CachedFunction, CachedOptions, Decorate
 
 ENVIRONMENT: Final = "CACHEKIT_URL"
 

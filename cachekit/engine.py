@@ -70,6 +70,29 @@ class Plan:
     outcomes: Outcomes = field(default_factory=Outcomes)
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One load to be done.
+
+    Attributes:
+        key: what is loaded.
+        tags: the tags that are known before.
+        load: the loader.
+        plan: the kind of call.
+        seen: the entry that the caller has already, which makes no load needless.
+        force: whether a value that is there already does not count.
+        behind: whether nobody waits for it: a refresh.
+    """
+
+    key: str
+    tags: Sequence[str]
+    load: Loader
+    plan: Plan
+    seen: AnyEntry | None = None
+    force: bool = False
+    behind: bool = False
+
+
 class Kept(Enum):
     """What became of an entry that was to be kept."""
 
@@ -151,33 +174,32 @@ class Engine:
 
     async def fetch(self, io: IO, key: str, tags: Sequence[str], load: Loader, plan: Plan) -> Any:
         """Return the cached value of *key*, or what *load* makes."""
+        job = Job(key, tags, load, plan)
         if (mode := mode_here()) is not None:
-            if mode is Mode.REFRESH:
-                return await self.load(io, key, tags, load, plan, force=True)
-            return await self._alone(key, tags, load, plan)
+            return await (self.load(io, replace(job, force=True)) if mode is Mode.REFRESH else self._alone(job))
         entry = await self.read(io, key, tags)
         now = self.clock()
         verdict = judge(entry, now)
         if entry is not None:
             if verdict is Verdict.HIT:
                 if self._refresh_now(entry, now, plan.policy):
-                    self._refresh_behind(io, key, tags, load, plan, entry)
+                    self._refresh_behind(io, job, entry)
                 self.count_hit(key, plan.counters)
                 note(entry.evidence)
                 return entry.value
             if verdict is Verdict.STALE:
-                self._refresh_behind(io, key, tags, load, plan, entry)
-                return self._serve_stale(key, plan, entry)
+                self._refresh_behind(io, job, entry)
+                return self._serve_stale(job, entry)
         plan.counters.misses += 1
         self.events(Event(Kind.MISS, key, plan.name))
         usable = entry if verdict is Verdict.EXPIRED and self._may_stand_in(entry, plan.policy) else None
         limit = plan.policy.hard_timeout if usable is None else plan.policy.soft_timeout
         try:
-            return await self.load(io, key, tags, load, plan, seen=entry, limit=limit)
+            return await self.load(io, replace(job, seen=entry), limit)
         except Exception as exc:
             if usable is None or not self._may_stand_in(usable, plan.policy):
                 raise
-            return self._serve_stale(key, plan, usable, exc)
+            return self._serve_stale(job, usable, exc)
 
     def _may_stand_in(self, entry: AnyEntry | None, policy: Policy) -> bool:
         """Say whether an expired *entry* may be served when its loader fails or is slow."""
@@ -197,55 +219,43 @@ class Engine:
         self.l1.claim(node, counters.tally)
         node.hits += 1
 
-    def _serve_stale(self, key: str, plan: Plan, entry: AnyEntry, error: Exception | None = None) -> Any:
-        plan.counters.stale += 1
-        self.events(Event(Kind.STALE, key, plan.name, error=error))
+    def _serve_stale(self, job: Job, entry: AnyEntry, error: Exception | None = None) -> Any:
+        job.plan.counters.stale += 1
+        self.events(Event(Kind.STALE, job.key, job.plan.name, error=error))
         note(entry.evidence)
         return entry.value
 
-    def _refresh_behind(self, io: IO, key: str, tags: Sequence[str], load: Loader, plan: Plan, seen: AnyEntry) -> None:
-        if not self.flights.running(io.scope, key):
-            io.spawn(self._refresh_quietly(io, key, tags, load, plan, seen))
+    def _refresh_behind(self, io: IO, job: Job, seen: AnyEntry) -> None:
+        if not self.flights.running(io.scope, job.key):
+            io.spawn(self._refresh_quietly(io, replace(job, seen=seen, behind=True)))
 
-    async def _refresh_quietly(
-        self, io: IO, key: str, tags: Sequence[str], load: Loader, plan: Plan, seen: AnyEntry
-    ) -> None:
+    async def _refresh_quietly(self, io: IO, job: Job) -> None:
         leading.set(())
-        joined = self.flights.join(io.scope, key, tags)
+        joined = self.flights.join(io.scope, job.key, job.tags)
         if joined is None or not joined[1]:
             return
         try:
             with collecting():
-                await self._lead(io, joined[0], tags, load, replace(plan, shared_flight=False), seen, refresh=True)
+                await self._lead(io, joined[0], job)
         except Exception:
-            log.warning("refreshing %s failed; the stale value stays", key, exc_info=True)
+            log.warning("refreshing %s failed; the stale value stays", job.key, exc_info=True)
 
-    async def load(
-        self,
-        io: IO,
-        key: str,
-        tags: Sequence[str],
-        load: Loader,
-        plan: Plan,
-        *,
-        seen: AnyEntry | None = None,
-        force: bool = False,
-        limit: float | None = None,
-    ) -> Any:
-        """Lead the flight of *key* or follow it. Where *force* is set, a value that is there already does not count.
+    async def load(self, io: IO, job: Job, limit: float | None = None) -> Any:
+        """Lead the flight of the job's key or follow it.
 
         Raises:
             LoadTimeout: *limit* seconds were not enough; the load goes on behind.
         """
+        key, plan = job.key, job.plan
         for _ in range(_RETRIES):
-            joined = self.flights.join(io.scope, key, tags)
+            joined = self.flights.join(io.scope, key, job.tags)
             if joined is None:
                 break
             flight, leads = joined
             if leads and limit is None:
-                return await self._lead(io, flight, tags, load, plan, seen, force=force)
+                return await self._lead(io, flight, job)
             if leads:
-                io.spawn(self._lead_behind(io, flight, tags, load, plan, seen, force=force))
+                io.spawn(self._lead_behind(io, flight, job))
             else:
                 self.events(Event(Kind.COLLAPSED, key, plan.name))
             try:
@@ -258,7 +268,7 @@ class Engine:
             except Abandoned:
                 continue
             except Retry:
-                entry = await self.read(io, key, tags)
+                entry = await self.read(io, key, job.tags)
                 if entry is None or judge(entry, self.clock()) is not Verdict.HIT:
                     continue
                 self.count_hit(key, plan.counters)
@@ -269,47 +279,26 @@ class Engine:
                     self.flights.left(flight)
             note(flight.tags)
             return value
-        return await self._alone(key, tags, load, plan)
+        return await self._alone(job)
 
-    async def _alone(self, key: str, tags: Sequence[str], load: Loader, plan: Plan) -> Any:
-        """Run *load* for one caller, and keep nothing."""
+    async def _alone(self, job: Job) -> Any:
+        """Run the loader for one caller, and keep nothing."""
         with collecting() as used:
-            value = await self._run(key, load, plan)
-        note((*tags, *used))
+            value = await self._run(job)
+        note((*job.tags, *used))
         return value
 
-    async def _lead_behind(
-        self,
-        io: IO,
-        flight: Flight,
-        tags: Sequence[str],
-        load: Loader,
-        plan: Plan,
-        seen: AnyEntry | None,
-        *,
-        force: bool,
-    ) -> None:
+    async def _lead_behind(self, io: IO, flight: Flight, job: Job) -> None:
         """Lead *flight* in the background; whoever waits learns its outcome from the flight."""
         try:
             with collecting():
-                await self._lead(io, flight, tags, load, plan, seen, force=force)
+                await self._lead(io, flight, job)
         except Exception:
             log.debug("a load behind %s failed", flight.key, exc_info=True)
 
-    async def _lead(
-        self,
-        io: IO,
-        flight: Flight,
-        tags: Sequence[str],
-        load: Loader,
-        plan: Plan,
-        seen: AnyEntry | None,
-        *,
-        force: bool = False,
-        refresh: bool = False,
-    ) -> Any:
+    async def _lead(self, io: IO, flight: Flight, job: Job) -> Any:
         try:
-            value, certain = await self._load_and_keep(io, flight, tags, load, plan, seen, force=force, refresh=refresh)
+            value, certain = await self._load_and_keep(io, flight, job)
         except Exception as exc:
             self.flights.land(flight)
             flight.result.set_exception(exc)
@@ -326,32 +315,21 @@ class Engine:
         note(flight.tags)
         return value
 
-    async def _load_and_keep(
-        self,
-        io: IO,
-        flight: Flight,
-        tags: Sequence[str],
-        load: Loader,
-        plan: Plan,
-        seen: AnyEntry | None,
-        *,
-        force: bool,
-        refresh: bool,
-    ) -> tuple[Any, bool]:
+    async def _load_and_keep(self, io: IO, flight: Flight, job: Job) -> tuple[Any, bool]:
         """Return what was loaded, or found after all, and whether those who joined meanwhile may have it."""
-        key = flight.key
-        ticket = await self.begin(io, key, tags, lease=plan.policy.lease, exclusive=not force)
-        if ticket is not None and not force:
-            if (found := self._appeared(ticket.found, seen)) is not None:
+        key, plan = job.key, job.plan
+        ticket = await self.begin(io, key, job.tags, lease=plan.policy.lease, exclusive=not job.force)
+        if ticket is not None and not job.force:
+            if (found := self._appeared(ticket.found, job.seen)) is not None:
                 flight.tags.update(found.tags)
                 await self.release(io, ticket)
                 return found.value, False  # it was valid when it was found: followers look for themselves
-            if not ticket.leads and refresh:
-                return (seen.value if seen is not None else None), False
+            if not ticket.leads and job.behind:
+                return (job.seen.value if job.seen is not None else None), False
             stopped = stopped_scope(io)
             stuck = stopped is not None and self.flights.running(stopped, key)  # what holds the lease cannot go on
             if not ticket.leads and plan.shared_flight and not stuck:
-                ticket, found = await self._wait_elsewhere(io, key, tags, ticket, plan, seen)
+                ticket, found = await self._wait_elsewhere(io, job, ticket)
                 if found is not None:
                     flight.tags.update(found.tags)
                     return found.value, False
@@ -361,11 +339,11 @@ class Engine:
         started = stopwatch()
         try:
             with collecting() as used:
-                value = await self._run(key, load, plan)
+                value = await self._run(job)
                 used.update(() if plan.result_tags is None else plan.result_tags(value))
         except BaseException as exc:
             if ticket is not None:
-                await self._give_up(io, ticket, flight, tags, plan, exc)
+                await self._give_up(io, ticket, flight, job, exc)
             raise
         finally:
             loading_here.reset(outer)
@@ -377,28 +355,20 @@ class Engine:
         if policy is None or flight.void:
             await self.release(io, ticket)
             return value, True  # whoever joined did so before the invalidation; later callers have their own flight
-        all_tags = tuple(dict.fromkeys((*tags, *used)))
-        entry = seal(
-            value,
-            policy,
-            self.clock(),
-            tags=all_tags,
-            delta=stopwatch() - started,
-            chance=self.chance(),
-            stamps=used.stamps,
-        )
+        tags = tuple(dict.fromkeys((*job.tags, *used)))
+        delta = stopwatch() - started
+        entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
         kept = await self.keep(io, ticket, entry)
         return value, kept is not Kept.REFUSED
 
-    async def _give_up(
-        self, io: IO, ticket: Ticket, flight: Flight, tags: Sequence[str], plan: Plan, exc: BaseException
-    ) -> None:
+    async def _give_up(self, io: IO, ticket: Ticket, flight: Flight, job: Job, exc: BaseException) -> None:
         """Give *ticket* back after a load that failed, or keep the failure where the function's options say so."""
-        kept = plan.outcomes.failure(exc) if isinstance(exc, Exception) and ticket.leads and not flight.void else None
+        asked = isinstance(exc, Exception) and ticket.leads and not flight.void
+        kept = job.plan.outcomes.failure(exc) if asked and isinstance(exc, Exception) else None
         if kept is None:
             await self.release(io, ticket)
             return
-        await self.keep(io, ticket, seal(kept[0], kept[1], self.clock(), tags=tuple(tags)))
+        await self.keep(io, ticket, seal(kept[0], kept[1], self.clock(), tags=tuple(job.tags)))
 
     def _appeared(self, found: AnyEntry | None, seen: AnyEntry | None) -> AnyEntry | None:
         """Return *found* if it is fresh and not what the caller had already."""
@@ -406,36 +376,36 @@ class Engine:
             return None
         return None if seen is not None and seen.created_at == found.created_at else found
 
-    async def _wait_elsewhere(
-        self, io: IO, key: str, tags: Sequence[str], ticket: Ticket | None, plan: Plan, seen: AnyEntry | None
-    ) -> tuple[Ticket | None, AnyEntry | None]:
-        """Wait while another process loads *key*. Returns its entry, or the ticket to load it here."""
+    async def _wait_elsewhere(self, io: IO, job: Job, ticket: Ticket | None) -> tuple[Ticket | None, AnyEntry | None]:
+        """Wait while another process loads the key. Returns its entry, or the ticket to load it here."""
         pause = _FIRST_POLL
         waited = 0.0
-        while ticket is not None and not ticket.leads and waited < plan.policy.lease:
+        lease = job.plan.policy.lease
+        while ticket is not None and not ticket.leads and waited < lease:
             step = min(pause, max(ticket.retry_in, 0.001))
             await io.sleep(step)
             waited += step
             pause = min(pause * 1.5, _LONGEST_POLL)
-            ticket = await self.begin(io, key, tags, lease=plan.policy.lease)
-            if ticket is not None and (found := self._appeared(ticket.found, seen)) is not None:
+            ticket = await self.begin(io, job.key, job.tags, lease=lease)
+            if ticket is not None and (found := self._appeared(ticket.found, job.seen)) is not None:
                 await self.release(io, ticket)
-                self.events(Event(Kind.COLLAPSED, key, plan.name))
+                self.events(Event(Kind.COLLAPSED, job.key, job.plan.name))
                 return ticket, found
         return ticket, None
 
-    async def _run(self, key: str, load: Loader, plan: Plan) -> Any:
+    async def _run(self, job: Job) -> Any:
         started = stopwatch()
+        plan = job.plan
         plan.counters.loads += 1
         try:
-            value = await load()
+            value = await job.load()
         except Exception as exc:
             plan.counters.errors += 1
-            self.events(Event(Kind.LOAD_FAILED, key, plan.name, seconds=stopwatch() - started, error=exc))
+            self.events(Event(Kind.LOAD_FAILED, job.key, plan.name, seconds=stopwatch() - started, error=exc))
             raise
         took = stopwatch() - started
         plan.counters.load_seconds += took
-        self.events(Event(Kind.LOAD, key, plan.name, seconds=took))
+        self.events(Event(Kind.LOAD, job.key, plan.name, seconds=took))
         return value
 
     # -- invalidation ----------------------------------------------------------------------------------------------

@@ -10,31 +10,22 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from cachekit._io import ASYNCIO, BLOCKING, IO, both
 from cachekit.clock import Chance, Clock, system_chance, system_clock
 from cachekit.codecs.base import Codec
 from cachekit.codecs.msgpack import MsgpackCodec
-from cachekit.decorator import (
-    CachedCoroutine,
-    CachedFunction,
-    CachedOptions,
-    Decorate,
-    KeySource,
-    Options,
-    ResultTags,
-    TagsSource,
-    decorate,
-    reusable,
-)
+from cachekit.decorator import decorate, reusable
 from cachekit.engine import Counters, Engine, Plan
 from cachekit.entry import seal
 from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Events, Observer
 from cachekit.keys import bounded, check_tags
-from cachekit.loading import Outcomes, Raised
-from cachekit.policy import Duration, Policy, TTLClasses, positive_seconds, seconds
+from cachekit.loading import Raised
+from cachekit.options import resolve, return_type
+from cachekit.policy import Duration, Policy, TTLClasses
+from cachekit.signatures import CachedCoroutine, CachedFunction, CachedOptions, Decorate, KeySource
 from cachekit.stats import Stats, snapshot
 from cachekit.stores.base import AnyEntry, Store, Ticket
 from cachekit.stores.build import Settings, build
@@ -390,57 +381,18 @@ class Cache:
         Raises:
             ConfigError: an option cannot be used, or a template names no parameter.
         """
-        chosen = self._options(**options)
+        chosen = resolve(self._policy, options)
 
         def apply(target: Any) -> Any:
             self._claim(chosen.key, target)
             counters = Counters()
             made = decorate(self.engine, target, chosen, counters)
             inner = getattr(target, "__func__", target)
-            self.codec.learn(getattr(inner, "__annotations__", {}).get("return") and _return_type(inner))
+            self.codec.learn(getattr(inner, "__annotations__", {}).get("return") and return_type(inner))
             self._counted.append((f"{inner.__module__}.{inner.__qualname__}", chosen.policy.name, counters))
             return made
 
         return apply if fn is None else apply(fn)
-
-    def _options(
-        self,
-        *,
-        ttl: Duration | Policy | None = None,
-        tags: TagsSource = (),
-        result_tags: ResultTags = None,
-        key: KeySource = None,
-        ignore: Sequence[str] = (),
-        lock: bool = True,
-        copy: bool = False,
-        keep_if: Callable[[Any], object] | None = None,
-        none_ttl: Duration | None = None,
-        exceptions: Mapping[type[Exception], Duration] | None = None,
-        version: str | int = "",
-        **changes: Any,
-    ) -> Options:
-        policy = self._policy(ttl)
-        unknown = changes.keys() - _POLICY_CHANGES
-        if unknown:
-            known = ", ".join(CachedOptions.__annotations__)
-            raise ConfigError(f"cached() has no option {', '.join(sorted(unknown))}: the options are {known}")
-        for name in ("stale_while_revalidate", "stale_if_error"):
-            if name in changes:
-                changes[name] = seconds(changes[name], name)
-        for name in ("lease", "soft_timeout", "hard_timeout"):
-            if name in changes:
-                changes[name] = positive_seconds(changes[name], name)
-        return Options(
-            policy=replace(policy, **changes) if changes else policy,
-            tags=tuple(tags) if isinstance(tags, Iterable) and not isinstance(tags, str) else tags,
-            result_tags=result_tags,
-            key=key,
-            ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore),
-            lock=lock,
-            copy=copy,
-            outcomes=_outcomes(keep_if, none_ttl, exceptions or {}),
-            version=_version(version),
-        )
 
     def _claim(self, key: KeySource, target: Any) -> None:
         """Refuse a key template that another function of this cache uses: they would read each other's results."""
@@ -515,44 +467,6 @@ class Cache:
             channel="none" if live is None else "live" if live else "lost",
             pending=getattr(guarded, "pending", 0),
         )
-
-
-_POLICY_CHANGES: Final = frozenset(
-    {
-        "stale_while_revalidate", "stale_if_error", "jitter", "beta", "lease", "refresh_at", "soft_timeout", "hard_timeout",
-    }
-)  # fmt: skip
-
-
-def _outcomes(
-    keep_if: Callable[[Any], object] | None, none_ttl: Duration | None, exceptions: Mapping[type[Exception], Duration]
-) -> Outcomes:
-    if keep_if is not None and not callable(keep_if):
-        raise ConfigError(f"keep_if={keep_if!r} must be a callable that takes the result and says whether to keep it")
-    kinds: dict[type[Exception], float] = {}
-    for kind, ttl in exceptions.items():
-        given: Any = kind
-        if not (isinstance(given, type) and issubclass(given, Exception)):
-            raise ConfigError(f'exceptions: {kind!r} is no kind of Exception: write exceptions={{LookupError: "30s"}}')
-        kinds[kind] = positive_seconds(ttl, f"exceptions[{kind.__name__}]")
-    return Outcomes(keep_if, None if none_ttl is None else seconds(none_ttl, "none_ttl"), kinds)
-
-
-def _version(version: str | int) -> str:
-    text = str(version)
-    if not all(char.isalnum() or char in "._-" for char in text):
-        raise ConfigError(f"version={version!r} must be a number or a word of letters, digits, dots and dashes")
-    return text
-
-
-def _return_type(fn: Callable[..., Any]) -> Any:
-    """Return the resolved return annotation of *fn*, or None where it cannot be resolved yet."""
-    import typing
-
-    try:
-        return typing.get_type_hints(fn, include_extras=True).get("return")
-    except Exception:  # noqa: BLE001 - annotations may name anything
-        return None
 
 
 __all__ = ["Cache"]

@@ -12,14 +12,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cachekit"
 
 LAYERS = [
-    "errors", "clock", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker", "codecs",
+    "errors", "clock", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker", "signatures",
+    "options", "codecs",
     "stores", "flight",
     "engine", "shell", "instances", "decorator", "stats", "facade", "default", "http", "asgi", "wsgi", "config", "serve",
     "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"testing": "stores"}
 """Modules that nothing of cachekit may import, and the lowest layer that they may use."""
-PURE = ["errors", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker"]
+PURE = ["errors", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker", "signatures", "options"]
 IMPURE = {"asyncio", "concurrent", "os", "random", "socket", "subprocess", "threading", "time"}
 
 

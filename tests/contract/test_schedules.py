@@ -11,7 +11,7 @@ import os
 
 import pytest
 
-from cachekit.engine import Engine, Plan
+from cachekit.engine import Engine, Job, Plan
 from cachekit.events import Events
 from cachekit.policy import Policy
 from cachekit.stores.build import build
@@ -218,7 +218,7 @@ def test_no_order_keeps_a_load_that_a_delete_or_refresh_overtook(kind, clock, fa
                 await engine.delete(io, ["k"])
             else:
                 engine.flights.void(keys=["k"])
-                assert await engine.load(io, "k", (), load, plan, force=True) == 1
+                assert await engine.load(io, Job("k", (), load, plan, force=True)) == 1
             assert await engine.fetch(io, "k", (), load, plan) == 1
 
         schedule.add(reader(*network.engines[0]))
