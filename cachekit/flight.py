@@ -13,6 +13,8 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any, Final
 
+from cachekit._fork import renew_in_child
+
 
 class Abandoned(Exception):
     """The leader was cancelled: a follower takes over."""
@@ -54,6 +56,10 @@ class Flights:
     """The loads in progress of one cache."""
 
     def __init__(self) -> None:
+        renew_in_child(self, Flights._renew)
+        self._renew()
+
+    def _renew(self) -> None:
         self._lock = threading.Lock()
         self._flights: dict[tuple[int, str], Flight] = {}
 

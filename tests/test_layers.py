@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cachekit"
 
 LAYERS = [
-    "errors", "clock", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker", "signatures",
-    "options", "codecs",
+    "errors", "clock", "_fork", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
+    "signatures", "options", "codecs",
     "stores", "flight",
     "engine", "shell", "instances", "decorator", "stats", "facade", "default", "http", "asgi", "wsgi", "config", "serve",
     "cli", "__main__",

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.breaker import Breaker
 from cachekit.clock import Clock
@@ -42,10 +43,15 @@ class Guarded:
         self._clock = clock
         self._emit = emit
         self._lock = threading.Lock()
+        renew_in_child(self, Guarded._renew)
         self._pending_tags: dict[str, object] = {}
         self._pending_keys: dict[str, object] = {}
         self._pending_clear: object = None
         self._retrying: object = None
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._retrying = None
 
     @property
     def pending(self) -> int:

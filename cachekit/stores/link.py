@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 from weakref import WeakKeyDictionary
 
+from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
 
@@ -77,10 +78,14 @@ class RedisLink:
         self.url = client_url(url)
         self.timeout = timeout
         self._max_connections = max_connections
+        self._renew()
+        renew_in_child(self, RedisLink._renew)
+        self.blocking()  # reports a URL that cannot be used now, without connecting
+
+    def _renew(self) -> None:
         self._lock = threading.Lock()
         self._blocking: redis.Redis | None = None
         self._aio: WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = WeakKeyDictionary()
-        self.blocking()  # reports a URL that cannot be used now, without connecting
 
     def __repr__(self) -> str:
         parts = urlsplit(self.url)

@@ -10,13 +10,12 @@ The same class is the first level in front of a server (``stores/tiered.py``). I
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
+from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.clock import Clock, system_clock
 from cachekit.entry import quiet_until
@@ -121,7 +120,7 @@ class Memory:
         self.sequence = 1
         self.epoch = 1
         self.suspended = False
-        _memories.add(self)
+        renew_in_child(self, _renew)
 
     # -- the hit path and the first level use these directly ------------------------------------------------------
 
@@ -367,14 +366,5 @@ class Memory:
         pass
 
 
-_memories: weakref.WeakSet[Memory] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """Give a forked child locks of its own: a thread that held one does not exist there."""
-    for memory in list(_memories):
-        memory._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _renew(memory: Memory) -> None:
+    memory._lock = threading.RLock()

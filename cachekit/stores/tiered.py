@@ -10,7 +10,6 @@ Must not know how the server stores things.
 from __future__ import annotations
 
 import json
-import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Final
 
+from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.clock import Clock
 from cachekit.errors import StoreError
@@ -65,9 +65,16 @@ class Tiered:
         self._isolated_ttl = isolated_ttl
         self._lock = threading.Lock()
         self._bus: Bus | None = None
-        self._pid = os.getpid()
         self._lost_at = clock()
         l1.suspend()
+        renew_in_child(self, Tiered._renew)
+
+    def _renew(self) -> None:
+        """In a forked child nobody listens yet: what the parent holds must not be served there."""
+        self._lock = threading.Lock()
+        self._bus = None
+        self._lost_at = self._clock()
+        self.l1.suspend()
 
     @property
     def live(self) -> bool:
@@ -75,12 +82,10 @@ class Tiered:
         return not self.l1.suspended
 
     async def _ensure_bus(self, io: IO) -> None:
-        if self._bus is not None and self._pid == os.getpid():
+        if self._bus is not None:
             return
         with self._lock:
-            if self._bus is None or self._pid != os.getpid():
-                self._pid = os.getpid()
-                self.l1.suspend()
+            if self._bus is None:
                 self._bus = _open(self, self._open_bus)
             first: Future[bool] = self._bus.first
         try:

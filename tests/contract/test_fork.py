@@ -1,0 +1,100 @@
+"""A process that loads the application and then forks, as pre-fork servers do."""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+
+import pytest
+
+from cachekit import Cache
+
+pytestmark = [pytest.mark.server, pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")]
+
+
+def in_child(work) -> None:
+    """Run *work* in a forked child, and fail with what it raises there."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            said = b""
+        except BaseException:
+            said = traceback.format_exc().encode()
+        os.write(write, said or b"ok")
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    assert said == b"ok", said.decode()
+
+
+@pytest.fixture(params=["memory://", "{url}", "tiered+{url}"])
+def cache(request, server, clock):
+    with Cache(request.param.format(url=server.url), clock=clock, timeout=5.0) as made:
+        yield made
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_works_and_hears_of_invalidations(cache, server, clock):
+    runs = []
+
+    @cache.cached(ttl=60, tags=["t"])
+    def load(x):
+        runs.append(x)
+        return len(runs)
+
+    for _ in range(3):
+        assert load(1) == 1
+    shared = not cache.url.startswith("memory")
+
+    def child():
+        assert load(1) == 1
+        cache.set("child", "was here")
+        if shared:
+            with Cache(server.url, clock=clock, timeout=5.0) as elsewhere:
+                load(1)
+                elsewhere.invalidate("t")
+                deadline = threading.Event()
+                for _ in range(200):
+                    if load(1) == 2:
+                        return
+                    deadline.wait(0.02)
+                raise AssertionError("the child still serves the old value")
+
+    in_child(child)
+    assert cache.get("child") == ("was here" if shared else None)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_does_not_inherit_a_held_lock_or_a_running_load(cache):
+    loading, release = threading.Event(), threading.Event()
+
+    @cache.cached(ttl=60, lock=False)
+    def load():
+        if threading.current_thread() is threading.main_thread():
+            return "child"
+        loading.set()
+        release.wait(10)
+        return "parent"
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    assert loading.wait(10)
+    try:
+        if cache.l1 is not None:
+            with cache.l1._lock:  # as another thread might, in the moment of the fork
+
+                def child():
+                    assert cache.get("nothing") is None
+                    assert load() == "child"
+
+                in_child(child)
+        else:
+            in_child(lambda: load() == "child" or 1 / 0)
+    finally:
+        release.set()
+        thread.join()
