@@ -23,8 +23,9 @@ from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Events, Observer
 from cachekit.keys import bounded, check_tags
 from cachekit.loading import Raised
+from cachekit.many import LEARN, Many, decorate_many
 from cachekit.options import resolve, return_type
-from cachekit.policy import Duration, Policy, TTLClasses
+from cachekit.policy import Duration, Policy, TTLClasses, positive_seconds
 from cachekit.signatures import CachedCoroutine, CachedFunction, CachedOptions, Decorate, KeySource
 from cachekit.stats import Stats, snapshot
 from cachekit.stores.base import AnyEntry, Store, Ticket
@@ -393,6 +394,52 @@ class Cache:
             return made
 
         return apply if fn is None else apply(fn)
+
+    def cached_many(
+        self,
+        *,
+        key: str,
+        ttl: Duration | Policy | None = None,
+        tags: Iterable[str] = (),
+        missing_ttl: Duration | None = None,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Keep the results of a function that takes a collection of items and returns a mapping from item to value.
+
+        It is called once for all the items that are missing. Each item has a key and tags of its own.
+
+        Args:
+            key: template over ``{item}`` and the other parameters, such as ``"user:{item}"``.
+            ttl: a duration, a ``Policy``, or the name of a TTL class.
+            tags: templates over the same.
+            missing_ttl: how long it is kept that the loader did not know an item; None does not keep it.
+
+        Raises:
+            ConfigError: an option cannot be used.
+
+        Example:
+            >>> cache = Cache()
+            >>> @cache.cached_many(key="user:{item}", tags=["user:{item}"], ttl="5m")
+            ... def users(numbers: list[int]) -> dict[int, str]:
+            ...     return {number: f"user {number}" for number in numbers}
+            >>> users([1, 2])
+            {1: 'user 1', 2: 'user 2'}
+            >>> users([2, 3])
+            {2: 'user 2', 3: 'user 3'}
+        """
+        policy = self._policy(ttl)
+        missing = None if missing_ttl is None else positive_seconds(missing_ttl, "missing_ttl")
+        checked = check_tags(tags)
+
+        def apply(fn: Callable[P, R]) -> Callable[P, R]:
+            self._claim(key, fn)
+            counters = Counters()
+            many = Many(self.engine, fn, key, checked, policy, missing, counters)
+            self.codec.learn(return_type(fn))
+            self.codec.learn(LEARN)
+            self._counted.append((many.name, policy.name, counters))
+            return decorate_many(many, fn)
+
+        return apply
 
     def _claim(self, key: KeySource, target: Any) -> None:
         """Refuse a key template that another function of this cache uses: they would read each other's results."""

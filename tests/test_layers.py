@@ -15,8 +15,8 @@ LAYERS = [
     "errors", "clock", "_fork", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
     "signatures", "options", "codecs",
     "stores", "flight",
-    "engine", "shell", "instances", "decorator", "stats", "facade", "default", "http", "asgi", "wsgi", "config", "serve",
-    "cli", "__main__",
+    "engine", "shell", "instances", "decorator", "many", "stats", "facade", "default", "http", "asgi", "wsgi",
+    "config", "serve", "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"testing": "stores"}
 """Modules that nothing of cachekit may import, and the lowest layer that they may use."""
