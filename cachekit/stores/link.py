@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
+from cachekit.stores.lanes import AioLanes, BlockingLanes
 
 if TYPE_CHECKING:
     import redis
@@ -85,7 +86,9 @@ class RedisLink:
     def _renew(self) -> None:
         self._lock = threading.Lock()
         self._blocking: redis.Redis | None = None
+        self._lanes: BlockingLanes | None = None
         self._aio: WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = WeakKeyDictionary()
+        self._aio_lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, AioLanes] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         parts = urlsplit(self.url)
@@ -139,17 +142,20 @@ class RedisLink:
     def blocking_command(self, args: Sequence[Arg]) -> Any:
         """Run one command here. Raises ``StoreError``."""
         try:
-            client: Any = self.blocking()
-            return client.execute_command(*args)
+            if (lanes := self._lanes) is None:
+                lanes = self._lanes = BlockingLanes(self.blocking().connection_pool)
+            return lanes.run(args)
         except Exception as exc:
             raise translate(exc, self) from exc
 
     async def aio_command(self, args: Sequence[Arg]) -> Any:
         """Run one command on the running loop. Raises ``StoreError``."""
         try:
+            lanes = self._aio_lanes.get(asyncio.get_running_loop())
+            if lanes is None:
+                lanes = self._aio_lanes[asyncio.get_running_loop()] = AioLanes(self.aio().connection_pool)
             async with asyncio.timeout(self.timeout):
-                client: Any = self.aio()
-                return await client.execute_command(*args)
+                return await lanes.run(args)
         except Exception as exc:
             raise translate(exc, self) from exc
 
@@ -199,11 +205,17 @@ class RedisLink:
         """Close the blocking client, and the asyncio client of the running loop if there is one."""
         with self._lock:
             client, self._blocking = self._blocking, None
+            lanes, self._lanes = self._lanes, None
+        if lanes is not None:
+            lanes.close()
         if client is not None:
             client.close()
         await io.call(_nothing, self._aclose)
 
     async def _aclose(self) -> None:
+        lanes = self._aio_lanes.pop(asyncio.get_running_loop(), None)
+        if lanes is not None:
+            await lanes.close()
         client = self._aio.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
