@@ -15,7 +15,8 @@ class BlockingLanes:
     """Idle connections of the blocking world; taking and giving back are single steps of a list."""
 
     def __init__(self, pool: Any) -> None:
-        from redis.exceptions import ConnectionError as Broken, ResponseError
+        from redis.exceptions import ConnectionError as Broken
+        from redis.exceptions import ResponseError
 
         self._pool = pool
         self._broken = Broken
@@ -56,7 +57,8 @@ class AioLanes:
     """Idle connections of one event loop. Whoever runs a command bounds its time; the connections themselves do not."""
 
     def __init__(self, pool: Any) -> None:
-        from redis.exceptions import ConnectionError as Broken, ResponseError
+        from redis.exceptions import ConnectionError as Broken
+        from redis.exceptions import ResponseError
 
         self._pool = pool
         self._options = {**pool.connection_kwargs, "socket_timeout": None}
