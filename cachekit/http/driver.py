@@ -19,6 +19,7 @@ from cachekit.http.exchange import Drop, Exchange, Forward, Keep, Outcome, Refus
 from cachekit.http.headers import Headers
 from cachekit.http.message import Request
 from cachekit.http.options import HttpOptions
+from cachekit.http.past import Past
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.stores.base import Ticket
@@ -68,11 +69,35 @@ class Driver:
         self._rules = rules if isinstance(rules, Rules) else Rules(rules)
         self.options = options or HttpOptions()
         self._flights = Flights(self.options.span("collapse_timeout"))
+        self.past = Past(self.options, self._rules)
         self.hits = 0
 
     def open(self, request: Request) -> Exchange:
         """Return the exchange for *request*."""
         return Exchange(request, self._rules, self.options)
+
+    # Past the cache
+
+    def goes_past(self, key: str, credentials: bool) -> bool:
+        """Say whether a plain GET of *key* need not be looked up: it was found uncacheable a moment ago."""
+        if not self._flights.is_uncacheable((key, credentials), self._cache.clock(), bare=True):
+            return False
+        return self.past.plain and self._cache.peek(key) is None
+
+    async def went_past(self, io: IO, request: Request, status: int, headers: Headers) -> Headers:
+        """Take in the head of a response that was sent past the cache, and is not what was expected."""
+        exchange = self.open(request)
+        self._flights.forget(exchange.flight_key)
+        exchange.decision(self._cache.clock())
+        exchange.recording.spoil("no-ticket")
+        return (await self.started(io, Passage(exchange), status, "", headers)).headers
+
+    async def drop(self, io: IO, keys: Sequence[str]) -> None:
+        """Drop *keys*."""
+        try:
+            await self._cache.drop(io, *keys)
+        except Exception:  # a broken cache never breaks a response
+            log.exception("the HTTP cache failed; the response goes on without it")
 
     # Before the application
 
@@ -268,7 +293,7 @@ class Driver:
         elif passage.flight is not None and (exchange.recording.uncacheable or passage.committed):
             landing = Landing.UNCACHEABLE
             until = self._cache.clock() + self.options.span("uncacheable_for")
-            self._flights.remember(exchange.flight_key, until)
+            self._flights.remember(exchange.flight_key, until, bare=exchange.found is None)
             if refused := exchange.recording.terms.refused:
                 self._emit(Kind.NOT_STORED, exchange, detail=refused)
         return landing

@@ -34,21 +34,23 @@ from cachekit.http.headers import (
     values,
     without,
 )  # fmt: skip
-from cachekit.http.message import Mark, Request, StoredResponse, key_of, same_origin, variant_key
+from cachekit.http.message import Mark, Request, StoredResponse, same_origin, variant_key
 from cachekit.http.options import HttpOptions
 from cachekit.http.recording import Recording
 from cachekit.http.rules import Rules
 from cachekit.http.status import CacheStatus
 from cachekit.http.storable import unmet
 
-_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
 _ERRORS: Final = frozenset({500, 502, 503, 504})
-_BYPASS: Final = ("range", "if-range", "if-match", "if-unmodified-since")
-_CONDITIONS: Final = ("if-none-match", "if-modified-since")
+BYPASS: Final = ("range", "if-range", "if-match", "if-unmodified-since")
+CONDITIONS: Final = ("if-none-match", "if-modified-since")
 _NOT_IN_304: Final = frozenset(
     {"content-length", "content-type", "content-encoding", "content-language", "content-range"}
 )
-_LONGEST_CHAIN: Final = 8
+LONGEST_CHAIN: Final = 8
+NEVER_PLAIN: Final = (*BYPASS, *CONDITIONS)
+"""Request fields that ask for something else than the whole response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +143,12 @@ class Exchange:
         names = {name for name, _ in request.headers}
         self._head = request.method == "HEAD"
         self._credentials = tuple(name for name in options.credentials if name in names)
-        self._conditions = any(name in names for name in _CONDITIONS)
-        self._plain = not any(name in names for name in _BYPASS)
+        self._conditions = any(name in names for name in CONDITIONS)
+        self._plain = not any(name in names for name in BYPASS)
         self._control = _request_control(request.headers, names) if options.request_directives else CacheControl()
         self._candidates = rules.candidates(request.method, request.path) if rules else ()
         self.tags: tuple[str, ...] = tuple(tag for match in self._candidates for tag in match.tags)
-        self.key = key_of(request, options.keyed_headers)
+        self.key = options.keying.key(request)
         if request.method not in ("GET", "HEAD"):
             self.bypass = "method"
         elif self.key is None or _has_body(request.headers, names):
@@ -195,7 +197,7 @@ class Exchange:
         if not stored.selected_by(self.request.headers):
             self._miss = "vary-miss"
             self._depth += 1
-            if self._depth < _LONGEST_CHAIN:
+            if self._depth < LONGEST_CHAIN:
                 names = [name for name, _ in stored.vary]
                 self._next = variant_key(self._key, stored.generation, self.request.headers, names)
             return
@@ -281,7 +283,7 @@ class Exchange:
 
     def _validation(self, found: StoredResponse) -> HeaderList:
         self._stripped = True
-        headers = without(self.request.headers, _CONDITIONS)
+        headers = without(self.request.headers, CONDITIONS)
         etag, modified = first(found.headers, "etag"), first(found.headers, "last-modified")
         if found.status == 200 and etag is not None and parse_etag(etag) is not None:
             headers.append(("if-none-match", etag))
@@ -323,8 +325,8 @@ class Exchange:
         if status in _ERRORS and (instead := self.failed(now, status)) is not None:
             return instead
         recording.head(status, reason, headers, now)
-        if self.request.method not in _SAFE_METHODS and status < 400:
-            self._drops = self._invalidated(headers)
+        if self.request.method not in SAFE_METHODS and status < 400:
+            self._drops = invalidated(self.request, headers, self._options)
         sent = [*recording.kept, *recording.added, *recording.tag_fields(tags)]
         silent = self._stripped and self._conditions and status == 200 and not_modified(self.request.headers, sent)
         if self._options.cache_status:
@@ -375,13 +377,13 @@ class Exchange:
         self._freshened = fresh
         return self._serve(fresh, now, CacheStatus(fwd=self.fwd, fwd_status=304, stored=stays))
 
-    def _invalidated(self, headers: Headers) -> tuple[str, ...]:
-        """Return the keys that a successful unsafe request makes invalid (RFC 9111 section 4.4)."""
-        references = (first(headers, name) for name in ("location", "content-location"))
-        others = (same_origin(self.request, reference.strip(" \t")) for reference in references if reference)
-        keyed = self._options.keyed_headers
-        found = (key_of(self.request, keyed, target) for target in (self.request.target, *others) if target)
-        return tuple(dict.fromkeys(key for key in found if key is not None))
+
+def invalidated(request: Request, headers: Headers, options: HttpOptions) -> tuple[str, ...]:
+    """Return the keys that a successful unsafe *request* makes invalid, answered with *headers* (RFC 9111 section 4.4)."""
+    references = (first(headers, name) for name in ("location", "content-location"))
+    others = (same_origin(request, reference.strip(" \t")) for reference in references if reference)
+    found = (options.keying.key(request, target) for target in (request.target, *others) if target)
+    return tuple(dict.fromkeys(key for key in found if key is not None))
 
 
 def not_modified(request: Headers, response: Headers) -> bool:

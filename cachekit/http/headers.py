@@ -31,7 +31,7 @@ HOP_BY_HOP: Final = frozenset(
 """Fields that belong to one connection and are never stored (RFC 9111 section 3.1)."""
 
 
-_SECRETS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"})
+SECRETS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"})
 
 
 def values(headers: Headers, name: str) -> list[str]:
@@ -215,7 +215,7 @@ def nominated(headers: Headers, name: str) -> str:
         codings = sorted(member.lower().replace(" ", "") for value in found for member in members(value))
         return "=" + ",".join(codings)
     text = "=" + ",".join(member for value in found for member in members(value))
-    if name in _SECRETS:
+    if name in SECRETS:
         return "#" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return text
 
