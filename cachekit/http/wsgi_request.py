@@ -52,12 +52,15 @@ def values_of(environ: Environ, name: str) -> tuple[str, ...]:
 
 
 def with_conditions(environ: Environ, headers: Headers) -> Environ:
-    changed = dict(environ)
+    """Return *environ* with the conditions of *headers* in place of its own conditions and ranges."""
+    changed = {name: value for name, value in environ.items() if name not in _ASKS_FOR_LESS}
     for name, field in (("HTTP_IF_NONE_MATCH", "if-none-match"), ("HTTP_IF_MODIFIED_SINCE", "if-modified-since")):
-        changed.pop(name, None)
         if (value := first(headers, field)) is not None:
             changed[name] = value
     return changed
+
+
+_ASKS_FOR_LESS: Final = frozenset({"HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE"})
 
 
 class Reader:
