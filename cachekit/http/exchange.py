@@ -228,7 +228,7 @@ class Exchange:
             return self._refuse()
         self.fwd = fwd
         # A range that nothing stored can answer is for the application, and its answer for nobody else.
-        aside = self._head or (self._ranged and found is None)
+        aside = (self._head or self._ranged) and found is None
         self.recording.ask(now, record=not aside and "no-store" not in control)
         if found is None or self._head:
             return Forward()
@@ -237,7 +237,7 @@ class Exchange:
     @property
     def collapses(self) -> bool:
         """Say whether the request may wait for the response to another one."""
-        if not self.recording.active or "no-cache" in self._control or not self._options.collapse:
+        if not self.recording.active or self._head or "no-cache" in self._control or not self._options.collapse:
             return False
         return self._stripped or not self._conditions
 
@@ -325,7 +325,13 @@ class Exchange:
         """Take in the head of the response and the *tags* that were used so far; returns what to send."""
         recording = self.recording
         if self._validating and status == 304 and self.found is not None:
-            return self._freshen(self.found, headers, now)
+            return self._freshen(self.found, headers, now, status)
+        if self._head and self.found is not None and self.recording.active:
+            if status == 200 and same_as_head(self.found, headers):
+                return self._freshen(self.found, headers, now, status)
+            if status in (200, 404, 410):
+                self._drops = (self._key,)
+            self.recording.spoil("head")
         if status in _ERRORS and (instead := self.failed(now, status)) is not None:
             return instead
         recording.head(status, reason, headers, now)
@@ -375,11 +381,20 @@ class Exchange:
             return None if entry is None else Keep(self._key, entry)
         return Drop((self._key,)) if self.found is not None and recording.supersedes else None
 
-    def _freshen(self, found: StoredResponse, headers: Headers, now: float) -> Serve:
-        """Update *found* by a 304, and answer the request from it (RFC 9111 section 4.3.4)."""
+    def _freshen(self, found: StoredResponse, headers: Headers, now: float, status: int) -> Serve:
+        """Update *found* by a 304 or the response to HEAD, and answer the request from it (RFC 9111 section 4.3.4)."""
         fresh, stays = self.recording.update(found, headers, now)
         self._freshened = fresh
-        return self._serve(fresh, now, CacheStatus(fwd=self.fwd, fwd_status=304, stored=stays))
+        return self._serve(fresh, now, CacheStatus(fwd=self.fwd, fwd_status=status, stored=stays))
+
+
+def same_as_head(found: StoredResponse, headers: Headers) -> bool:
+    """Say whether the 200 to HEAD with *headers* speaks of *found* (RFC 9111 section 4.3.5): what it tells is the same."""
+    for name in ("etag", "last-modified", "content-length"):
+        told = first(headers, name)
+        if told is not None and told != first(found.headers, name):
+            return False
+    return any(first(headers, name) is not None for name in ("etag", "last-modified"))
 
 
 def invalidated(request: Request, headers: Headers, options: HttpOptions) -> tuple[str, ...]:

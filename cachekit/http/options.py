@@ -54,6 +54,8 @@ class HttpOptions:
         key: a function of the ``Request`` that returns what else is part of the key; None keeps the cache out of it.
         targets: fields for shared caches that come before Cache-Control, the most binding first.
         max_body: the largest body in bytes that is stored.
+        heuristic: part of the time since Last-Modified for which a response without a lifetime is fresh, a day at most
+            (RFC 9111 section 4.2.2); 0 guesses nothing, 0.1 is usual.
         request_directives: obey Cache-Control in requests; False also ignores a visitor's reload.
         stale_while_revalidate: window for responses that do not give one themselves.
         stale_if_error: window for responses that do not give one themselves.
@@ -85,6 +87,7 @@ class HttpOptions:
     key: KeyFunction | None = None
     targets: Sequence[str] = ("surrogate-control", "cdn-cache-control")
     max_body: int = 5 * 1024 * 1024
+    heuristic: float = 0.0
     request_directives: bool = True
     stale_while_revalidate: Duration = 0
     stale_if_error: Duration = 0
@@ -121,6 +124,9 @@ class HttpOptions:
         size: object = self.max_body
         if type(size) is not int or size < 0:
             raise ConfigError(f"max_body={self.max_body!r} must be a number of bytes, 0 or more")
+        part: object = self.heuristic
+        if not isinstance(part, (int, float)) or not 0 <= part <= 1:
+            raise ConfigError(f"heuristic={self.heuristic!r} must be a part, from 0 to 1")
         try:
             self._set("emit_tags", EmitTags(self.emit_tags))
         except ValueError:

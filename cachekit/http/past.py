@@ -30,7 +30,7 @@ class Past:
         plain: whether nothing else has to be added.
     """
 
-    __slots__ = ("_ruled", "_rules", "_targets", "method", "miss", "plain")
+    __slots__ = ("_guesses", "_ruled", "_rules", "_targets", "method", "miss", "plain")
 
     def __init__(self, options: HttpOptions, rules: Rules) -> None:
         told = options.cache_status
@@ -38,6 +38,7 @@ class Past:
         self.miss = CacheStatus(fwd="uri-miss").print(options) if told else None
         self.plain = not (told and (options.status_key or options.status_detail)) and options.emit_tags != EmitTags.ALL
         self._rules = bool(rules)
+        self._guesses = options.heuristic > 0
         self._ruled = rules.methods
         self._targets = frozenset(options.targets)
 
@@ -65,7 +66,7 @@ class Past:
         if seen & TARGET:
             return False
         if not control:
-            return not seen & EXPIRES and not self._rules
+            return not (seen & EXPIRES or self._rules or self._guesses)
         found = [_keeps_to_itself(line) for line in control]
         return True in found and None not in found
 
