@@ -32,6 +32,8 @@ _NAME: Final = "http"
 _BODY_PATIENCE: Final = 2.0
 """Seconds that followers wait for a body that has begun: its client may read it slowly."""
 _LOOKS: Final = 3
+_FIRST_POLL: Final = 0.01
+_LONGEST_POLL: Final = 0.25
 
 
 class Passage:
@@ -199,6 +201,8 @@ class Driver:
             self._land(passage, Landing.FAILED)
             return passage
         ticket = await self._begin(io, passage)
+        if ticket is not None and not ticket.leads and exchange.found is None and exchange.collapses:
+            ticket = await self._wait_elsewhere(io, passage, ticket)
         if ticket is not None and ticket.found is not None and exchange.found is None:
             exchange.reset()
             again = await self._look(io, exchange)
@@ -207,11 +211,35 @@ class Driver:
                 await self._release(io, passage)
                 return again
             passage.headers = again.headers if isinstance(again, Validate) else None
+        exchange.collapsed = False
         if passage.ticket is None or passage.ticket.key != exchange.store_key:
             exchange.recording.spoil("no-ticket")
             self._land(passage, Landing.FAILED)
             await self._release(io, passage)
         return passage
+
+    async def _wait_elsewhere(self, io: IO, passage: Passage, ticket: Ticket) -> Ticket | None:
+        """Wait while another process makes the response; returns what was learned last.
+
+        No longer than its lease and the time-out, and for one other only: when the lease passes on to a third, the
+        response of the first was not for others, and waiting in line for the next would be in vain.
+        """
+        exchange = passage.exchange
+        exchange.collapsed = True
+        pause, waited = _FIRST_POLL, 0.0
+        longest = min(self.options.span("collapse_timeout"), ticket.retry_in)
+        while waited < longest:
+            await io.sleep(pause)
+            waited += pause
+            pause = min(pause * 1.5, _LONGEST_POLL)
+            left = ticket.retry_in
+            again = await self._begin(io, passage)
+            if again is None or again.leads or again.found is not None:
+                return again
+            ticket = again
+            if ticket.retry_in > left:
+                break
+        return ticket
 
     async def _begin(self, io: IO, passage: Passage) -> Ticket | None:
         exchange = passage.exchange
