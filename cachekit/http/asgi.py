@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from cachekit._io import ASYNCIO
+from cachekit.http.asgi_client import Client, Message, Receive, Send
 from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
 from cachekit.http.driver import Driver, Passage
 from cachekit.http.exchange import Exchange, Serve, invalidated
@@ -22,9 +23,6 @@ from cachekit.http.rules import Rule, Rules
 from cachekit.http.warm import Trait, Warm
 from cachekit.tags import collecting
 
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("cachekit")
@@ -154,6 +152,25 @@ class HttpCache:
     async def _forward(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
         if passage.headers is not None:
             scope = {**scope, "headers": _encode(passage.headers)}
+        if passage.flight is None:
+            await self._call(scope, receive, send, passage)
+            return
+        # Others may wait for this response: it must not end with the client that happened to be first.
+        client = Client(receive, send, passage.flight)
+        call = asyncio.create_task(self._call(scope, client.receive, client.send, passage))
+        try:
+            await asyncio.shield(call)
+        except asyncio.CancelledError:
+            if call.done():
+                raise
+            if client.leave():
+                ASYNCIO.spawn(_outlive(call))
+            else:
+                call.cancel()
+                await asyncio.wait((call,))
+            raise
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
         relay = _Relay(self._driver, passage, send)
         try:
             with collecting() as passage.tags:
@@ -279,6 +296,10 @@ class _Nobody:
             await asyncio.get_running_loop().create_future()
         self._asked = True
         return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _outlive(call: asyncio.Task[None]) -> None:
+    await call
 
 
 async def _discard(message: Message) -> None:

@@ -33,11 +33,12 @@ class Landing(Enum):
 class Flight:
     """One request on its way through the application, for others too."""
 
-    __slots__ = ("key", "landed", "since", "started")
+    __slots__ = ("followers", "key", "landed", "since", "started")
 
     def __init__(self, key: FlightKey, since: float) -> None:
         self.key = key
         self.since = since
+        self.followers = 0  # who waits; only a hint, since somebody may come or leave at any moment
         self.started: Future[None] = Future()
         self.landed: Future[Landing] = Future()
         self.started.set_running_or_notify_cancel()

@@ -185,11 +185,14 @@ class Driver:
         return decision
 
     async def _follow(self, io: IO, flight: Flight) -> Landing:
+        flight.followers += 1
         try:
             await io.wait(flight.started, self.options.span("collapse_timeout"))
             return await io.wait(flight.landed, _BODY_PATIENCE)
         except TimeoutError:
             return Landing.FAILED
+        finally:
+            flight.followers -= 1
 
     async def _depart(self, io: IO, passage: Passage, decision: Forward | Validate) -> Serve | Passage:
         """Take the right to store, and look a last time: another process may have been faster."""

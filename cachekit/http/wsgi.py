@@ -277,8 +277,13 @@ class _Response:
         return self._instead.pop()
 
     def close(self) -> None:
-        """Close what the application returned, once."""
+        """Close what the application returned, once.
+
+        A server that closes before the end has lost its client. Where others wait for the response, the rest of it is
+        taken in for them first.
+        """
         try:
+            self._take_in_the_rest()
             close, self._close = self._close, None
             if close is not None:
                 self._context.run(close)
@@ -286,6 +291,17 @@ class _Response:
             self._end()
 
     # Parts of the above
+
+    def _take_in_the_rest(self) -> None:
+        passage = self._passage
+        flight = passage.flight
+        while self._sent and passage.open and flight is not None and flight.followers > 0:
+            try:
+                if self._advance() is None:
+                    break
+            except Exception:
+                log.exception("the application failed after its client left")
+                self._end()
 
     def _decide(self) -> None:
         """Send the head, or what is sent in its place."""
