@@ -230,6 +230,30 @@ def print_tags(tags: Iterable[str], separator: str = ",") -> str:
     return separator.join(quote(tag, safe=_TAG_SAFE, errors="replace") for tag in tags)
 
 
+MAX_TAG: Final = 1024
+MAX_TAGS: Final = 16384
+_MAX_TAG_LINE: Final = 8000
+"""What CDNs take: a tag of 1,024 bytes, 16 KB of tags (Cloudflare, Fastly); a line of 8 KB (Varnish)."""
+
+
+def tag_lines(tags: Iterable[str], separator: str = ",") -> tuple[list[str], list[str]]:
+    """Return *tags* as values of header lines that CDNs take, and the tags that find no place in them."""
+    lines: list[str] = []
+    left_out: list[str] = []
+    total = 0
+    for tag in tags:
+        text = print_tags((tag,), separator)
+        if len(text) > MAX_TAG or total + len(text) + 1 > MAX_TAGS:
+            left_out.append(tag)
+            continue
+        total += len(text) + 1
+        if lines and len(lines[-1]) + len(text) + 1 <= _MAX_TAG_LINE:
+            lines[-1] += separator + text
+        else:
+            lines.append(text)
+    return lines, left_out
+
+
 def parse_tags(value: str, separator: str = ",") -> tuple[str, ...]:
     """Return the tags that *value* lists, without repeats."""
     parts = (part.strip(" \t") for part in value.split(separator))
