@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from cachekit._io import ASYNCIO
@@ -310,6 +311,7 @@ def _decode(headers: Any) -> HeaderList:
     return [(str(name, "latin-1"), str(value, "latin-1")) for name, value in headers]
 
 
+@lru_cache(maxsize=512)
 def _field(name: str, value: str) -> tuple[bytes, bytes]:
     return name.lower().encode("latin-1"), value.encode("latin-1")
 

@@ -33,7 +33,7 @@ _BODY_PATIENCE: Final = 2.0
 """Seconds that followers wait for a body that has begun: its client may read it slowly."""
 _LOOKS: Final = 3
 _FIRST_POLL: Final = 0.01
-_LONGEST_POLL: Final = 0.25
+_LONGEST_POLL: Final = 0.04
 
 
 class Passage:
@@ -45,7 +45,7 @@ class Passage:
         tags: the tags that were used so far.
     """
 
-    __slots__ = ("committed", "exchange", "flight", "headers", "open", "tags", "ticket")
+    __slots__ = ("committed", "exchange", "flight", "headers", "led", "open", "tags", "ticket")
 
     def __init__(self, exchange: Exchange, flight: Flight | None = None) -> None:
         self.exchange = exchange
@@ -53,6 +53,7 @@ class Passage:
         self.tags: AbstractSet[str] = frozenset()
         self.ticket: Ticket | None = None
         self.flight = flight
+        self.led = flight is not None
         self.open = True
         self.committed = False
 
@@ -204,8 +205,14 @@ class Driver:
             self._land(passage, Landing.FAILED)
             return passage
         ticket = await self._begin(io, passage)
-        if ticket is not None and not ticket.leads and exchange.found is None and exchange.collapses:
+        if ticket is not None and not ticket.leads and exchange.found is None and passage.flight is not None:
             ticket = await self._wait_elsewhere(io, passage, ticket)
+            if ticket is not None and ticket.found is None:
+                # Nothing came of it. Whoever follows here has waited once, and does not wait for a second one.
+                if not ticket.leads:
+                    until = self._cache.clock() + self.options.span("uncacheable_for")
+                    self._flights.remember(exchange.flight_key, until, bare=True)
+                self._land(passage, Landing.FAILED)
         if ticket is not None and ticket.found is not None and exchange.found is None:
             exchange.reset()
             again = await self._look(io, exchange)
@@ -321,7 +328,7 @@ class Driver:
             landing = Landing.STORED if passage.committed and reusable else Landing.FAILED
         if landing is Landing.STORED:
             self._flights.forget(exchange.flight_key)
-        elif passage.flight is not None and (exchange.recording.uncacheable or passage.committed):
+        elif passage.led and (exchange.recording.uncacheable or passage.committed):
             landing = Landing.UNCACHEABLE
             until = self._cache.clock() + self.options.span("uncacheable_for")
             self._flights.remember(exchange.flight_key, until, bare=exchange.found is None)

@@ -11,6 +11,7 @@ from cachekit.http.asgi import HttpCache
 from cachekit.http.options import HttpOptions
 from cachekit.stores.base import Ticket
 from tests.http.conftest import Answer, FakeCache
+from tests.http.test_collapsing import fetch
 
 
 class Elsewhere(FakeCache):
@@ -85,6 +86,39 @@ def test_nobody_waits_in_line_for_a_third(build, clock):
     site = build(cache)
     assert site.get().cache_status == "cachekit; fwd=uri-miss"
     assert cache.begun == 4
+    # It is remembered: the next one goes at once.
+    site.get()
+    assert cache.begun == 4
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_followers_wait_once(clock, third):
+    """When nothing came of the response of the other process, nobody here queues behind another one."""
+
+    async def job():
+        gate, running = asyncio.Event(), []
+
+        async def app(scope, receive, send):
+            running.append(1)
+            await gate.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"no-store")]})
+            await send({"type": "http.response.body", "body": b"mine"})
+
+        def then(cache, key):
+            return Ticket(key, False, retry_in=30.0) if third else None
+
+        cache = Elsewhere(clock, 3, then)
+        site = HttpCache(app, cache)
+        crowd = [asyncio.create_task(fetch(site)) for _ in range(10)]
+        while len(running) < 10:
+            await asyncio.sleep(0.001)
+        gate.set()
+        assert {one.body for one in await asyncio.gather(*crowd)} == {b"mine"}
+        cache.begun = 10
+        await fetch(site)
+        assert cache.begun == 10
+
+    asyncio.run(asyncio.wait_for(job(), 30))
 
 
 def test_the_wait_is_bounded(build, clock):
