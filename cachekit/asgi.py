@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cachekit.http.asgi import App, HttpCache, Receive, Scope, Send
+from cachekit.http.asgi import App, HttpCache
+from cachekit.http.asgi_client import Receive, Send
+from cachekit.http.asgi_request import Scope
 from cachekit.http.options import HttpOptions
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules

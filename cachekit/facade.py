@@ -462,6 +462,7 @@ class Cache:
         """Return the valid entry of *key* in this process, fresh or not, or None."""
         if self.l1 is None or (node := self.l1.peek(key)) is None:
             return None
+        node.hits += 1  # a use, as far as the eviction policy is concerned
         return node.entry
 
     async def read(self, io: IO, key: str) -> AnyEntry | None:

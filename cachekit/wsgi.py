@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from cachekit.http.options import HttpOptions
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
-from cachekit.http.wsgi import App, Environ, HttpCache, StartResponse
+from cachekit.http.wsgi import App, HttpCache, StartResponse
+from cachekit.http.wsgi_request import Environ
 
 
 class CacheKit:

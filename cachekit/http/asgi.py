@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, TypeAlias
-from urllib.parse import quote, unquote
+from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
 
 from cachekit._io import ASYNCIO
+from cachekit.http.asgi_client import Client, Message, Receive, Send
+from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
 from cachekit.http.driver import Driver, Passage
-from cachekit.http.exchange import Exchange, Serve
+from cachekit.http.exchange import Exchange, Serve, invalidated
 from cachekit.http.headers import HeaderList, Headers
-from cachekit.http.message import Request
 from cachekit.http.options import HttpOptions
+from cachekit.http.past import CACHE_CONTROL, REFERENCE
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
+from cachekit.http.warm import Trait, Warm
 from cachekit.tags import collecting
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("cachekit")
+
+_CREDENTIALS: Final = int(Trait.CREDENTIALS)
+_ODD: Final = int(Trait.ODD)
+_NAMES: Final = 1024
 
 
 class HttpCache:
@@ -44,7 +48,10 @@ class HttpCache:
         self, app: App, cache: CachePort, *, rules: Sequence[Rule] | Rules = (), options: HttpOptions | None = None
     ) -> None:
         self.app = app
-        self._driver = Driver(cache, rules, options)
+        self._driver = driver = Driver(cache, rules, options)
+        self._reader = Reader(driver.options)
+        self._warm: Warm[Scope, tuple[bytes, bytes]] = Warm(cache, driver.options, _field, values_of)
+        self._meanings: dict[bytes, int] = {}
 
     @property
     def hits(self) -> int:
@@ -56,6 +63,21 @@ class HttpCache:
             await self.app(scope, receive, send)
             return
         driver = self._driver
+        short = self._short(scope)
+        if short is not None:
+            if isinstance(short, str):
+                if scope["method"] == "GET" and driver.past.tells:
+                    with collecting() as tags:
+                        await self.app(scope, receive, self._past(scope, send, short, tags))
+                else:
+                    await self.app(scope, receive, self._past(scope, send, short, frozenset()))
+                return
+            status, _, fields, body = short
+            driver.hits += 1
+            await send({"type": "http.response.start", "status": status, "headers": fields})
+            body = b"" if scope["method"] == "HEAD" else body
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+            return
         try:
             exchange = driver.open(request_of(scope))
         except Exception:
@@ -72,9 +94,92 @@ class HttpCache:
             self._refresh(scope, exchange)
         await _serve(send, answer)
 
+    def _short(self, scope: Scope) -> tuple[int, str, list[tuple[bytes, bytes]], bytes] | str | None:
+        """Return the ready answer, or the key of a request that goes past the cache; None when an exchange is needed."""
+        try:
+            method = scope["method"]
+            key, traits = self._reader.read(scope)
+            if key is None:
+                return None
+            if method in ("GET", "HEAD"):
+                if traits & _ODD:
+                    return None
+                found = self._warm.answer(key, traits, scope)
+                if found is None and method == "GET" and self._driver.goes_past(key, bool(traits & _CREDENTIALS)):
+                    return key
+                return found
+            return key if self._driver.past.by_method(method) else None
+        except Exception:  # noqa: BLE001 - the long way meets the same fault, and reports it
+            return None
+
+    def _past(self, scope: Scope, send: Send, key: str, tags: AbstractSet[str]) -> Send:
+        """Return the ``send`` of an application whose response goes past the cache."""
+
+        async def relay(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                try:
+                    message = await self._head_past(scope, key, message, tags)
+                except Exception:
+                    log.exception("the HTTP cache could not read a response; it passes by")
+            await send(message)
+
+        return relay
+
+    async def _head_past(self, scope: Scope, key: str, message: Message, tags: AbstractSet[str]) -> Message:
+        """Drop what the response makes invalid, and return its head as it is sent on."""
+        driver, meanings = self._driver, self._meanings
+        past, method, status = driver.past, scope["method"], message["status"]
+        headers = list(message.get("headers", ()))
+        control: list[str] = []
+        seen = 0
+        for name, value in headers:
+            meaning = meanings.get(name)
+            if meaning is None:
+                meaning = past.field(str(name, "latin-1").lower())
+                if len(meanings) < _NAMES:
+                    meanings[bytes(name)] = meaning
+            if meaning:
+                seen |= meaning
+                if meaning == CACHE_CONTROL:
+                    control.append(str(value, "latin-1"))
+        told = past.miss if method == "GET" else past.method
+        if method != "GET":
+            if past.drops(method, status):
+                found = seen & REFERENCE
+                keys = invalidated(request_of(scope), _decode(headers), driver.options) if found else (key,)
+                await driver.drop(ASYNCIO, keys)
+        else:
+            expected = past.passes(control, seen)
+            if not expected or (tags and not control):
+                request, fields = request_of(scope), _decode(headers)
+                sent = await driver.went_past(ASYNCIO, request, status, fields, tags, expected=expected)
+                return {**message, "headers": _encode(sent)}
+        if told is not None:
+            headers.append((b"cache-status", told.encode("latin-1")))
+        return {**message, "headers": headers}
+
     async def _forward(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
         if passage.headers is not None:
             scope = {**scope, "headers": _encode(passage.headers)}
+        if passage.flight is None:
+            await self._call(scope, receive, send, passage)
+            return
+        # Others may wait for this response: it must not end with the client that happened to be first.
+        client = Client(receive, send, passage.flight)
+        call = asyncio.create_task(self._call(scope, client.receive, client.send, passage))
+        try:
+            await asyncio.shield(call)
+        except asyncio.CancelledError:
+            if call.done():
+                raise
+            if client.leave():
+                ASYNCIO.spawn(_outlive(call))
+            else:
+                call.cancel()
+                await asyncio.wait((call,))
+            raise
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
         relay = _Relay(self._driver, passage, send)
         try:
             with collecting() as passage.tags:
@@ -202,29 +307,21 @@ class _Nobody:
         return {"type": "http.request", "body": b"", "more_body": False}
 
 
+async def _outlive(call: asyncio.Task[None]) -> None:
+    await call
+
+
 async def _discard(message: Message) -> None:
     del message
 
 
-def request_of(scope: Scope) -> Request:
-    """Return the request that *scope* describes."""
-    headers = [(str(name, "latin-1").lower(), str(value, "latin-1")) for name, value in scope["headers"]]
-    hosts = [value for name, value in headers if name == "host"]
-    path: str = scope["path"]
-    raw: bytes | None = scope.get("raw_path")
-    target = quote(path, safe="/:@!$&'()*+,;=~")
-    if raw is not None and (sent := raw.decode("latin-1")) != target:
-        # The application may go by either; where they are not the same path, the key holds both.
-        target = sent if unquote(sent) == path else f"{target}?{quote(sent)}"
-    query: bytes = scope.get("query_string", b"")
-    if query:
-        target = f"{target}?{query.decode('latin-1')}"
-    host = hosts[0] if len(hosts) == 1 else ""
-    return Request(scope["method"].upper(), scope.get("scheme", "http"), host, path, target, headers)
-
-
 def _decode(headers: Any) -> HeaderList:
     return [(str(name, "latin-1"), str(value, "latin-1")) for name, value in headers]
+
+
+@lru_cache(maxsize=512)
+def _field(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode("latin-1"), value.encode("latin-1")
 
 
 def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:

@@ -33,11 +33,12 @@ class Landing(Enum):
 class Flight:
     """One request on its way through the application, for others too."""
 
-    __slots__ = ("key", "landed", "since", "started")
+    __slots__ = ("followers", "key", "landed", "since", "started")
 
     def __init__(self, key: FlightKey, since: float) -> None:
         self.key = key
         self.since = since
+        self.followers = 0  # who waits; only a hint, since somebody may come or leave at any moment
         self.started: Future[None] = Future()
         self.landed: Future[Landing] = Future()
         self.started.set_running_or_notify_cancel()
@@ -50,7 +51,7 @@ class Flights:
     def __init__(self, longest: float) -> None:
         self._longest = longest
         self._flights: dict[FlightKey, Flight] = {}
-        self._uncacheable: dict[FlightKey, float] = {}
+        self._uncacheable: dict[FlightKey, tuple[float, bool]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -84,11 +85,14 @@ class Flights:
             flight.landed.set_result(landing)
         self.announce(flight)
 
-    def remember(self, key: FlightKey, until: float) -> None:
-        """Remember *key* as uncacheable. The memory is bounded: the oldest is forgotten first."""
+    def remember(self, key: FlightKey, until: float, *, bare: bool = False) -> None:
+        """Remember *key* as uncacheable; *bare* says that nothing older is stored there either.
+
+        The memory is bounded: the oldest is forgotten first.
+        """
         with self._lock:
             self._uncacheable.pop(key, None)
-            self._uncacheable[key] = until
+            self._uncacheable[key] = until, bare
             if len(self._uncacheable) > _REMEMBERED:
                 del self._uncacheable[next(iter(self._uncacheable))]
 
@@ -98,7 +102,7 @@ class Flights:
             with self._lock:
                 self._uncacheable.pop(key, None)
 
-    def is_uncacheable(self, key: FlightKey, now: float) -> bool:
-        """Say whether *key* is remembered as uncacheable."""
-        until = self._uncacheable.get(key)
-        return until is not None and now < until
+    def is_uncacheable(self, key: FlightKey, now: float, *, bare: bool = False) -> bool:
+        """Say whether *key* is remembered as uncacheable; with *bare*, whether nothing is stored there either."""
+        found = self._uncacheable.get(key)
+        return found is not None and now < found[0] and (found[1] or not bare)

@@ -20,7 +20,8 @@ def delta_seconds(text: str | None) -> float | None:
     """Return the number of seconds that *text* means, or None for no whole number (RFC 9111 section 1.2.2)."""
     if text is None or not text.isascii() or not text.isdigit():
         return None
-    return MAX_SECONDS if len(text) > 10 else min(float(text), MAX_SECONDS)
+    digits = text.lstrip("0")
+    return MAX_SECONDS if len(digits) > 10 else min(float(digits or 0), MAX_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

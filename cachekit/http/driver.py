@@ -20,6 +20,7 @@ from cachekit.http.exchange import Drop, Exchange, Forward, Keep, Outcome, Refus
 from cachekit.http.headers import Headers
 from cachekit.http.message import Request
 from cachekit.http.options import HttpOptions
+from cachekit.http.past import Past
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.stores.base import Ticket
@@ -32,6 +33,8 @@ _NAME: Final = "http"
 _BODY_PATIENCE: Final = 2.0
 """Seconds that followers wait for a body that has begun: its client may read it slowly."""
 _LOOKS: Final = 3
+_FIRST_POLL: Final = 0.01
+_LONGEST_POLL: Final = 0.04
 
 
 class Passage:
@@ -43,7 +46,7 @@ class Passage:
         tags: the tags that were used so far.
     """
 
-    __slots__ = ("committed", "exchange", "flight", "headers", "open", "tags", "ticket")
+    __slots__ = ("committed", "exchange", "flight", "headers", "led", "open", "tags", "ticket")
 
     def __init__(self, exchange: Exchange, flight: Flight | None = None) -> None:
         self.exchange = exchange
@@ -51,6 +54,7 @@ class Passage:
         self.tags: AbstractSet[str] = frozenset()
         self.ticket: Ticket | None = None
         self.flight = flight
+        self.led = flight is not None
         self.open = True
         self.committed = False
 
@@ -69,11 +73,43 @@ class Driver:
         self._rules = rules if isinstance(rules, Rules) else Rules(rules)
         self.options = options or HttpOptions()
         self._flights = Flights(self.options.span("collapse_timeout"))
+        self.past = Past(self.options, self._rules)
         self.hits = 0
 
     def open(self, request: Request) -> Exchange:
         """Return the exchange for *request*."""
         return Exchange(request, self._rules, self.options)
+
+    # Past the cache
+
+    def goes_past(self, key: str, credentials: bool) -> bool:
+        """Say whether a plain GET of *key* need not be looked up: it was found uncacheable a moment ago."""
+        if not self._flights.is_uncacheable((key, credentials), self._cache.clock(), bare=True):
+            return False
+        return self.past.plain and self._cache.peek(key) is None
+
+    async def went_past(
+        self, io: IO, request: Request, status: int, headers: Headers, tags: AbstractSet[str], *, expected: bool
+    ) -> Headers:
+        """Take in the head of a response that was sent past the cache, and has to be told more than expected.
+
+        Where it is not even *expected* that nothing allows to store it, it is no longer remembered as uncacheable.
+        """
+        exchange = self.open(request)
+        if not expected:
+            self._flights.forget(exchange.flight_key)
+        exchange.decision(self._cache.clock())
+        exchange.recording.spoil("no-ticket")
+        passage = Passage(exchange)
+        passage.tags = tags
+        return (await self.started(io, passage, status, "", headers)).headers
+
+    async def drop(self, io: IO, keys: Sequence[str]) -> None:
+        """Drop *keys*."""
+        try:
+            await self._cache.drop(io, *keys)
+        except Exception:  # a broken cache never breaks a response
+            log.exception("the HTTP cache failed; the response goes on without it")
 
     # Before the application
 
@@ -159,11 +195,14 @@ class Driver:
         return decision
 
     async def _follow(self, io: IO, flight: Flight) -> Landing:
+        flight.followers += 1
         try:
             await io.wait(flight.started, self.options.span("collapse_timeout"))
             return await io.wait(flight.landed, _BODY_PATIENCE)
         except TimeoutError:
             return Landing.FAILED
+        finally:
+            flight.followers -= 1
 
     async def _depart(self, io: IO, passage: Passage, decision: Forward | Validate) -> Serve | Passage:
         """Take the right to store, and look a last time: another process may have been faster."""
@@ -175,6 +214,14 @@ class Driver:
             self._land(passage, Landing.FAILED)
             return passage
         ticket = await self._begin(io, passage)
+        if ticket is not None and not ticket.leads and exchange.found is None and passage.flight is not None:
+            ticket = await self._wait_elsewhere(io, passage, ticket)
+            if ticket is not None and ticket.found is None:
+                # Nothing came of it. Whoever follows here has waited once, and does not wait for a second one.
+                if not ticket.leads:
+                    until = self._cache.clock() + self.options.span("uncacheable_for")
+                    self._flights.remember(exchange.flight_key, until, bare=True)
+                self._land(passage, Landing.FAILED)
         if ticket is not None and ticket.found is not None and exchange.found is None:
             exchange.reset()
             again = await self._look(io, exchange)
@@ -183,11 +230,35 @@ class Driver:
                 await self._release(io, passage)
                 return again
             passage.headers = again.headers if isinstance(again, Validate) else None
+        exchange.collapsed = False
         if passage.ticket is None or passage.ticket.key != exchange.store_key:
             exchange.recording.spoil("no-ticket")
             self._land(passage, Landing.FAILED)
             await self._release(io, passage)
         return passage
+
+    async def _wait_elsewhere(self, io: IO, passage: Passage, ticket: Ticket) -> Ticket | None:
+        """Wait while another process makes the response; returns what was learned last.
+
+        No longer than its lease and the time-out, and for one other only: when the lease passes on to a third, the
+        response of the first was not for others, and waiting in line for the next would be in vain.
+        """
+        exchange = passage.exchange
+        exchange.collapsed = True
+        pause, waited = _FIRST_POLL, 0.0
+        longest = min(self.options.span("collapse_timeout"), ticket.retry_in)
+        while waited < longest:
+            await io.sleep(pause)
+            waited += pause
+            pause = min(pause * 1.5, _LONGEST_POLL)
+            left = ticket.retry_in
+            again = await self._begin(io, passage)
+            if again is None or again.leads or again.found is not None:
+                return again
+            ticket = again
+            if ticket.retry_in > left:
+                break
+        return ticket
 
     async def _begin(self, io: IO, passage: Passage) -> Ticket | None:
         exchange = passage.exchange
@@ -267,10 +338,10 @@ class Driver:
             landing = Landing.STORED if passage.committed and reusable else Landing.FAILED
         if landing is Landing.STORED:
             self._flights.forget(exchange.flight_key)
-        elif passage.flight is not None and (exchange.recording.uncacheable or passage.committed):
+        elif passage.led and (exchange.recording.uncacheable or passage.committed):
             landing = Landing.UNCACHEABLE
             until = self._cache.clock() + self.options.span("uncacheable_for")
-            self._flights.remember(exchange.flight_key, until)
+            self._flights.remember(exchange.flight_key, until, bare=exchange.found is None)
             if refused := exchange.recording.terms.refused:
                 self._emit(Kind.NOT_STORED, exchange, detail=refused)
         return landing

@@ -21,34 +21,35 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 from cachekit.entry import Entry
+from cachekit.http.asked import has_body, not_modified, request_control
 from cachekit.http.directives import CacheControl
 from cachekit.http.headers import (
     HeaderList,
     Headers,
     first,
-    joined,
-    members,
-    none_match,
     parse_date,
     parse_etag,
-    values,
     without,
 )  # fmt: skip
-from cachekit.http.message import Mark, Request, StoredResponse, key_of, same_origin, variant_key
+from cachekit.http.message import Mark, Request, StoredResponse, same_origin, variant_key
 from cachekit.http.options import HttpOptions
+from cachekit.http.ranges import cut
 from cachekit.http.recording import Recording
 from cachekit.http.rules import Rules
 from cachekit.http.status import CacheStatus
 from cachekit.http.storable import unmet
 
-_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
 _ERRORS: Final = frozenset({500, 502, 503, 504})
-_BYPASS: Final = ("range", "if-range", "if-match", "if-unmodified-since")
-_CONDITIONS: Final = ("if-none-match", "if-modified-since")
+BYPASS: Final = ("if-match", "if-unmodified-since")
+RANGES: Final = ("range", "if-range")
+CONDITIONS: Final = ("if-none-match", "if-modified-since")
 _NOT_IN_304: Final = frozenset(
     {"content-length", "content-type", "content-encoding", "content-language", "content-range"}
 )
-_LONGEST_CHAIN: Final = 8
+LONGEST_CHAIN: Final = 8
+NEVER_PLAIN: Final = (*BYPASS, *CONDITIONS, *RANGES)
+"""Request fields that ask for something else than the whole response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,8 @@ class Exchange:
 
     __slots__ = (
         "_candidates", "_conditions", "_control", "_credentials", "_depth", "_drops", "_found_tags", "_freshened",
-        "_generation", "_head", "_key", "_miss", "_next", "_options", "_plain", "_stripped", "_validating", "bypass",
-        "collapsed", "found", "fwd", "key", "recording", "request", "tags", "unreadable",
+        "_generation", "_head", "_key", "_miss", "_next", "_options", "_plain", "_ranged", "_stripped", "_validating",
+        "bypass", "collapsed", "found", "fwd", "key", "recording", "request", "tags", "unreadable",
     )  # fmt: skip
 
     def __init__(self, request: Request, rules: Rules, options: HttpOptions) -> None:
@@ -141,15 +142,16 @@ class Exchange:
         names = {name for name, _ in request.headers}
         self._head = request.method == "HEAD"
         self._credentials = tuple(name for name in options.credentials if name in names)
-        self._conditions = any(name in names for name in _CONDITIONS)
-        self._plain = not any(name in names for name in _BYPASS)
-        self._control = _request_control(request.headers, names) if options.request_directives else CacheControl()
+        self._conditions = any(name in names for name in CONDITIONS)
+        self._ranged = "range" in names and not self._head
+        self._plain = not any(name in names for name in BYPASS)
+        self._control = request_control(request.headers, names) if options.request_directives else CacheControl()
         self._candidates = rules.candidates(request.method, request.path) if rules else ()
         self.tags: tuple[str, ...] = tuple(tag for match in self._candidates for tag in match.tags)
-        self.key = key_of(request, options.keyed_headers)
+        self.key = options.keying.key(request)
         if request.method not in ("GET", "HEAD"):
             self.bypass = "method"
-        elif self.key is None or _has_body(request.headers, names):
+        elif self.key is None or has_body(request.headers, names):
             self.bypass = "bypass"
         else:
             self.bypass = ""
@@ -195,7 +197,7 @@ class Exchange:
         if not stored.selected_by(self.request.headers):
             self._miss = "vary-miss"
             self._depth += 1
-            if self._depth < _LONGEST_CHAIN:
+            if self._depth < LONGEST_CHAIN:
                 names = [name for name, _ in stored.vary]
                 self._next = variant_key(self._key, stored.generation, self.request.headers, names)
             return
@@ -225,7 +227,9 @@ class Exchange:
         if "only-if-cached" in control:
             return self._refuse()
         self.fwd = fwd
-        self.recording.ask(now, record=not self._head and "no-store" not in control)
+        # A range that nothing stored can answer is for the application, and its answer for nobody else.
+        aside = (self._head or self._ranged) and found is None
+        self.recording.ask(now, record=not aside and "no-store" not in control)
         if found is None or self._head:
             return Forward()
         return Validate(self._validation(found))
@@ -233,7 +237,7 @@ class Exchange:
     @property
     def collapses(self) -> bool:
         """Say whether the request may wait for the response to another one."""
-        if not self.recording.active or "no-cache" in self._control or not self._options.collapse:
+        if not self.recording.active or self._head or "no-cache" in self._control or not self._options.collapse:
             return False
         return self._stripped or not self._conditions
 
@@ -281,7 +285,7 @@ class Exchange:
 
     def _validation(self, found: StoredResponse) -> HeaderList:
         self._stripped = True
-        headers = without(self.request.headers, _CONDITIONS)
+        headers = without(self.request.headers, (*CONDITIONS, *RANGES))
         etag, modified = first(found.headers, "etag"), first(found.headers, "last-modified")
         if found.status == 200 and etag is not None and parse_etag(etag) is not None:
             headers.append(("if-none-match", etag))
@@ -303,6 +307,8 @@ class Exchange:
             headers.append(("Cache-Status", told.print(self._options)))
         if self._conditions and found.status == 200 and not_modified(self.request.headers, headers):
             return Serve(304, "", without(headers, _NOT_IN_304), b"")
+        if self._ranged and found.status == 200 and (part := cut(self.request.headers, found, headers)) is not None:
+            return Serve(part[0], "", part[1], part[2])
         return Serve(found.status, found.reason, headers, b"" if self._head else found.body)
 
     def _refuse(self) -> Refuse:
@@ -319,12 +325,18 @@ class Exchange:
         """Take in the head of the response and the *tags* that were used so far; returns what to send."""
         recording = self.recording
         if self._validating and status == 304 and self.found is not None:
-            return self._freshen(self.found, headers, now)
+            return self._freshen(self.found, headers, now, status)
+        if self._head and self.found is not None and self.recording.active:
+            if status == 200 and same_as_head(self.found, headers):
+                return self._freshen(self.found, headers, now, status)
+            if status in (200, 404, 410):
+                self._drops = (self._key,)
+            self.recording.spoil("head")
         if status in _ERRORS and (instead := self.failed(now, status)) is not None:
             return instead
         recording.head(status, reason, headers, now)
-        if self.request.method not in _SAFE_METHODS and status < 400:
-            self._drops = self._invalidated(headers)
+        if self.request.method not in SAFE_METHODS and status < 400:
+            self._drops = invalidated(self.request, headers, self._options)
         sent = [*recording.kept, *recording.added, *recording.tag_fields(tags)]
         silent = self._stripped and self._conditions and status == 200 and not_modified(self.request.headers, sent)
         if self._options.cache_status:
@@ -369,41 +381,25 @@ class Exchange:
             return None if entry is None else Keep(self._key, entry)
         return Drop((self._key,)) if self.found is not None and recording.supersedes else None
 
-    def _freshen(self, found: StoredResponse, headers: Headers, now: float) -> Serve:
-        """Update *found* by a 304, and answer the request from it (RFC 9111 section 4.3.4)."""
+    def _freshen(self, found: StoredResponse, headers: Headers, now: float, status: int) -> Serve:
+        """Update *found* by a 304 or the response to HEAD, and answer the request from it (RFC 9111 section 4.3.4)."""
         fresh, stays = self.recording.update(found, headers, now)
         self._freshened = fresh
-        return self._serve(fresh, now, CacheStatus(fwd=self.fwd, fwd_status=304, stored=stays))
-
-    def _invalidated(self, headers: Headers) -> tuple[str, ...]:
-        """Return the keys that a successful unsafe request makes invalid (RFC 9111 section 4.4)."""
-        references = (first(headers, name) for name in ("location", "content-location"))
-        others = (same_origin(self.request, reference.strip(" \t")) for reference in references if reference)
-        keyed = self._options.keyed_headers
-        found = (key_of(self.request, keyed, target) for target in (self.request.target, *others) if target)
-        return tuple(dict.fromkeys(key for key in found if key is not None))
+        return self._serve(fresh, now, CacheStatus(fwd=self.fwd, fwd_status=status, stored=stays))
 
 
-def not_modified(request: Headers, response: Headers) -> bool:
-    """Say whether the conditions of *request* are answered by 304 (RFC 9110 section 13.2.2, RFC 9111 section 4.3.2)."""
-    if (condition := joined(request, "if-none-match")) is not None:
-        return none_match(condition, first(response, "etag"))
-    since = parse_date(first(request, "if-modified-since"))
-    modified = parse_date(first(response, "last-modified"))
-    if modified is None:
-        modified = parse_date(first(response, "date"))
-    return since is not None and modified is not None and modified <= since
+def same_as_head(found: StoredResponse, headers: Headers) -> bool:
+    """Say whether the 200 to HEAD with *headers* speaks of *found* (RFC 9111 section 4.3.5): what it tells is the same."""
+    for name in ("etag", "last-modified", "content-length"):
+        told = first(headers, name)
+        if told is not None and told != first(found.headers, name):
+            return False
+    return any(first(headers, name) is not None for name in ("etag", "last-modified"))
 
 
-def _request_control(headers: Headers, names: set[str]) -> CacheControl:
-    if "cache-control" in names:
-        return CacheControl.of(headers)
-    if "pragma" in names and any(member.lower() == "no-cache" for member in members(joined(headers, "pragma") or "")):
-        return CacheControl((("no-cache", None),))
-    return CacheControl()
-
-
-def _has_body(headers: Headers, names: set[str]) -> bool:
-    if "transfer-encoding" in names:
-        return True
-    return "content-length" in names and any(value.strip() != "0" for value in values(headers, "content-length"))
+def invalidated(request: Request, headers: Headers, options: HttpOptions) -> tuple[str, ...]:
+    """Return the keys that a successful unsafe *request* makes invalid, answered with *headers* (RFC 9111 section 4.4)."""
+    references = (first(headers, name) for name in ("location", "content-location"))
+    others = (same_origin(request, reference.strip(" \t")) for reference in references if reference)
+    found = (options.keying.key(request, target) for target in (request.target, *others) if target)
+    return tuple(dict.fromkeys(key for key in found if key is not None))

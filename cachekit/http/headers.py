@@ -31,7 +31,7 @@ HOP_BY_HOP: Final = frozenset(
 """Fields that belong to one connection and are never stored (RFC 9111 section 3.1)."""
 
 
-_SECRETS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"})
+SECRETS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"})
 
 
 def values(headers: Headers, name: str) -> list[str]:
@@ -215,7 +215,7 @@ def nominated(headers: Headers, name: str) -> str:
         codings = sorted(member.lower().replace(" ", "") for value in found for member in members(value))
         return "=" + ",".join(codings)
     text = "=" + ",".join(member for value in found for member in members(value))
-    if name in _SECRETS:
+    if name in SECRETS:
         return "#" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return text
 
@@ -228,6 +228,30 @@ _TAG_SAFE: Final = "!\"#$&'()*+-./:;<=>?@[]^_`{|}~\\"
 def print_tags(tags: Iterable[str], separator: str = ",") -> str:
     """Return *tags* as one value; what could end a tag or a header line is percent-encoded."""
     return separator.join(quote(tag, safe=_TAG_SAFE, errors="replace") for tag in tags)
+
+
+MAX_TAG: Final = 1024
+MAX_TAGS: Final = 16384
+_MAX_TAG_LINE: Final = 8000
+"""What CDNs take: a tag of 1,024 bytes, 16 KB of tags (Cloudflare, Fastly); a line of 8 KB (Varnish)."""
+
+
+def tag_lines(tags: Iterable[str], separator: str = ",") -> tuple[list[str], list[str]]:
+    """Return *tags* as values of header lines that CDNs take, and the tags that find no place in them."""
+    lines: list[str] = []
+    left_out: list[str] = []
+    total = 0
+    for tag in tags:
+        text = print_tags((tag,), separator)
+        if len(text) > MAX_TAG or total + len(text) + 1 > MAX_TAGS:
+            left_out.append(tag)
+            continue
+        total += len(text) + 1
+        if lines and len(lines[-1]) + len(text) + 1 <= _MAX_TAG_LINE:
+            lines[-1] += separator + text
+        else:
+            lines.append(text)
+    return lines, left_out
 
 
 def parse_tags(value: str, separator: str = ",") -> tuple[str, ...]:

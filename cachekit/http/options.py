@@ -6,12 +6,13 @@ Pure. Must not know how they are used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
 from cachekit.errors import ConfigError
 from cachekit.http.headers import TOKEN
+from cachekit.http.keying import KeyFunction, Keying
 from cachekit.policy import Duration, seconds
 
 CREDENTIALS: Final = ("authorization", "cookie", "x-api-key", "x-auth-token")
@@ -46,8 +47,16 @@ class HttpOptions:
         credentials: request fields that say who is asking (names in any case).
         keyed_headers: request fields that are part of the key of each response; X-Forwarded-Host and X-Forwarded-Proto
             only when they differ from the request's own.
+        key_headers: further such fields, beside those of *keyed_headers*.
+        key_cookies: names of cookies that are part of the key, as digests. Cookies still count as credentials.
+        sort_query: leave the order of query parameters out of the key.
+        ignore_query: names or patterns of query parameters that are left out of the key, such as ``utm_*``. The
+            application must not let them change its answer.
+        key: a function of the ``Request`` that returns what else is part of the key; None keeps the cache out of it.
         targets: fields for shared caches that come before Cache-Control, the most binding first.
         max_body: the largest body in bytes that is stored.
+        heuristic: part of the time since Last-Modified for which a response without a lifetime is fresh, a day at most
+            (RFC 9111 section 4.2.2); 0 guesses nothing, 0.1 is usual.
         request_directives: obey Cache-Control in requests; False also ignores a visitor's reload.
         stale_while_revalidate: window for responses that do not give one themselves.
         stale_if_error: window for responses that do not give one themselves.
@@ -72,8 +81,14 @@ class HttpOptions:
     allow_cookies: bool = False
     credentials: Sequence[str] = CREDENTIALS
     keyed_headers: Sequence[str] = KEYED
+    key_headers: Sequence[str] = ()
+    key_cookies: Sequence[str] = ()
+    sort_query: bool = False
+    ignore_query: Sequence[str] = ()
+    key: KeyFunction | None = None
     targets: Sequence[str] = ("surrogate-control", "cdn-cache-control")
     max_body: int = 5 * 1024 * 1024
+    heuristic: float = 0.0
     request_directives: bool = True
     stale_while_revalidate: Duration = 0
     stale_if_error: Duration = 0
@@ -88,12 +103,20 @@ class HttpOptions:
     collapse: bool = True
     collapse_timeout: Duration = 30
     uncacheable_for: Duration = 10
+    _keying: Keying = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("stale_while_revalidate", "stale_if_error", "keep_stale", "collapse_timeout", "uncacheable_for"):
             self._set(name, seconds(getattr(self, name), name))
-        for name in ("credentials", "keyed_headers", "targets"):
+        for name in ("credentials", "keyed_headers", "key_headers", "targets"):
             self._set(name, _names(getattr(self, name), name))
+        for name in ("key_cookies", "ignore_query"):
+            self._set(name, _words(getattr(self, name), name))
+        if self.key is not None and not callable(self.key):
+            raise ConfigError(f"key={self.key!r} must be a function of the request")
+        headers = dict.fromkeys([*self.keyed_headers, *self.key_headers])
+        keying = Keying(tuple(headers), self.key_cookies, self.ignore_query, self.key, sort_query=self.sort_query)
+        self._set("_keying", keying)
         for name in ("status_name", "tag_header"):
             if not TOKEN.match(str(getattr(self, name))):
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be a token of letters, digits and dashes")
@@ -102,6 +125,9 @@ class HttpOptions:
         size: object = self.max_body
         if type(size) is not int or size < 0:
             raise ConfigError(f"max_body={self.max_body!r} must be a number of bytes, 0 or more")
+        part: object = self.heuristic
+        if not isinstance(part, (int, float)) or not 0 <= part <= 1:
+            raise ConfigError(f"heuristic={self.heuristic!r} must be a part, from 0 to 1")
         try:
             self._set("emit_tags", EmitTags(self.emit_tags))
         except ValueError:
@@ -109,6 +135,11 @@ class HttpOptions:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+    @property
+    def keying(self) -> Keying:
+        """Return what makes the keys."""
+        return self._keying
 
     def span(self, name: str) -> float:
         """Return the option *name*, a duration, in seconds."""
@@ -123,3 +154,12 @@ def _names(given: object, option: str) -> tuple[str, ...]:
         if not isinstance(name, str) or not TOKEN.match(name):
             raise ConfigError(f"{option}: {name!r} is not the name of a header")
     return tuple(dict.fromkeys(name.lower() for name in given))
+
+
+def _words(given: object, option: str) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ConfigError(f"{option}={given!r} must be a list of names")
+    for name in given:
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ConfigError(f"{option}: {name!r} is not a name")
+    return tuple(dict.fromkeys(given))

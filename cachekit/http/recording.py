@@ -6,6 +6,7 @@ Owns recording within a bound of memory, the update by a 304 and the tags. Pure.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -22,7 +23,7 @@ from cachekit.http.headers import (
     parse_date,
     parse_etag,
     parse_tags,
-    print_tags,
+    tag_lines,
     values,
     without,
 )  # fmt: skip
@@ -31,6 +32,8 @@ from cachekit.http.options import EmitTags, HttpOptions
 from cachekit.http.rules import Match, choose
 from cachekit.http.storable import Terms, apply_rule, is_personal, judge_response, refuse
 from cachekit.keys import check_tag
+
+log = logging.getLogger("cachekit")
 
 _KEPT_BY_304: Final = frozenset({"content-length", "content-type", "content-encoding", "content-range", "set-cookie"})
 _SUPERSEDING: Final = frozenset({"no-store", "private", "no-freshness", "rule", "vary-any", "stale", "etag"})
@@ -163,13 +166,16 @@ class Recording:
         if emit == EmitTags.NONE:
             return []
         tags = list(self._match.tags) if self._match is not None else []
-        if emit == EmitTags.ALL:
+        if emit == EmitTags.ALL and self._request.method in ("GET", "HEAD"):
             tags += sorted(used)
         if not tags or is_personal(self.kept, self._options):
             return []
         name = self._options.tag_header
         separator = " " if name.lower() in ("surrogate-key", "xkey") else ","
-        return [(name, print_tags(dict.fromkeys(tags), separator))]
+        lines, left_out = tag_lines(dict.fromkeys(tags), separator)
+        if left_out:
+            log.warning("%s has no place for %d tags: purging them reaches no cache further out", name, len(left_out))
+        return [(name, line) for line in lines]
 
     def update(self, found: StoredResponse, headers: Headers, now: float) -> tuple[StoredResponse, bool]:
         """Return *found* as the 304 with *headers* updates it, and whether it may stay (RFC 9111 section 3.2).

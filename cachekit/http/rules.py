@@ -173,6 +173,11 @@ class Rules:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
+    @property
+    def methods(self) -> frozenset[str]:
+        """Return the methods that some rule is for."""
+        return frozenset(method for rule in self._rules for method in rule.methods)
+
     def candidates(self, method: str, path: str) -> tuple[Match, ...]:
         """Return the rules that may hold for a request.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cachekit.http.directives import CacheControl
-from cachekit.http.freshness import Declared, declared
+from cachekit.http.freshness import Declared, declared, heuristic_lifetime
 from cachekit.http.headers import HeaderList, Headers, first, parse_vary, values, without
 from cachekit.http.message import Mark
 from cachekit.http.options import HttpOptions
@@ -126,6 +126,8 @@ def judge_response(
         return refuse("vary-any")
     by_rule = _own_ttl(own, said, rule, options)
     lifetime = holds.lifetime if by_rule is None else by_rule
+    if lifetime is None and not holds.targeted:
+        lifetime = heuristic_lifetime(status, holds.directives, own, options.heuristic, now)
     if lifetime is None:
         return refuse("no-freshness")
     marks = _audience(said, rule, options)

@@ -8,23 +8,25 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextvars import copy_context
+from functools import lru_cache
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias
-from urllib.parse import quote, unquote_to_bytes
+from typing import Final, Protocol, TypeAlias
 
 from cachekit._io import BLOCKING, drive
 from cachekit.http.driver import Driver, Passage
-from cachekit.http.exchange import Exchange, Serve
-from cachekit.http.headers import HeaderList, Headers, first
-from cachekit.http.message import Request
+from cachekit.http.exchange import Exchange, Serve, invalidated
+from cachekit.http.headers import HeaderList
 from cachekit.http.options import HttpOptions
+from cachekit.http.past import CACHE_CONTROL, REFERENCE
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
+from cachekit.http.warm import Trait, Warm
+from cachekit.http.wsgi_request import Environ, Reader, request_of, values_of, with_conditions
 from cachekit.tags import collecting
 
-Environ: TypeAlias = dict[str, Any]
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 Write: TypeAlias = Callable[[bytes], object]
 
@@ -41,6 +43,9 @@ App: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 log = logging.getLogger("cachekit")
 
+_CREDENTIALS: Final = int(Trait.CREDENTIALS)
+_ODD: Final = int(Trait.ODD)
+
 
 class HttpCache:
     """A shared HTTP cache in front of a WSGI application.
@@ -56,7 +61,9 @@ class HttpCache:
         self, app: App, cache: CachePort, *, rules: Sequence[Rule] | Rules = (), options: HttpOptions | None = None
     ) -> None:
         self.app = app
-        self._driver = Driver(cache, rules, options)
+        self._driver = driver = Driver(cache, rules, options)
+        self._reader = Reader(driver.options)
+        self._warm: Warm[Environ, tuple[str, str]] = Warm(cache, driver.options, _field, values_of)
 
     @property
     def hits(self) -> int:
@@ -65,6 +72,17 @@ class HttpCache:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         driver = self._driver
+        short = self._short(environ)
+        if short is not None:
+            if isinstance(short, str):
+                if environ["REQUEST_METHOD"] == "GET" and driver.past.tells:
+                    with collecting() as tags:
+                        return self.app(environ, self._past(environ, start_response, short, tags))
+                return self.app(environ, self._past(environ, start_response, short, frozenset()))
+            status, reason, fields, body = short
+            driver.hits += 1
+            start_response(_line(status, reason), fields)
+            return [body] if body and environ["REQUEST_METHOD"] != "HEAD" else []
         try:
             exchange = driver.open(request_of(environ))
         except Exception:
@@ -80,9 +98,64 @@ class HttpCache:
         start_response(status_line(answer), list(answer.headers))
         return [answer.body] if answer.body else []
 
+    def _short(self, environ: Environ) -> tuple[int, str, HeaderList, bytes] | str | None:
+        """Return the ready answer, or the key of a request that goes past the cache; None when an exchange is needed."""
+        try:
+            method = environ["REQUEST_METHOD"]
+            key, traits = self._reader.read(environ)
+            if key is None:
+                return None
+            if method in ("GET", "HEAD"):
+                if traits & _ODD:
+                    return None
+                found = self._warm.answer(key, traits, environ)
+                if found is None and method == "GET" and self._driver.goes_past(key, bool(traits & _CREDENTIALS)):
+                    return key
+                return found
+            return key if self._driver.past.by_method(method) else None
+        except Exception:  # noqa: BLE001 - the long way meets the same fault, and reports it
+            return None
+
+    def _past(self, environ: Environ, start_response: StartResponse, key: str, tags: AbstractSet[str]) -> StartResponse:
+        """Return the ``start_response`` of an application whose response goes past the cache."""
+
+        def start(status: str, headers: HeaderList, exc_info: ExcInfo | None = None, /) -> Write:
+            try:
+                headers = self._head_past(environ, key, status, headers, tags)
+            except Exception:
+                log.exception("the HTTP cache could not read a response; it passes by")
+            return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+
+        return start
+
+    def _head_past(
+        self, environ: Environ, key: str, status: str, headers: HeaderList, tags: AbstractSet[str]
+    ) -> HeaderList:
+        """Drop what the response makes invalid, and return its fields as they are sent on."""
+        driver = self._driver
+        past, method, code = driver.past, environ["REQUEST_METHOD"], int(status[:3])
+        control: list[str] = []
+        seen = 0
+        for name, value in headers:
+            if meaning := past.field(name.lower()):
+                seen |= meaning
+                if meaning == CACHE_CONTROL:
+                    control.append(value)
+        told = past.miss if method == "GET" else past.method
+        if method != "GET":
+            if past.drops(method, code):
+                keys = invalidated(request_of(environ), headers, driver.options) if seen & REFERENCE else (key,)
+                drive(driver.drop(BLOCKING, keys))
+        else:
+            expected = past.passes(control, seen)
+            if not expected or (tags and not control):
+                request = request_of(environ)
+                return list(drive(driver.went_past(BLOCKING, request, code, headers, tags, expected=expected)))
+        return headers if told is None else [*headers, ("Cache-Status", told)]
+
     def _forward(self, environ: Environ, start_response: StartResponse, passage: Passage) -> Iterable[bytes]:
         if passage.headers is not None:
-            environ = _with_conditions(environ, passage.headers)
+            environ = with_conditions(environ, passage.headers)
         response = _Response(self._driver, passage, start_response)
         return response.call(self.app, environ)
 
@@ -91,7 +164,7 @@ class HttpCache:
         if passage is None:
             return
         assert passage.headers is not None
-        environ = _with_conditions(environ, passage.headers)
+        environ = with_conditions(environ, passage.headers)
         environ.update({"REQUEST_METHOD": "GET", "wsgi.input": io.BytesIO(b"")})
         for name in ("wsgi.file_wrapper", "CONTENT_LENGTH", "CONTENT_TYPE"):
             environ.pop(name, None)
@@ -213,8 +286,13 @@ class _Response:
         return self._instead.pop()
 
     def close(self) -> None:
-        """Close what the application returned, once."""
+        """Close what the application returned, once.
+
+        A server that closes before the end has lost its client. Where others wait for the response, the rest of it is
+        taken in for them first.
+        """
         try:
+            self._take_in_the_rest()
             close, self._close = self._close, None
             if close is not None:
                 self._context.run(close)
@@ -222,6 +300,17 @@ class _Response:
             self._end()
 
     # Parts of the above
+
+    def _take_in_the_rest(self) -> None:
+        passage = self._passage
+        flight = passage.flight
+        while self._sent and passage.open and flight is not None and flight.followers > 0:
+            try:
+                if self._advance() is None:
+                    break
+            except Exception:
+                log.exception("the application failed after its client left")
+                self._end()
 
     def _decide(self) -> None:
         """Send the head, or what is sent in its place."""
@@ -322,45 +411,23 @@ class _Response:
             drive(self._driver.leave(BLOCKING, self._passage))
 
 
-def request_of(environ: Environ) -> Request:
-    """Return the request that *environ* describes."""
-    headers = [
-        (name[5:].replace("_", "-").lower(), value) for name, value in environ.items() if name.startswith("HTTP_")
-    ]
-    for name, field in (("CONTENT_TYPE", "content-type"), ("CONTENT_LENGTH", "content-length")):
-        if environ.get(name):
-            headers.append((field, environ[name]))
-    path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
-    target = quote(path, safe="/:@!$&'()*+,;=~") or "/"
-    sent = (environ.get("RAW_URI") or environ.get("REQUEST_URI") or target).partition("?")[0]
-    if sent != target and sent.startswith("/"):
-        # The application may go by either; where they are not the same path, the key holds both.
-        target = sent if unquote_to_bytes(sent) == path else f"{target}?{quote(sent)}"
-    if query := environ.get("QUERY_STRING"):
-        target = f"{target}?{query}"
-    host = environ.get("HTTP_HOST") or f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
-    decoded = path.decode("utf-8", "replace") or "/"
-    return Request(environ["REQUEST_METHOD"].upper(), environ["wsgi.url_scheme"], host, decoded, target, headers)
-
-
 def status_line(answer: Serve) -> str:
     """Return status code and reason phrase."""
-    reason = answer.reason
+    return _line(answer.status, answer.reason)
+
+
+@lru_cache(maxsize=256)
+def _line(status: int, reason: str) -> str:
     if not reason:
         try:
-            reason = HTTPStatus(answer.status).phrase
+            reason = HTTPStatus(status).phrase
         except ValueError:
             reason = "Unknown"
-    return f"{answer.status} {reason}"
+    return f"{status} {reason}"
 
 
-def _with_conditions(environ: Environ, headers: Headers) -> Environ:
-    changed = dict(environ)
-    for name, field in (("HTTP_IF_NONE_MATCH", "if-none-match"), ("HTTP_IF_MODIFIED_SINCE", "if-modified-since")):
-        changed.pop(name, None)
-        if (value := first(headers, field)) is not None:
-            changed[name] = value
-    return changed
+def _field(name: str, value: str) -> tuple[str, str]:
+    return name, value
 
 
 def _ignore(data: bytes) -> None:

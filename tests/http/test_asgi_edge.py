@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cachekit.asgi import CacheKit, Rule
+from cachekit.asgi import CacheKit, HttpOptions, Rule
 from cachekit.http.asgi import request_of
 from tests.http.test_collapsing import receive, scope_of
 
@@ -88,8 +88,9 @@ def test_receive_is_the_server_s_own(cache):
         await send(start())
         await send({"type": "http.response.body"})
 
-    call(CacheKit(app, cache=cache), scope_of())
-    assert seen == [receive]
+    call(CacheKit(app, cache=cache), {**scope_of(), "method": "POST"})
+    call(CacheKit(app, cache=cache, options=HttpOptions(collapse=False)), scope_of())
+    assert seen == [receive, receive]
 
 
 def test_unreadable_headers_pass_untouched(cache):

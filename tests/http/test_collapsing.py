@@ -164,7 +164,7 @@ def test_a_response_that_must_be_asked_for_each_time_is_no_queue(cache):
     run(job())
 
 
-def test_a_leader_whose_client_leaves_hands_over(cache):
+def test_a_leader_whose_client_leaves_goes_on_for_the_others(cache):
     async def job():
         app = GatedApp(FRESH)
         site = AsgiCache(app, cache)
@@ -177,9 +177,130 @@ def test_a_leader_whose_client_leaves_hands_over(cache):
         got = await asyncio.gather(*crowd, return_exceptions=True)
         assert isinstance(got[0], asyncio.CancelledError)
         assert {one.body for one in got[1:]} == {b"body"}
-        assert app.calls == 2
+        assert app.calls == 1
 
     run(job())
+
+
+def test_a_leader_whose_client_leaves_ends_when_nobody_waits(cache):
+    async def job():
+        app = GatedApp(FRESH)
+        site = AsgiCache(app, cache)
+        first = asyncio.create_task(fetch(site))
+        await turn()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert app.running == 0
+        assert len(site._driver._flights) == 0
+        app.gate.set()
+        assert (await fetch(site)).body == b"body"
+
+    run(job())
+
+
+@pytest.mark.parametrize("how", ["disconnect", "oserror"])
+@pytest.mark.parametrize("others", [0, 3])
+def test_an_application_hears_of_a_client_that_left_only_when_nobody_waits(cache, how, others):
+    """As frameworks do it: stop when ``receive`` says that the client left, or ``send`` fails."""
+
+    async def app(scope, receive, send):
+        calls.append(1)
+        await gate.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": FRESH})
+        listener = asyncio.create_task(receive())
+        for chunk in (b"bo", b"dy"):
+            await asyncio.sleep(0)
+            if listener.done() and listener.result()["type"] == "http.disconnect":
+                left.append(1)
+                return
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body"})
+        assert (await listener)["type"] == "http.disconnect"
+
+    async def gone():
+        if how == "oserror":
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    async def broken(message):
+        if how == "oserror":
+            raise OSError("gone")
+
+    calls, left, gate = [], [], None
+
+    async def job():
+        nonlocal gate
+        gate = asyncio.Event()
+        site = AsgiCache(app, cache)
+        first = asyncio.create_task(site(scope_of(), gone, broken))
+        await turn()
+        crowd = [asyncio.create_task(fetch(site)) for _ in range(others)]
+        await turn()
+        gate.set()
+        (result,) = await asyncio.gather(first, return_exceptions=True)
+        got = await asyncio.gather(*crowd)
+        if others:
+            assert result is None
+            assert {one.body for one in got} == {b"body"}
+            assert (len(calls), left) == (1, [])
+        else:
+            assert left or isinstance(result, OSError)
+            assert len(site._driver._flights) == 0
+
+    run(job())
+
+
+def test_what_breaks_after_the_client_left_is_not_stored(cache):
+    async def job():
+        app = GatedApp(FRESH)
+        app.error = ValueError("late")
+        site = AsgiCache(app, cache)
+        crowd = [asyncio.create_task(fetch(site)) for _ in range(3)]
+        await turn()
+        crowd[0].cancel()
+        await turn()
+        app.gate.set()
+        got = await asyncio.gather(*crowd, return_exceptions=True)
+        assert [type(one) for one in got] == [asyncio.CancelledError, ValueError, ValueError]
+        app.error = None
+        assert (await fetch(site)).body == b"body"
+
+    run(job())
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_wsgi_response_is_taken_in_for_the_others(cache, breaks):
+    gate, calls = threading.Event(), []
+
+    def app(environ, start_response):
+        calls.append(1)
+        start_response("200 OK", [("Cache-Control", "max-age=60")])
+        yield b"bo"
+        if breaks and len(calls) == 1:
+            raise ValueError("late")
+        yield b"dy"
+
+    site = WsgiCache(app, cache)
+
+    def get():
+        gate.set()
+        return b"".join(site(environ_of("GET", "/x", []), lambda *args: None))
+
+    body = iter(site(environ_of("GET", "/x", []), lambda *args: None))
+    assert next(body) == b"bo"
+    flight = next(iter(site._driver._flights._flights.values()))
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(get)
+        assert gate.wait(30)
+        while not flight.followers:
+            assert not other.done()
+        body.close()
+        assert other.result(30) == b"body"
+    assert len(calls) == (2 if breaks else 1)
+    assert b"".join(site(environ_of("GET", "/x", []), lambda *args: None)) == b"body"
 
 
 def test_a_cancelled_follower_cancels_nobody(cache):

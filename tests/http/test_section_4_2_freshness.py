@@ -33,6 +33,25 @@ ROWS = [
     ("max-age bare", [(CC, "max-age")], 1, False),
     ("max-age zero", [(CC, "max-age=0")], 0, False),
     ("max-age huge", [(CC, "max-age=99999999999999999999")], 10**8, True),
+    ("max-age with leading zeros", [(CC, "max-age=00000000000060")], 59, True),
+    ("max-age with leading zeros, over", [(CC, "max-age=00000000000060")], 60, False),
+    ("max-age in other digits", [(CC, "max-age=\xb2")], 1, False),
+    ("max-age with a sign", [(CC, "max-age=+60")], 1, False),
+    ("max-age quoted with an escape", [(CC, 'max-age="6\\0"')], 59, True),
+    ("s-maxage=0 beats max-age", [(CC, "s-maxage=0, max-age=60")], 0, False),
+    ("Expires in RFC 850", [("Expires", "Friday, 15-Jan-27 08:01:00 GMT")], 59, True),
+    ("Expires in asctime", [("Expires", "Fri Jan 15 08:01:00 2027")], 59, True),
+    ("Expires of a day that is none", [("Expires", "Fri, 32 Jan 2027 08:01:00 GMT")], 0, False),
+    ("Expires with one digit", [("Expires", "Fri, 15 Jan 2027 8:01:00 GMT")], 0, False),
+    ("Expires with a long day", [("Expires", "Friday, 15 Jan 2027 08:01:00 GMT")], 0, False),
+    ("Expires with more behind", [("Expires", at(60) + " x")], 0, False),
+    ("no-cache", [(CC, "no-cache, max-age=60")], 0, False),
+    ("no-cache with fields", [(CC, 'no-cache="set-cookie", max-age=60')], 0, False),
+    ("Pragma in a response says nothing", [(CC, "max-age=60"), ("Pragma", "no-cache")], 59, True),
+    ("Warning says nothing", [(CC, "max-age=60"), ("Warning", '110 - "stale"')], 59, True),
+    ("immutable is no freshness", [(CC, "immutable")], 0, False),
+    ("immutable changes nothing", [(CC, "immutable, max-age=60")], 60, False),
+    ("a leap second", [("Expires", "Fri, 15 Jan 2027 08:00:60 GMT")], 59, True),
     ("space before =", [(CC, "max-age =60")], 1, False),
     ("space after =", [(CC, "max-age= 60")], 1, False),
     ("first of two max-age counts", [(CC, "max-age=60, max-age=1")], 30, True),
@@ -96,6 +115,45 @@ def test_reuse(site, clock, headers, after, reused):
     assert (site.forwards == 1) is reused, got.cache_status
     assert got.hit is reused
     assert got.body == b"body"
+
+
+GUESSES = [
+    # name, status, headers, seconds that pass, reused
+    ("a tenth", 200, [("Last-Modified", at(-1000))], 99, True),
+    ("a tenth is over", 200, [("Last-Modified", at(-1000))], 100, False),
+    ("a day at most", 200, [("Last-Modified", at(-10**8))], 86400, False),
+    ("no validator", 200, [], 0, False),
+    ("an entity tag says not since when", 200, [("ETag", '"a"')], 0, False),
+    ("modified in the future", 200, [("Last-Modified", at(9))], 0, False),
+    ("no date", 200, [("Last-Modified", "yesterday")], 0, False),
+    ("201", 201, [("Last-Modified", at(-1000))], 0, False),
+    ("302", 302, [("Last-Modified", at(-1000))], 0, False),
+    ("404", 404, [("Last-Modified", at(-1000))], 99, True),
+    ("410", 410, [("Last-Modified", at(-1000))], 99, True),
+    ("503", 503, [("Last-Modified", at(-1000))], 0, False),
+    ("599, public", 599, [("Last-Modified", at(-1000)), (CC, "public")], 99, True),
+    ("no-store", 200, [("Last-Modified", at(-1000)), (CC, "no-store")], 0, False),
+    ("private", 200, [("Last-Modified", at(-1000)), (CC, "private")], 0, False),
+    ("explicit freshness comes first", 200, [("Last-Modified", at(-1000)), (CC, "max-age=1")], 1, False),
+    ("Set-Cookie", 200, [("Last-Modified", at(-1000)), ("Set-Cookie", "a=1")], 0, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fraction", [0, 0.1])
+@pytest.mark.parametrize(
+    ("status", "headers", "after", "reused"), [r[1:] for r in GUESSES], ids=[r[0] for r in GUESSES]
+)
+def test_heuristic_freshness(site, clock, status, headers, after, reused, fraction):
+    site.setup(heuristic=fraction).answer(Answer(status, headers))
+    site.get()
+    clock.advance(after)
+    assert site.get().hit is (reused and fraction > 0)
+
+
+def test_nothing_is_guessed_for_users(site):
+    site.setup(heuristic=0.1).answer([("Last-Modified", at(-1000)), ("Vary", "Cookie")])
+    for _ in range(2):
+        assert not site.get(cookie="a=1").hit
 
 
 AGES = [

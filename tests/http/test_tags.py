@@ -138,3 +138,37 @@ def test_both_worlds_share_one_cache(cache, clock):
     assert not one.get().hit
     one.close()
     assert asyncio.run(cache.aget("nothing")) is None
+
+
+@pytest.mark.parametrize(("name", "separator"), [("Cache-Tag", ","), ("Surrogate-Key", " "), ("xkey", " ")])
+def test_tags_keep_to_what_cdns_take(site, name, separator, caplog):
+    tags = [f"tag-{number:04}-{'x' * 40}" for number in range(600)]
+    site.setup(rules=[Rule("/x", ttl="1h", tags=tags)], tag_header=name)
+    for got in (site.get(), site.get()):
+        lines = got.all(name)
+        assert all(len(line) <= 8000 for line in lines)
+        assert sum(map(len, lines)) <= 16384
+        told = [tag for line in lines for tag in line.split(separator)]
+        assert told == tags[: len(told)]
+        assert len(told) > 300
+    assert "no place for" in caplog.text
+    # What is not told further out still drops it here.
+    site.cache.invalidate(tags[-1])
+    assert not site.get().hit
+
+
+def test_a_tag_that_is_too_long_is_left_out_alone():
+    from cachekit.http.headers import tag_lines
+
+    assert tag_lines(["a", "\xe9" * 200, "b"]) == (["a,b"], ["\xe9" * 200])
+    assert tag_lines([]) == ([], [])
+
+
+def test_tags_are_told_past_the_cache_too(site):
+    """What is not stored here may be stored further out."""
+    site.answer(Answer(before=lambda: add_tags("a")))
+    for _ in range(3):
+        assert site.get("/nothing-said").get("Cache-Tag") == "a"
+    site.answer(Answer(headers=[("Cache-Control", "no-store")], before=lambda: add_tags("a")))
+    for _ in range(3):
+        assert site.get("/not-stored").get("Cache-Tag") is None

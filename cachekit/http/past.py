@@ -1,0 +1,87 @@
+"""Requests that go past the cache: those of other methods, and those of what is remembered as uncacheable.
+
+Owns when a response may pass with no more than a Cache-Status added, exactly as an exchange would send it; where that
+is not certain, the head is given to an exchange after all. Pure. Must not know ASGI or WSGI.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from cachekit.http.directives import CacheControl
+from cachekit.http.exchange import SAFE_METHODS
+from cachekit.http.options import EmitTags, HttpOptions
+from cachekit.http.rules import Rules
+from cachekit.http.status import CacheStatus
+
+CACHE_CONTROL: Final = 1
+EXPIRES: Final = 2
+TARGET: Final = 4
+REFERENCE: Final = 8
+
+
+class Past:
+    """What one cache knows about the requests that go past it.
+
+    Attributes:
+        method: the value of Cache-Status for other methods than GET and HEAD, None when the field is off.
+        miss: the same for what is not stored.
+        plain: whether nothing else has to be added.
+        tells: whether the tags that were used are told, where a response does not keep to itself.
+    """
+
+    __slots__ = ("_guesses", "_ruled", "_rules", "_targets", "method", "miss", "plain", "tells")
+
+    def __init__(self, options: HttpOptions, rules: Rules) -> None:
+        told = options.cache_status
+        self.method = CacheStatus(fwd="method").print(options) if told else None
+        self.miss = CacheStatus(fwd="uri-miss").print(options) if told else None
+        self.plain = not (told and (options.status_key or options.status_detail))
+        self.tells = options.emit_tags == EmitTags.ALL
+        self._rules = bool(rules)
+        self._guesses = options.heuristic > 0
+        self._ruled = rules.methods
+        self._targets = frozenset(options.targets)
+
+    def by_method(self, method: str) -> bool:
+        """Say whether a request goes past because of its *method*."""
+        return self.plain and method not in ("GET", "HEAD") and method.upper() == method and method not in self._ruled
+
+    def drops(self, method: str, status: int) -> bool:
+        """Say whether a response of *status* to *method* makes something stored invalid (RFC 9111 section 4.4)."""
+        return status < 400 and method not in SAFE_METHODS
+
+    def field(self, name: str) -> int:
+        """Return what the response field *name* (lower case) means here, 0 for nothing."""
+        if name in self._targets:
+            return TARGET
+        return _FIELDS.get(name, 0)
+
+    def passes(self, control: list[str], seen: int) -> bool:
+        """Say whether a response passes as it is: nothing allows to store it, and no rule adds to it.
+
+        Args:
+            control: the lines of its Cache-Control.
+            seen: the meanings of all its fields together.
+        """
+        if seen & TARGET:
+            return False
+        if not control:
+            return not (seen & EXPIRES or self._rules or self._guesses)
+        found = [_keeps_to_itself(line) for line in control]
+        return True in found and None not in found
+
+
+_FIELDS: Final = {
+    "cache-control": CACHE_CONTROL, "expires": EXPIRES, "location": REFERENCE, "content-location": REFERENCE,
+}  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _keeps_to_itself(line: str) -> bool | None:
+    """Say whether Cache-Control *line* is private or no-store; None when more has to be known."""
+    control = CacheControl.parse(line)
+    if "must-understand" in control:
+        return None
+    return "private" in control or "no-store" in control

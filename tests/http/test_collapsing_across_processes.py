@@ -1,0 +1,184 @@
+"""Another process makes the response: wait for it by its lease, but for one only, and never for ever."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cachekit.http import driver
+from cachekit.http.asgi import HttpCache
+from cachekit.http.options import HttpOptions
+from cachekit.stores.base import Ticket
+from tests.http.conftest import Answer, FakeCache
+from tests.http.test_collapsing import fetch
+
+
+class Elsewhere(FakeCache):
+    """A cache in which another process holds the lease for some polls; then *after* happens."""
+
+    def __init__(self, clock, polls, after, lease=30.0):
+        super().__init__(clock)
+        self.polls = polls
+        self.after = after
+        self.lease = lease
+        self.begun = 0
+
+    async def begin(self, io, key, tags=(), *, lease=30.0):
+        self.begun += 1
+        if self.begun <= self.polls:
+            return Ticket(key, False, retry_in=self.lease - self.begun / 1000)
+        return self.after(self, key) or await super().begin(io, key, tags, lease=lease)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(driver, "_FIRST_POLL", 0.0001)
+    monkeypatch.setattr(driver, "_LONGEST_POLL", 0.0001)
+
+
+def entry_of(build, clock, control="max-age=60", body=b"theirs"):
+    other = FakeCache(clock)
+    site = build(other)
+    site.says(control, body=body)
+    site.get()
+    return next(iter(other.entries.values()))
+
+
+def test_the_response_of_the_other_process_is_served(build, clock):
+    entry = entry_of(build, clock)
+
+    def appears(cache, key):
+        cache.entries[key] = entry
+        return Ticket(key, True, entry)
+
+    cache = Elsewhere(clock, 3, appears)
+    site = build(cache)
+    got = site.get()
+    assert (got.body, got.cache_status) == (b"theirs", "cachekit; fwd=uri-miss; collapsed; ttl=60")
+    assert site.forwards == 0
+    assert cache.events.counts["collapsed"] == 1
+    assert ("release", "http:https://example.org/x") in cache.log
+
+
+def test_a_response_that_is_not_for_this_request_is_not_served(build, clock):
+    entry = entry_of(build, clock)
+
+    def appears(cache, key):
+        cache.entries[key] = entry
+        return Ticket(key, True, entry)
+
+    site = build(Elsewhere(clock, 3, appears))
+    site.says("private", body=b"mine")
+    assert site.get(cookie="a=1").body == b"mine"
+    assert site.get(cookie="a=2").body == b"mine"
+
+
+def test_when_the_other_gives_up_this_one_leads(build, clock):
+    site = build(Elsewhere(clock, 3, lambda cache, key: None))
+    site.says("max-age=60")
+    assert site.get().cache_status == "cachekit; fwd=uri-miss; stored"
+    assert site.get().hit
+
+
+def test_nobody_waits_in_line_for_a_third(build, clock):
+    cache = Elsewhere(clock, 3, lambda cache, key: Ticket(key, False, retry_in=30.0))
+    site = build(cache)
+    assert site.get().cache_status == "cachekit; fwd=uri-miss"
+    assert cache.begun == 4
+    # It is remembered: the next one goes at once.
+    site.get()
+    assert cache.begun == 4
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_followers_wait_once(clock, third):
+    """When nothing came of the response of the other process, nobody here queues behind another one."""
+
+    async def job():
+        gate, running = asyncio.Event(), []
+
+        async def app(scope, receive, send):
+            running.append(1)
+            await gate.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"no-store")]})
+            await send({"type": "http.response.body", "body": b"mine"})
+
+        def then(cache, key):
+            return Ticket(key, False, retry_in=30.0) if third else None
+
+        cache = Elsewhere(clock, 3, then)
+        site = HttpCache(app, cache)
+        crowd = [asyncio.create_task(fetch(site)) for _ in range(10)]
+        while len(running) < 10:
+            await asyncio.sleep(0.001)
+        gate.set()
+        assert {one.body for one in await asyncio.gather(*crowd)} == {b"mine"}
+        cache.begun = 10
+        await fetch(site)
+        assert cache.begun == 10
+
+    asyncio.run(asyncio.wait_for(job(), 30))
+
+
+def test_the_wait_is_bounded(build, clock):
+    cache = Elsewhere(clock, 10**9, None, lease=0.002)
+    site = build(cache)
+    site.says("max-age=60")
+    assert site.get().status == 200
+    assert cache.begun < 100
+    cache = Elsewhere(clock, 10**9, None)
+    site = build(cache).setup(collapse_timeout=0.002)
+    assert site.get().status == 200
+    assert cache.begun < 100
+
+
+@pytest.mark.parametrize("headers", [{"cache-control": "no-cache"}, {"if-none-match": '"a"'}, {"range": "bytes=0-1"}])
+def test_who_would_not_collapse_does_not_wait(build, clock, headers):
+    cache = Elsewhere(clock, 10**9, None)
+    site = build(cache)
+    assert site.request(headers=headers).status == 200
+    assert cache.begun <= 1
+
+
+def test_a_store_that_goes_away_is_not_waited_for(build, clock):
+    def gone(cache, key):
+        cache.away = True
+
+    site = build(Elsewhere(clock, 2, gone))
+    assert site.get().body == b"body"
+
+
+def test_a_client_that_leaves_while_waiting_leaves_nothing_behind(clock):
+    async def job():
+        calls = []
+
+        async def app(scope, receive, send):
+            calls.append(scope)
+
+        site = HttpCache(app, Elsewhere(clock, 10**9, None), options=HttpOptions())
+        scope = {"type": "http", "method": "GET", "scheme": "http", "path": "/x", "headers": [(b"host", b"a")]}
+        task = asyncio.create_task(site(scope, None, None))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not calls
+        assert len(site._driver._flights) == 0
+
+    asyncio.run(job())
+
+
+def test_answers_are_not_mixed_up(build, clock):
+    entry = entry_of(build, clock, "max-age=60", b"theirs")
+
+    def appears(cache, key):
+        if key.endswith("/x"):
+            cache.entries[key] = entry
+            return Ticket(key, True, entry)
+        return None
+
+    site = build(Elsewhere(clock, 1, appears))
+    site.answers = lambda seen: Answer(headers=[("Cache-Control", "max-age=60")], body=seen.path.encode())
+    assert site.get("/y").body == b"/y"
+    assert site.get("/x").body == b"theirs"
