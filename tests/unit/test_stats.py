@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cachekit import Cache, Figures
-from cachekit.stores.memory import Memory
+from cachekit.stores.memory import Memory, Tally
 
 
 def test_figures_subtract() -> None:
@@ -69,6 +69,16 @@ def test_an_entry_that_finds_its_owner_takes_no_hits_along(clock) -> None:
     hits = {name: figures.hits for name, figures in cache.stats().by_function.items()}
     assert min(hits.items()) == ("", 3)
     assert sum(hits.values()) == 5
-    cache.set("other", 1)  # the eviction policy still tells that it was used
     cache.clear()
     assert {name: figures.hits for name, figures in cache.stats().by_function.items()} == hits
+
+
+def test_an_entry_that_finds_its_owner_was_used_all_the_same(clock) -> None:
+    """The eviction policy goes by the hits that a node carries: it must not take it for one that nobody asked for."""
+    cache = Cache(clock=clock, max_entries=2)
+    cache.set("used", 1)
+    assert cache.get("used") == 1
+    cache.l1.claim(cache.l1.peek("used"), Tally())
+    cache.set("second", 2)
+    cache.set("third", 3)
+    assert sorted(cache.l1.keys()) == ["third", "used"]
