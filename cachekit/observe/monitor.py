@@ -16,6 +16,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from cachekit._fork import renew_in_child
 from cachekit.clock import Clock
 from cachekit.errors import ConfigError
 from cachekit.policy import Duration, positive_seconds
@@ -211,11 +212,15 @@ class HitRateMonitor:
         self._on_low = on_low
         self._on_recovered = on_recovered
         self._window = HitRateWindow(threshold=threshold, window=window, minimum=minimum, margin=margin, scopes=scopes)
+        renew_in_child(self, HitRateMonitor._renew)
+        self._renew()
+        self._task: asyncio.Task[None] | None = None
+        self.check()  # what happened before is none of its business
+
+    def _renew(self) -> None:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
-        self._task: asyncio.Task[None] | None = None
-        self.check()  # what happened before is none of its business
 
     def check(self) -> list[Crossing]:
         """Take a snapshot now, log and call back. Returns what crossed the threshold."""

@@ -16,6 +16,7 @@ except ImportError as exc:
     raise ImportError('cachekit.observe.otel needs the extra: pip install "cachekit[otel]"') from exc
 
 from cachekit import __version__
+from cachekit._fork import renew_in_child
 from cachekit.observe.series import SERIES, Caches, Counted, Measure, Series, Unit
 from cachekit.stats import Stats
 
@@ -80,6 +81,10 @@ class _Shared:
 
     def __init__(self, caches: Caches) -> None:
         self._caches = caches
+        renew_in_child(self, _Shared._renew)
+        self._renew()
+
+    def _renew(self) -> None:
         self._lock = threading.Lock()
         self._served: set[str] = set()
         self._snapshots: dict[str, Stats] = {}

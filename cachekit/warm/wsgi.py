@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cachekit._fork import renew_in_child
 from cachekit.warm.refusal import BODY, REASON, STATUS, Refusal
 
 if TYPE_CHECKING:
@@ -31,9 +32,13 @@ class WarmedWsgi:
         self.app = app
         self._warmer = warmer
         self._refusal = Refusal(retry_after, allow)
-        self._turn = threading.Lock()
+        renew_in_child(self, WarmedWsgi._renew)
+        self._renew()
         if at_construction:
             self._warm()
+
+    def _renew(self) -> None:
+        self._turn = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if not self._warmer.ready and environ.get("PATH_INFO", "") not in self._refusal.allow:
