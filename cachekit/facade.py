@@ -498,15 +498,16 @@ class Cache:
 
     def stats(self) -> Stats:
         """Return what this cache did so far."""
-        total, by_function, by_class = snapshot(self._counted, self.l1)
+        counted = snapshot(list(self._counted), self.l1)
         entries, size = (0, 0) if self.l1 is None else self.l1.sizes()
         guarded: Any = getattr(self.store, "l2", self.store)
         breaker = getattr(guarded, "breaker", None)
         live = getattr(self.store, "live", None)
         return Stats(
-            total=total,
-            by_function=by_function,
-            by_class=by_class,
+            total=counted.total,
+            by_function=counted.by_function,
+            by_class=counted.by_class,
+            by_function_and_class=counted.by_function_and_class,
             events={str(kind): count for kind, count in self.events.counts.items() if count},
             entries=entries,
             bytes=size,

@@ -35,6 +35,11 @@ class Figures:
         served = self.hits + self.stale
         return served / (served + self.misses) if served + self.misses else 0.0
 
+    @property
+    def lookups(self) -> int:
+        """Return how many lookups there were."""
+        return self.hits + self.stale + self.misses
+
     def __add__(self, other: Figures) -> Figures:
         return Figures(
             self.hits + other.hits,
@@ -43,6 +48,16 @@ class Figures:
             self.loads + other.loads,
             self.load_errors + other.load_errors,
             self.load_seconds + other.load_seconds,
+        )
+
+    def __sub__(self, other: Figures) -> Figures:
+        return Figures(
+            self.hits - other.hits,
+            self.misses - other.misses,
+            self.stale - other.stale,
+            self.loads - other.loads,
+            self.load_errors - other.load_errors,
+            self.load_seconds - other.load_seconds,
         )
 
 
@@ -54,6 +69,7 @@ class Stats:
         total: everything together.
         by_function: by the name of the cached function; direct calls such as ``get`` under ``""``.
         by_class: by TTL class; functions without one under ``""``.
+        by_function_and_class: by both, for those who label one count with the two.
         events: how often each kind of event happened.
         entries: entries in this process.
         bytes: their estimated size.
@@ -66,6 +82,7 @@ class Stats:
     total: Figures
     by_function: Mapping[str, Figures] = field(default_factory=dict)
     by_class: Mapping[str, Figures] = field(default_factory=dict)
+    by_function_and_class: Mapping[tuple[str, str], Figures] = field(default_factory=dict)
     events: Mapping[str, int] = field(default_factory=dict)
     entries: int = 0
     bytes: int = 0
@@ -75,10 +92,10 @@ class Stats:
     pending: int = 0
 
 
-def figures(counters: Counters, living: Mapping[Tally, int]) -> Figures:
-    """Return the figures of *counters*, with the hits that living nodes still carry."""
+def figures(counters: Counters, hits: Mapping[Tally, int]) -> Figures:
+    """Return the figures of *counters*; *hits* has those that living nodes still carry, or nothing where none does."""
     return Figures(
-        counters.tally.hits + living.get(counters.tally, 0),
+        hits.get(counters.tally, counters.tally.hits),
         counters.misses,
         counters.stale,
         counters.loads,
@@ -87,17 +104,27 @@ def figures(counters: Counters, living: Mapping[Tally, int]) -> Figures:
     )
 
 
-def snapshot(
-    counted: Iterable[tuple[str, str, Counters]], l1: Memory | None
-) -> tuple[Figures, dict[str, Figures], dict[str, Figures]]:
-    """Return total, by function and by TTL class for *counted*: name, class and counters of each function."""
-    living = {} if l1 is None else l1.hits()
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """Figures in total, by function, by TTL class, and by both."""
+
+    total: Figures
+    by_function: Mapping[str, Figures]
+    by_class: Mapping[str, Figures]
+    by_function_and_class: Mapping[tuple[str, str], Figures]
+
+
+def snapshot(counted: Iterable[tuple[str, str, Counters]], l1: Memory | None) -> Breakdown:
+    """Return the breakdown of *counted*: name, class and counters of each function."""
+    hits = {} if l1 is None else l1.hits()
+    by_both: dict[tuple[str, str], Figures] = {}
     by_function: dict[str, Figures] = {}
     by_class: dict[str, Figures] = {}
     total = Figures()
     for name, ttl_class, counters in counted:
-        own = figures(counters, living)
+        own = figures(counters, hits)
         total += own
+        by_both[name, ttl_class] = by_both.get((name, ttl_class), Figures()) + own
         by_function[name] = by_function.get(name, Figures()) + own
         by_class[ttl_class] = by_class.get(ttl_class, Figures()) + own
-    return total, by_function, by_class
+    return Breakdown(total, by_function, by_class, by_both)

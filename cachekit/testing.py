@@ -1,4 +1,6 @@
-"""Help for tests: time that stands still, a store that fails as told, and the contract that every store must keep.
+"""Help for tests: time that stands still, what a cache did, a store that fails as told, the contract of every store.
+
+The fixtures of ``cachekit.pytest_plugin`` give a cache on such a clock.
 
 ``StoreContract`` is the suite that cachekit runs against its own stores. Inherit from it and give it a ``store`` fixture:
 
@@ -16,6 +18,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from cachekit._calls import Calls, calls
 from cachekit._io import ASYNCIO, BLOCKING, IO, drive
 from cachekit.entry import seal
 from cachekit.errors import StoreUnavailable
@@ -391,3 +394,6 @@ def _merges(first: Sequence[str], second: Sequence[str]) -> Iterator[tuple[str, 
     for places in itertools.combinations(range(total), len(first)):
         left, right = iter(first), iter(second)
         yield tuple(next(left) if i in places else next(right) for i in range(total))
+
+
+__all__ = ["EPOCH", "Calls", "FlakyStore", "ManualClock", "StoreContract", "World", "calls"]

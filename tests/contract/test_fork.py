@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import traceback
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from cachekit import Cache
+from cachekit.observe.monitor import HitRateMonitor
+from cachekit.observe.otel import CacheInstruments
+from cachekit.warm import Warmer
 
 pytestmark = [pytest.mark.server, pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")]
 
@@ -98,3 +104,25 @@ def test_a_child_does_not_inherit_a_held_lock_or_a_running_load(cache):
     finally:
         release.set()
         thread.join()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_of_a_process_that_watches_and_warms(clock):
+    """The monitor, a collection or a warm-up may be under way in the parent while it forks."""
+    cache = Cache(clock=clock)
+    warmer = Warmer(progress=False)
+    app = warmer.wsgi(lambda environ, start_response: [b"hello"])
+    monitor = HitRateMonitor(cache, interval=3600)
+    reader = InMemoryMetricReader()
+    instruments = CacheInstruments(cache, meter_provider=MeterProvider([reader]))
+
+    def child():
+        signal.alarm(10)  # a deadlock ends it
+        assert monitor.check() == []
+        monitor.start()
+        assert "cachekit-monitor" in [thread.name for thread in threading.enumerate()]
+        assert reader.get_metrics_data() is not None
+        assert app({"PATH_INFO": "/"}, None) == [b"hello"]
+
+    with monitor, monitor._lock, instruments._shared._lock, app._turn:
+        in_child(child)

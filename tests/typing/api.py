@@ -176,3 +176,53 @@ try:
     Cache("nonsense://", observers=[observer])
 except ConfigError as error:
     assert_type(error, ConfigError)
+
+# -- watching and warming -------------------------------------------------------------------------------------------------
+
+from cachekit.observe.monitor import Crossing, HitRateMonitor  # noqa: E402
+from cachekit.observe.otel import CacheInstruments  # noqa: E402
+from cachekit.observe.prometheus import CacheCollector  # noqa: E402
+from cachekit.testing import calls  # noqa: E402
+from cachekit.warm import Report, Warmer  # noqa: E402
+
+warmer = Warmer(deadline="20s", progress=False)
+
+
+@cache.cached
+async def by_period(tenant: int, period: str = "day") -> str:
+    return f"{tenant} {period}"
+
+
+async def busiest() -> list[tuple[int, str]]:
+    return [(1, "day")]
+
+
+warmer.add(bare, 1, y="a")
+warmer.add(by_period, 1)
+warmer.add(by_period.refresh, 1, period="week")
+warmer.add(bare, "no number")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+warmer.add_each(by_period, [(1, "day"), (2, "week")])
+warmer.add_each(by_period, busiest)
+
+
+@warmer.job
+async def warm_up() -> None: ...
+
+
+@warmer.job  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+def needs_arguments(x: int) -> None: ...
+
+
+assert_type(warmer.run(), Report)
+CacheCollector({"products": cache}).add("other", cache)
+CacheInstruments(cache, name="products")
+
+
+def alarm(crossing: Crossing) -> None:
+    assert_type(crossing.hit_rate, float)
+
+
+HitRateMonitor(cache, on_low=alarm).start()
+with calls(cache) as seen:
+    assert_type(seen.hits, int)
+    assert_type(seen.of(bare), Figures)
