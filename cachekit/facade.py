@@ -133,7 +133,8 @@ class Cache:
         self.codec.learn(Raised)
 
     def __repr__(self) -> str:
-        return f"Cache({self.url.rpartition('@')[2]!r})"
+        scheme, found, rest = self.url.partition("://")
+        return f"Cache({scheme + found + rest.rpartition('@')[2]!r})"  # without a password
 
     # -- reading and writing ----------------------------------------------------------------------------------------
 

@@ -33,6 +33,10 @@ class CachedFunction(Protocol[P, R_co]):
         """Drop the result for these arguments."""
         ...
 
+    async def ainvalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Drop the result for these arguments, awaited."""
+        ...
+
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Load the result for these arguments anew, keep it and return it."""
         ...

@@ -82,11 +82,12 @@ class Guarded:
         return result
 
     def _record(self, ok: bool, error: StoreError | None) -> None:
+        answered = ok or not isinstance(error, (StoreTimeout, StoreUnavailable))  # an error reply is an answer too
         with self._lock:
-            changed = self.breaker.record(ok, self._clock(), slow=isinstance(error, StoreTimeout))
+            changed = self.breaker.record(answered, self._clock(), slow=isinstance(error, StoreTimeout))
         if error is not None:
             self._emit(Event(Kind.STORE_ERROR, detail=str(error), error=error))
-        if changed and ok:
+        if changed and answered:
             log.warning("the store answers again")
             self._emit(Event(Kind.BREAKER_CLOSED))
         elif changed:

@@ -245,7 +245,7 @@ def translate(exc: Exception, link: object) -> StoreError:
     if isinstance(exc, (redis.ConnectionError, OSError)):
         return StoreUnavailable(f"{link!r} cannot be reached: {exc}")
     if isinstance(exc, (redis.ReadOnlyError, redis.OutOfMemoryError)):
-        return StoreUnavailable(f"{link!r} refuses writes: {exc}")
+        return StoreError(f"{link!r} refuses writes: {exc}")
     if isinstance(exc, RuntimeError) and "closed" in str(exc):
         return StoreUnavailable(f"{link!r}: the event loop of this connection is closed")
     return StoreError(f"{link!r}: {exc}")

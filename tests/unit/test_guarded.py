@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cachekit import Event, Kind, StoreUnavailable
+from cachekit import Event, Kind, StoreError, StoreUnavailable
 from cachekit._io import BLOCKING, drive
 from cachekit.breaker import Breaker
 from cachekit.stores.guarded import Guarded
@@ -125,3 +125,17 @@ def test_every_failure_is_an_event(guarded: Guarded, flaky: FlakyStore, watch) -
     assert [type(event) for event in watch.events] == [Event] * len(watch.events)
     assert watch.of(Kind.INVALIDATION_PENDING)[0].detail == "t, u"
     assert isinstance(watch.of(Kind.STORE_ERROR)[0].error, StoreUnavailable)
+
+
+def test_a_server_that_refuses_is_not_away(guarded: Guarded, flaky: FlakyStore, watch, monkeypatch) -> None:
+    """A full server still has what it has: its refusals must not keep readers from it."""
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise StoreError("refuses writes")
+
+    monkeypatch.setattr(flaky, "set_many", refuse)
+    for _ in range(5):
+        with pytest.raises(StoreError, match="refuses writes"):
+            drive(guarded.set_many(BLOCKING, {}))
+    assert not guarded.breaker.is_open
+    assert drive(guarded.get(BLOCKING, "k")) is None
