@@ -7,37 +7,31 @@ front, the awaitable one. Must not decide anything that the engine or the store 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Any, Self
 
 from cachekit._io import ASYNCIO, BLOCKING, IO, both
 from cachekit.clock import Chance, Clock, system_chance, system_clock
 from cachekit.codecs.base import Codec
 from cachekit.codecs.msgpack import MsgpackCodec
-from cachekit.decorator import decorate, reusable
+from cachekit.decorator import reusable
 from cachekit.engine import Counters, Engine, Plan
 from cachekit.entry import seal
 from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Events, Observer
+from cachekit.functions import Functions
 from cachekit.keys import bounded, check_tags
-from cachekit.loading import Raised
-from cachekit.many import LEARN, Many, decorate_many
-from cachekit.options import resolve, return_type
-from cachekit.policy import Duration, Policy, TTLClasses, positive_seconds
-from cachekit.signatures import CachedCoroutine, CachedFunction, CachedOptions, Decorate, KeySource
+from cachekit.policy import Duration, Policy, TTLClasses
 from cachekit.stats import Stats, snapshot
 from cachekit.stores.base import AnyEntry, Store, Ticket
 from cachekit.stores.build import Settings, build
 from cachekit.stores.memory import Memory
 from cachekit.tags import note
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
-
-class Cache:
+class Cache(Functions):
     """Keeps values in this process, on Redis or Valkey, or in this process in front of a server.
 
     Args:
@@ -97,11 +91,11 @@ class Cache:
     ) -> None:
         self.clock = clock
         self.events = Events(tuple(observers))
-        self.codec: Codec = codec if codec is not None else MsgpackCodec()
-        self._default = Policy.of(
+        chosen: Codec = codec if codec is not None else MsgpackCodec()
+        default = Policy.of(
             ttl, jitter=jitter, stale_while_revalidate=stale_while_revalidate, stale_if_error=stale_if_error
         )
-        self._classes = TTLClasses(ttl_classes, jitter=jitter)
+        classes = TTLClasses(ttl_classes, jitter=jitter)
         self._chance = chance
         self.store: Store
         self.l1: Memory | None = None
@@ -109,7 +103,7 @@ class Cache:
             self.url = url
             settings = Settings(
                 namespace=namespace,
-                codec=self.codec,
+                codec=chosen,
                 clock=clock,
                 emit=self.events,
                 timeout=timeout,
@@ -124,13 +118,11 @@ class Cache:
             self.url = f"<{type(url).__name__}>"
             self.store = url
             self.l1 = url if isinstance(url, Memory) else None
-        self.engine = Engine(self.store, clock=clock, chance=chance, events=self.events, l1=self.l1)
         self._own = Counters()
         if self.l1 is not None:
             self._own.tally = self.l1.unclaimed
-        self._counted: list[tuple[str, str, Counters]] = [("", "", self._own)]
-        self._templates: dict[str, str] = {}
-        self.codec.learn(Raised)
+        engine = Engine(self.store, clock=clock, chance=chance, events=self.events, l1=self.l1)
+        super().__init__(engine, chosen, classes, default, [("", "", self._own)])
 
     def __repr__(self) -> str:
         scheme, found, rest = self.url.partition("://")
@@ -188,7 +180,7 @@ class Cache:
         self, io: IO, values: Mapping[str, Any], *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
     ) -> None:
         """Keep each of *values* under its key. Raises as ``set`` does, before anything is kept."""
-        policy, checked, now = self._policy(ttl), check_tags(tags), self.clock()
+        policy, checked, now = self.policy(ttl), check_tags(tags), self.clock()
         entries = {
             bounded(key): seal(value, policy, now, tags=checked, chance=self._chance()) for key, value in values.items()
         }
@@ -239,7 +231,7 @@ class Cache:
             made = loader()
             return reusable(await made if io is ASYNCIO and isinstance(made, Awaitable) else made, "the loader")
 
-        plan = Plan("", self._policy(ttl), shared_flight=lock, counters=self._own)
+        plan = Plan("", self.policy(ttl), shared_flight=lock, counters=self._own)
         return await self.engine.fetch(io, bounded(key), check_tags(tags), load, plan)
 
     get_or_set, aget_or_set = both(_get_or_set)
@@ -248,7 +240,7 @@ class Cache:
         self, io: IO, key: str, value: Any, *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
     ) -> bool:
         """Keep *value* only if *key* is absent. Returns whether it was kept; False when the store is away."""
-        entry = seal(value, self._policy(ttl), self.clock(), tags=check_tags(tags), chance=self._chance())
+        entry = seal(value, self.policy(ttl), self.clock(), tags=check_tags(tags), chance=self._chance())
         try:
             return await self.store.update(io, bounded(key), lambda old: entry if self._gone(old) else old) is entry
         except StoreError:
@@ -258,7 +250,7 @@ class Cache:
 
     async def _touch(self, io: IO, key: str, *, ttl: Duration | Policy | None = None) -> bool:
         """Give *key* a new lifetime from now on. Returns whether it was there."""
-        policy = self._policy(ttl)
+        policy = self.policy(ttl)
 
         def change(old: AnyEntry | None) -> AnyEntry | None:
             if old is None or self._gone(old):
@@ -283,7 +275,7 @@ class Cache:
             ConfigError: the value under *key* is no whole number.
             StoreError: the server is away; a count that cannot be kept has no honest answer.
         """
-        policy = self._policy(ttl)
+        policy = self.policy(ttl)
 
         def change(old: AnyEntry | None) -> AnyEntry | None:
             if old is None or self._gone(old):
@@ -341,122 +333,6 @@ class Cache:
     ) -> None:
         await self.aclose()
 
-    # -- functions --------------------------------------------------------------------------------------------------
-
-    @overload
-    def cached(self, fn: None = None, /, **options: Unpack[CachedOptions]) -> Decorate: ...
-    @overload
-    def cached(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> CachedCoroutine[P, R]: ...  # type: ignore[overload-overlap]
-    @overload
-    def cached(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
-    def cached(self, fn: Any = None, /, **options: Any) -> Any:
-        """Keep the results of a function or coroutine function.
-
-        Args:
-            fn: the function, when the decorator is used without options.
-            **options: those that follow.
-            ttl: a duration, a ``Policy``, or the name of a TTL class; the cache's default when left out.
-            tags: templates over the arguments, such as ``["product:{product_id}"]``, or a callable that receives the
-                arguments and returns tags.
-            result_tags: a callable that receives the result and returns more tags.
-            key: a template such as ``"tenant:{tenant_id}:stats:{period}"``, or a callable that receives the arguments
-                and returns a string; by default all arguments, with their types.
-            ignore: parameters that are not part of the key.
-            stale_while_revalidate: window after the ttl in which stale results are served while one refresh runs.
-            stale_if_error: window after the ttl in which stale results are served when the function raises.
-            jitter: part of the ttl (0 to 1) by which it is randomly shortened.
-            beta: eagerness of probabilistic early refresh; 0 turns it off.
-            lease: how long one process may load while the others wait for it.
-            lock: whether processes wait for each other; within a process callers always share one load.
-            copy: give each caller a deep copy instead of the shared, read-only result.
-            refresh_at: part of the ttl (0 to 1) after which a hit starts a refresh behind.
-            soft_timeout: how long a caller waits for a load while a stale result (``stale_if_error``) could be served.
-            hard_timeout: how long a caller waits for a load at all; then ``LoadTimeout`` is raised. The load goes on.
-            keep_if: receives the result and says whether it is kept.
-            none_ttl: lifetime of None; 0 does not keep it.
-            exceptions: kinds of exception that are kept, and how long: ``{LookupError: "30s"}``.
-            version: part of the key; change it to leave behind what older code kept.
-
-        Returns:
-            The function with the handles ``invalidate``, ``refresh`` and ``key_for``.
-
-        Raises:
-            ConfigError: an option cannot be used, or a template names no parameter.
-        """
-        chosen = resolve(self._policy, options)
-
-        def apply(target: Any) -> Any:
-            self._claim(chosen.key, target)
-            counters = Counters()
-            made = decorate(self.engine, target, chosen, counters)
-            inner = getattr(target, "__func__", target)
-            self.codec.learn(getattr(inner, "__annotations__", {}).get("return") and return_type(inner))
-            self._counted.append((f"{inner.__module__}.{inner.__qualname__}", chosen.policy.name, counters))
-            return made
-
-        return apply if fn is None else apply(fn)
-
-    def cached_many(
-        self,
-        *,
-        key: str,
-        ttl: Duration | Policy | None = None,
-        tags: Iterable[str] = (),
-        missing_ttl: Duration | None = None,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Keep the results of a function that takes a collection of items and returns a mapping from item to value.
-
-        It is called once for all the items that are missing. Each item has a key and tags of its own.
-
-        Args:
-            key: template over ``{item}`` and the other parameters, such as ``"user:{item}"``.
-            ttl: a duration, a ``Policy``, or the name of a TTL class.
-            tags: templates over the same.
-            missing_ttl: how long it is kept that the loader did not know an item; None does not keep it.
-
-        Raises:
-            ConfigError: an option cannot be used.
-
-        Example:
-            >>> cache = Cache()
-            >>> @cache.cached_many(key="user:{item}", tags=["user:{item}"], ttl="5m")
-            ... def users(numbers: list[int]) -> dict[int, str]:
-            ...     return {number: f"user {number}" for number in numbers}
-            >>> users([1, 2])
-            {1: 'user 1', 2: 'user 2'}
-            >>> users([2, 3])
-            {2: 'user 2', 3: 'user 3'}
-        """
-        policy = self._policy(ttl)
-        missing = None if missing_ttl is None else positive_seconds(missing_ttl, "missing_ttl")
-        checked = check_tags(tags)
-
-        def apply(fn: Callable[P, R]) -> Callable[P, R]:
-            self._claim(key, fn)
-            counters = Counters()
-            many = Many(self.engine, fn, key, checked, policy, missing, counters)
-            self.codec.learn(return_type(fn))
-            self.codec.learn(LEARN)
-            self._counted.append((many.name, policy.name, counters))
-            return decorate_many(many, fn)
-
-        return apply
-
-    def _claim(self, key: KeySource, target: Any) -> None:
-        """Refuse a key template that another function of this cache uses: they would read each other's results."""
-        if not isinstance(key, str):
-            return
-        inner = getattr(target, "__func__", target)
-        name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', inner)}"
-        owner = self._templates.setdefault(key, name)
-        if owner != name:
-            raise ConfigError(
-                f"key={key!r} is used by {owner} already: {name} would read its results; choose another key"
-            )
-
-    def _policy(self, ttl: Duration | Policy | None) -> Policy:
-        return self._classes.resolve(ttl, self._default)
-
     # -- for those who make entries themselves, such as the HTTP cache ------------------------------------------------
 
     def peek(self, key: str) -> AnyEntry | None:
@@ -487,15 +363,6 @@ class Cache:
         await self.engine.drop(io, *keys)
 
     # -- looking --------------------------------------------------------------------------------------------------
-
-    @property
-    def ttl_classes(self) -> tuple[str, ...]:
-        """Return the names of the TTL classes."""
-        return self._classes.names
-
-    def policy(self, ttl: Duration | Policy | None) -> Policy:
-        """Return the policy that *ttl* means here. Raises ``ConfigError``."""
-        return self._policy(ttl)
 
     def stats(self) -> Stats:
         """Return what this cache did so far."""
