@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from cachekit._io import ASYNCIO
+from cachekit.warm.port import Warming
 from cachekit.warm.refusal import BODY, STATUS, Refusal
-
-if TYPE_CHECKING:
-    from cachekit.warm.warmer import Warmer
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -21,7 +19,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 class WarmedAsgi:
     """An application whose startup is complete when the warm-up is. ``Warmer.asgi`` makes it."""
 
-    def __init__(self, warmer: Warmer, app: App, *, retry_after: int = 2, allow: Iterable[str] = ()) -> None:
+    def __init__(self, warmer: Warming, app: App, *, retry_after: int = 2, allow: Iterable[str] = ()) -> None:
         self.app = app
         self._warmer = warmer
         self._refusal = Refusal(retry_after, allow)

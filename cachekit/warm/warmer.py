@@ -7,15 +7,12 @@ its own, ``arun`` uses the running one. Must not know what a job caches: a job i
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import logging
 import math
 import reprlib
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -23,6 +20,7 @@ from cachekit._io import ASYNCIO, BLOCKING, stopped_scope
 from cachekit.clock import Chance, stopwatch, system_chance
 from cachekit.errors import ConfigError
 from cachekit.policy import Duration, positive_seconds, seconds
+from cachekit.warm.port import in_thread
 from cachekit.warm.progress import Careful, Progress, Silent, suited
 from cachekit.warm.report import Failure, Report
 
@@ -340,25 +338,6 @@ async def _call(job: Job) -> Any:
 def _listed(result: Any) -> Any:
     """Exhaust an iterator where it was made, which may be a thread: it may do I/O."""
     return list(result) if isinstance(result, Iterator) else result
-
-
-def in_thread(call: Callable[[], R]) -> Future[R]:
-    """Start *call* in a daemon thread: one that never ends holds up neither the deadline nor the end of the process."""
-    future: Future[R] = Future()
-
-    def work() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            result = call()
-        except BaseException as exc:  # noqa: BLE001 - whoever waits for it gets it
-            future.set_exception(exc)
-        else:
-            future.set_result(result)
-
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(work,), name="cachekit-warm", daemon=True).start()
-    return future
 
 
 def _jobs(fn: Callable[..., object], arguments: Iterable[Sequence[Any]]) -> Iterator[Job]:

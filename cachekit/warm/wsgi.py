@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from cachekit._fork import renew_in_child
+from cachekit.warm.port import Warming, in_thread
 from cachekit.warm.refusal import BODY, REASON, STATUS, Refusal
-
-if TYPE_CHECKING:
-    from cachekit.warm.warmer import Warmer
 
 Environ: TypeAlias = dict[str, Any]
 StartResponse: TypeAlias = Callable[..., Any]
@@ -22,7 +20,7 @@ class WarmedWsgi:
 
     def __init__(
         self,
-        warmer: Warmer,
+        warmer: Warming,
         app: App,
         *,
         at_construction: bool = False,
@@ -52,8 +50,6 @@ class WarmedWsgi:
 
     def _warm(self) -> None:
         if not self._warmer.ready:
-            from cachekit.warm.warmer import in_thread
-
             in_thread(self._warmer.run).result()  # this thread may have an event loop already
 
     def _refuse(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
