@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
@@ -16,11 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest.register_assert_rewrite("cachekit.testing")
 
 from cachekit import Cache, Event, Kind  # noqa: E402 - after the rewrite is registered
 from cachekit.testing import ManualClock, World  # noqa: E402
+
+# The same examples in every run, so that a run can be repeated; other ones each time under `make soak`.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("searching", max_examples=1000, deadline=None)
+settings.load_profile("searching" if os.environ.get("CACHEKIT_SOAK") else "repeatable")
 
 
 @dataclass

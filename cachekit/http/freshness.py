@@ -32,8 +32,13 @@ class Declared:
 
     @property
     def names_shared_caches(self) -> bool:
-        """Say whether it speaks to caches that several users share: public, s-maxage, or a targeted field."""
-        return self.targeted or "public" in self.directives or "s-maxage" in self.directives
+        """Say whether it speaks to caches that several users share: public, s-maxage, or a lifetime in a targeted field.
+
+        A targeted field that gives no lifetime says nothing about who may have the response.
+        """
+        if "public" in self.directives or "s-maxage" in self.directives:
+            return True
+        return self.targeted and self.lifetime is not None
 
     @property
     def forbids_stale(self) -> bool:

@@ -163,3 +163,13 @@ def test_two_hosts_have_no_key(site):
     for _ in range(2):
         got = site.request(headers=[("host", "a.example"), ("host", "b.example")])
         assert "fwd=bypass" in got.cache_status
+
+
+@pytest.mark.parametrize("field", ["Surrogate-Control", "CDN-Cache-Control"])
+@pytest.mark.parametrize("value", ["0", "unknown", "no-store-remote", 'content="ESI/1.0"', "unknown=1"])
+def test_a_targeted_field_without_a_lifetime_declares_nobody_s_response_to_be_everyone_s(site, field, value):
+    site.setup([Rule("/**", ttl=60)])
+    site.answer(Answer(headers=[(field, value)], body=b"of one user"))
+    site.get("/mine", authorization="Bearer one")
+    got = site.get("/mine", authorization="Bearer two")
+    assert not got.hit
