@@ -7,6 +7,7 @@ nothing; a time-out is never tried again. Must not know what the commands mean.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,10 @@ class BlockingLanes:
         except BaseException:
             lane.disconnect()
             raise
-        self._idle.append(lane)
+        if len(self._idle) < self._pool.max_connections:
+            self._idle.append(lane)
+        else:
+            lane.disconnect()
         return response
 
     def close(self) -> None:
@@ -65,9 +69,14 @@ class AioLanes:
         self._broken = Broken
         self._refused = ResponseError
         self._idle: list[Any] = []
+        self._places = asyncio.Semaphore(pool.max_connections)
 
     async def run(self, command: Sequence[Any]) -> Any:
-        """Run *command*. Raises what the client library raises."""
+        """Run *command*, once there is a place for it. Raises what the client library raises."""
+        async with self._places:
+            return await self._run(command)
+
+    async def _run(self, command: Sequence[Any]) -> Any:
         try:
             lane = self._idle.pop()
         except IndexError:

@@ -541,3 +541,18 @@ def test_wrong_credentials_degrade_and_say_so(own_server, process, caplog) -> No
     assert [cache.get_or_set("k", lambda i=i: i) for i in range(5)] == list(range(5))
     assert "refused the credentials" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_burst_opens_no_more_connections_than_it_may(own_server, process) -> None:
+    cache = process(own_server.url, timeout=10.0)
+    most = cache.store.inner.link._max_connections
+
+    async def burst():
+        await asyncio.gather(*(cache.aset(f"k{i}", i) for i in range(3 * most)))
+        with own_server.client() as client:
+            opened = client.info("clients")["connected_clients"]
+        await cache.store.inner.link._aclose()
+        return opened
+
+    assert 1 < asyncio.run(burst()) <= most + 2  # and the two that this test looks with
+    assert cache.get_many([f"k{i}" for i in range(3 * most)]) == {f"k{i}": i for i in range(3 * most)}
