@@ -59,7 +59,7 @@ class Ear:
         self.node = node
         self.kind = TRACKING
         self._names = names
-        self._gist_of = link.gist
+        self._gist_of: Callable[[Any], object] = link.gist
         self._gist: object = NOTHING
         self._pulse = link.pulse
         self._waiting = False
@@ -86,7 +86,8 @@ class Ear:
 
     def _connect_plainly(self) -> None:
         self.kind = PUBSUB
-        self._pulse, self._gist_of = ("PING",), type
+        self._pulse = ("PING",)
+        self._gist_of = lambda reply: type(reply)
         self.connection.disconnect()
         self.connection = self.node.connection(protocol=2, socket_timeout=HEARTBEAT)
         self.connection.connect()

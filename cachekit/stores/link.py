@@ -126,7 +126,7 @@ def connect(url: str, *, timeout: float = 0.25, max_connections: int = 64) -> Li
 def checked(url: str, timeout: float, max_connections: int) -> tuple[Address, Dial]:
     """Return what *url* says and how to reach its servers. Raises ``ConfigError``."""
     address = parse(url)
-    if not isinstance(timeout, (int, float)) or timeout <= 0:
+    if timeout <= 0:
         raise ConfigError(f"timeout={timeout!r} must be a positive number of seconds")
     if max_connections < 1:
         raise ConfigError(f"max_connections={max_connections!r} must be at least 1")
@@ -273,7 +273,7 @@ class Shared:
                 self._running[name] = own
         if running is not None:
             try:
-                return await io.wait(running, seconds)  # type: ignore[no-any-return]
+                return await io.wait(running, seconds)
             except TimeoutError as exc:
                 raise StoreTimeout(f"{name}: no answer in time") from exc
         try:

@@ -219,7 +219,8 @@ class RedisStore:
             if leads and ended is not None:
                 self.channel.forget(key, ended)
                 ended = None
-        raw, known = begun.raw, begun.stamps
+        raw = begun.raw
+        known: Mapping[str, bytes | None] = begun.stamps
         found = None
         if raw and (record := self._read(key, raw)) is not None:
             if not record.stamps.keys() <= known.keys():

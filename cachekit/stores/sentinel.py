@@ -20,7 +20,7 @@ from cachekit.stores.node import Node, at
 class SentinelLink(Single):
     """Runs commands and scripts on the primary of a service, in both worlds."""
 
-    pulse = ("ROLE",)
+    pulse: tuple[str, ...] = ("ROLE",)
 
     def __init__(self, url: str, *, timeout: float = 0.25, max_connections: int = 64) -> None:
         super().__init__(url, timeout=timeout, max_connections=max_connections)

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from cachekit._io import IO
 from cachekit.clock import random_token
 from cachekit.stores.cluster import ClusterLink, Routed
-from cachekit.stores.link import Call, Link, Runner, Script, replies_of
+from cachekit.stores.link import Arg, Call, Link, Runner, Script, replies_of
 from cachekit.stores.names import NAMESPACE, Announcement, Names, portions
 from cachekit.stores.node import Node
 from cachekit.stores.record import write_head
@@ -194,7 +194,7 @@ class Together(_Common):
 
     async def invalidate(self, io: IO, tell: Tell, kind: str, tags: Sequence[str]) -> None:
         told = tell(kind, tags if kind == "tags" else ())
-        keys = [self._names.of_tag("", told), *map(self._names.tag, tags)]
+        keys: list[Arg] = [self._names.of_tag("", told), *map(self._names.tag, tags)]
         await self._link.script(io, script("invalidate"), keys, [random_token(8), STAMP_LIFE, self._names.channel])
 
 
@@ -317,7 +317,7 @@ class Apart(_Common):
 
     async def invalidate(self, io: IO, tell: Tell, kind: str, tags: Sequence[str]) -> None:
         names = self._names
-        life = [random_token(8), STAMP_LIFE]
+        life: list[Arg] = [random_token(8), STAMP_LIFE]
         await self._link.evaluate(io, [(script("stamp"), ([names.tag(tag)], life)) for tag in tags])
         told = [(tag, tell(kind, (tag,) if kind == "tags" else ())) for tag in tags]
         await self._link.evaluate(
