@@ -22,7 +22,7 @@ from cachekit.loading import Loading, Outcomes
 from cachekit.loading import here as loading_here
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
-from cachekit.stores.base import AnyEntry, Store, Ticket
+from cachekit.stores.base import AnyEntry, SharedLeases, Store, Ticket
 from cachekit.stores.memory import Memory, Tally
 from cachekit.tags import collecting, note
 
@@ -33,6 +33,8 @@ Loader: TypeAlias = Callable[[], Awaitable[Any]]
 _FIRST_POLL: Final = 0.005
 _LONGEST_POLL: Final = 0.05
 _RETRIES: Final = 3
+_LONGEST_HOLD: Final = 10
+"""Leases for which a load may hold up other processes: one that hangs must not do so for ever."""
 
 
 class Counters:
@@ -116,6 +118,7 @@ class Engine:
 
     def __init__(self, store: Store, *, clock: Clock, chance: Chance, events: Events, l1: Memory | None) -> None:
         self.store = store
+        self._leases = store if isinstance(store, SharedLeases) else None
         self.clock = clock
         self.chance = chance
         self.events = events
@@ -177,7 +180,8 @@ class Engine:
         job = Job(key, tags, load, plan)
         if (mode := mode_here()) is not None:
             return await (self.load(io, replace(job, force=True)) if mode is Mode.REFRESH else self._alone(job))
-        entry = await self.read(io, key, tags)
+        # What a load that is under way was started for need not be looked for again.
+        entry = None if self.flights.cold(io.scope, key) else await self.read(io, key, tags)
         now = self.clock()
         verdict = judge(entry, now)
         if entry is not None:
@@ -252,6 +256,8 @@ class Engine:
             if joined is None:
                 break
             flight, leads = joined
+            if leads:
+                flight.cold = job.seen is None and not job.force and not job.behind
             if leads and limit is None:
                 return await self._lead(io, flight, job)
             if leads:
@@ -329,10 +335,11 @@ class Engine:
             stopped = stopped_scope(io)
             stuck = stopped is not None and self.flights.running(stopped, key)  # what holds the lease cannot go on
             if not ticket.leads and plan.shared_flight and not stuck:
-                ticket, found = await self._wait_elsewhere(io, job, ticket)
+                ticket, found, certain = await self._wait_elsewhere(io, flight, job, ticket)
                 if found is not None:
                     flight.tags.update(found.tags)
-                    return found.value, False
+                    return found.value, certain
+        hold = self._hold(io, ticket, plan.policy.lease)
         token = leading.set((*leading.get(), flight))
         loading = Loading(key)
         outer = loading_here.set(loading)
@@ -346,6 +353,7 @@ class Engine:
                 await self._give_up(io, ticket, flight, job, exc)
             raise
         finally:
+            hold()
             loading_here.reset(outer)
             leading.reset(token)
         flight.tags.update(used)
@@ -376,22 +384,53 @@ class Engine:
             return None
         return None if seen is not None and seen.created_at == found.created_at else found
 
-    async def _wait_elsewhere(self, io: IO, job: Job, ticket: Ticket | None) -> tuple[Ticket | None, AnyEntry | None]:
-        """Wait while another process loads the key. Returns its entry, or the ticket to load it here."""
+    def _hold(self, io: IO, ticket: Ticket | None, lease: float) -> Callable[[], None]:
+        """Hold the lease of *ticket* while its load runs, but not for ever. Returns what ends that."""
+        leases = self._leases
+        if leases is None or ticket is None or not ticket.leads:
+            return _nothing
+        held, renewals = ticket, 0
+
+        async def renew() -> None:
+            nonlocal renewals
+            renewals += 1
+            try:
+                if renewals >= 3 * _LONGEST_HOLD or not await leases.renew(io, held, lease):
+                    stop()
+            except StoreError:
+                pass  # the next time, or never: then the lease ends, and with it the right to keep the result
+
+        stop = io.every(lease / 3, renew)
+        return stop
+
+    async def _wait_elsewhere(
+        self, io: IO, flight: Flight, job: Job, ticket: Ticket | None
+    ) -> tuple[Ticket | None, AnyEntry | None, bool]:
+        """Wait while another process loads the key.
+
+        Returns its entry and whether those who joined may have it, or the ticket to load it here.
+        """
         pause = _FIRST_POLL
-        waited = 0.0
         lease = job.plan.policy.lease
-        while ticket is not None and not ticket.leads and waited < lease:
-            step = min(pause, max(ticket.retry_in, 0.001))
-            await io.sleep(step)
-            waited += step
+        started = stopwatch()
+        while ticket is not None and not ticket.leads and stopwatch() - started < lease * _LONGEST_HOLD:
+            if self._leases is None:
+                await io.sleep(min(pause, max(ticket.retry_in, 0.001)))
+                kept = False
+            else:
+                kept = await self._leases.ended(io, ticket, pause)
             pause = min(pause * 1.5, _LONGEST_POLL)
+            if kept:
+                self.flights.land(flight)  # who joined did so before this look, and may have what it finds
+                if (found := self._appeared(await self.read(io, job.key, job.tags), job.seen)) is not None:
+                    self.events(Event(Kind.COLLAPSED, job.key, job.plan.name))
+                    return ticket, found, True
             ticket = await self.begin(io, job.key, job.tags, lease=lease)
             if ticket is not None and (found := self._appeared(ticket.found, job.seen)) is not None:
                 await self.release(io, ticket)
                 self.events(Event(Kind.COLLAPSED, job.key, job.plan.name))
-                return ticket, found
-        return ticket, None
+                return ticket, found, False
+        return ticket, None, False
 
     async def _run(self, job: Job) -> Any:
         started = stopwatch()
@@ -436,3 +475,7 @@ class Engine:
             await self.store.clear(io)
         finally:
             self.flights.void(everything=True)
+
+
+def _nothing() -> None:
+    pass

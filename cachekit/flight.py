@@ -33,9 +33,10 @@ class Flight:
         void: whether something invalidated it while it ran.
         scope: what it belongs to; held, so that no other scope takes its identity while the flight is in the air.
         waits_for: the flights that its loader follows, directly or in loads of its own.
+        cold: whether its leader found nothing: who comes meanwhile will find nothing either.
     """
 
-    __slots__ = ("followers", "key", "result", "scope", "tags", "void", "waits_for")
+    __slots__ = ("cold", "followers", "key", "result", "scope", "tags", "void", "waits_for")
 
     def __init__(self, scope: object, key: str, tags: Iterable[str]) -> None:
         self.scope = scope
@@ -45,6 +46,7 @@ class Flight:
         self.result.set_running_or_notify_cancel()  # so that a follower cannot cancel it
         self.void = False
         self.followers = 0
+        self.cold = False
         self.waits_for: list[Flight] = []
 
 
@@ -96,6 +98,11 @@ class Flights:
     def running(self, scope: object, key: str) -> bool:
         """Say whether *key* is being loaded in *scope*."""
         return (id(scope), key) in self._flights
+
+    def cold(self, scope: object, key: str) -> bool:
+        """Say whether *key* is being loaded in *scope* because it was not there."""
+        flight = self._flights.get((id(scope), key))
+        return flight is not None and flight.cold
 
     def land(self, flight: Flight) -> None:
         """Take *flight* off, before its result is published."""

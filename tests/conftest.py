@@ -177,6 +177,24 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.fixture
+def commands(server):
+    """Counts the commands that clients send, as the server sees them; those inside of scripts do not count."""
+
+    @contextlib.contextmanager
+    def counted():
+        seen: list[str] = []
+        with server.client() as client, server.client() as marker, client.monitor() as monitor:
+            yield seen
+            marker.echo("the end")
+            while "the end" not in (line := monitor.next_command())["command"]:
+                if line["client_type"] != "lua":
+                    seen.append(line["command"].split()[0].upper())
+        seen[:] = [name for name in seen if name not in ("CLIENT", "HELLO", "PING", "SELECT", "ECHO")]
+
+    return counted
+
+
+@pytest.fixture
 def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A Valkey that a test may kill, freeze and restart."""
     yield from _serve("valkey")

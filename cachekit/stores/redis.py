@@ -220,14 +220,13 @@ class RedisStore:
                 self.channel.forget(key, ended)
                 ended = None
         raw = begun.raw
-        known: Mapping[str, bytes | None] = begun.stamps
+        known = begun.stamps
         found = None
         if raw and (record := self._read(key, raw)) is not None:
+            known_now: dict[str, bytes | None] = {**known}
             if not record.stamps.keys() <= known.keys():
                 more = list(record.stamps)
                 known_now = dict(zip(more, await self._mget(io, [*map(self.names.tag, more)]), strict=True))
-            else:
-                known_now = known
             found = self._entry(key, record) if _current(record, known_now) else None
         return Ticket(key, leads, found, max(0.0, begun.left / 1000), _Proof(token, known, begun.since, ended))
 
