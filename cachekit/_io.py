@@ -189,7 +189,11 @@ class _Asyncio:
             self.spawn(job())
 
         alarms = [loop.call_later(seconds, ring)]
-        return lambda: alarms[0].cancel()
+
+        def off() -> None:
+            alarms[0].cancel()  # the one that is set now
+
+        return off
 
 
 BLOCKING: Final[IO] = _Blocking()

@@ -87,7 +87,7 @@ class Ear:
     def _connect_plainly(self) -> None:
         self.kind = PUBSUB
         self._pulse = ("PING",)
-        self._gist_of = lambda reply: type(reply)
+        self._gist_of = _kind_of
         self.connection.disconnect()
         self.connection = self.node.connection(protocol=2, socket_timeout=HEARTBEAT)
         self.connection.connect()
@@ -261,3 +261,7 @@ class Bus:
                     for ear in ears:
                         ear.beat()
                     beat = stopwatch() + HEARTBEAT
+
+
+def _kind_of(reply: Any) -> object:
+    return type(reply)

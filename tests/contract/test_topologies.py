@@ -196,7 +196,7 @@ def test_a_failover(own_deployment, process, patient) -> None:
     def load(_key):
         return f"after {next(runs)}"
 
-    writer.set_many({key: "before" for key in keys}, tags=tags)
+    writer.set_many(dict.fromkeys(keys, "before"), tags=tags)
     for cache in (plain, tiered):
         assert set(cache.get_many(keys).values()) == {"before"}
     lost = deployment.owner("cachekit:t:{t1}")
