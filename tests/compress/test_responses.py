@@ -149,6 +149,11 @@ def test_a_part_of_a_body_is_left_alone(edge: Any) -> None:
     assert (got.coding, got.raw) == (None, TEXT)
 
 
+def test_a_part_needs_no_content_range_to_be_one(edge: Any) -> None:
+    edge.answers(TEXT, status=206, content_type="text/plain")
+    assert edge.ask().coding is None
+
+
 def test_an_encoded_body_offers_no_ranges(edge: Any) -> None:
     edge.headers += [("Accept-Ranges", "bytes"), ("Content-MD5", "x"), ("Repr-Digest", "sha-256=:x:")]
     got = edge.ask()
