@@ -144,6 +144,9 @@ class Sender:
         body, more = message.get("body", b""), message.get("more_body", False)
         options, wanted, send = self._options, self._asked, self._send
         headers = head.get("headers", ())
+        if not isinstance(headers, list | tuple):
+            headers = list(headers)  # an iterable that can be read once
+            head = {**head, "headers": headers}
         try:
             found = judge(BYTES, options, wanted, head["status"], headers, len(body), last=not more)
         except Exception:

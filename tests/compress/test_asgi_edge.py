@@ -155,3 +155,10 @@ def test_the_codec_is_not_fooled_by_several_fields() -> None:
     fields = [(b"accept-encoding", b"br;q=0"), (b"accept-encoding", b"gzip")]
     sent = run(HEAD, body(TEXT), headers=fields)
     assert dict(sent[0]["headers"])[b"content-encoding"] == b"gzip"
+
+
+@pytest.mark.parametrize("kind", [b"text/plain", b"image/png"])
+def test_the_fields_may_be_an_iterable_of_lists(kind: bytes) -> None:
+    fields = [[b"content-type", kind], [b"x-other", b"1"]]
+    sent = run({**HEAD, "headers": iter(fields)}, body(TEXT))
+    assert {tuple(field) for field in sent[0]["headers"]} >= {tuple(field) for field in fields}
