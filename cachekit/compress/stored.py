@@ -17,8 +17,8 @@ log = logging.getLogger("cachekit")
 class Encoded:
     """Bodies and what they became, within a bound in bytes.
 
-    Two generations: when the young one is full it becomes the old one, which is forgotten. What is asked for again moves to the
-    young one. A body that does not grow smaller is remembered as such.
+    Two generations: when the young one is full it becomes the old one, which is forgotten. What is asked for again moves to
+    the young one. A body that does not grow smaller is remembered as such.
 
     Args:
         options: see ``Compression``; ``memo`` is the bound.
