@@ -186,7 +186,7 @@ def commands(server):
         with server.client() as client, server.client() as marker, client.monitor() as monitor:
             yield seen
             marker.echo("the end")
-            while "the end" not in (line := monitor.next_command())["command"]:
+            while (line := monitor.next_command())["command"] != "ECHO the end":
                 if line["client_type"] != "lua":
                     seen.append(line["command"].split()[0].upper())
         seen[:] = [name for name in seen if name not in ("CLIENT", "HELLO", "PING", "SELECT", "ECHO")]
