@@ -17,7 +17,7 @@ from cachekit.clock import Chance, Clock, stopwatch
 from cachekit.entry import Verdict, judge, refresh_eagerly, refresh_early, seal
 from cachekit.errors import CodecError, ConfigError, LoadTimeout, StoreError
 from cachekit.events import Event, Events, Kind
-from cachekit.flight import Abandoned, Flight, Flights, Retry, leading
+from cachekit.flight import NOTHING, Abandoned, Flight, Flights, Retry, leading
 from cachekit.loading import Loading, Outcomes
 from cachekit.loading import here as loading_here
 from cachekit.modes import Mode, mode_here
@@ -103,6 +103,17 @@ class Kept(Enum):
     """Something it was made from was invalidated, or another process took over."""
     AWAY = "away"
     """The store does not answer, or cannot hold this value: nobody knows."""
+
+
+class Certainty(Enum):
+    """What those who joined a flight may make of its result: it may have been invalidated before they came."""
+
+    SURE = "sure"
+    """It holds for all who joined."""
+    LOADED = "loaded"
+    """It was loaded: it holds for those who came before the flight began."""
+    FOUND = "found"
+    """It was there already, and held at that moment."""
 
 
 class Engine:
@@ -251,6 +262,7 @@ class Engine:
             LoadTimeout: *limit* seconds were not enough; the load goes on behind.
         """
         key, plan = job.key, job.plan
+        came = self.flights.begun
         for _ in range(_RETRIES):
             joined = self.flights.join(io.scope, key, job.tags)
             if joined is None:
@@ -264,8 +276,11 @@ class Engine:
                 io.spawn(self._lead_behind(io, flight, job))
             else:
                 self.events(Event(Kind.COLLAPSED, key, plan.name))
+            late = not leads and flight.sealed
             try:
                 value = await io.wait(flight.result, limit)
+                if late:
+                    raise Retry(value)  # it may have been invalidated after the store was asked
             except TimeoutError as exc:
                 if limit is None or flight.result.done():
                     raise  # the loader's own
@@ -273,7 +288,10 @@ class Engine:
                 raise LoadTimeout(message, key=key, seconds=limit) from exc
             except Abandoned:
                 continue
-            except Retry:
+            except Retry as again:
+                if again.value is not NOTHING and (leads or flight.number > came):
+                    note(flight.tags)  # loaded since this caller came
+                    return again.value
                 entry = await self.read(io, key, job.tags)
                 if entry is None or judge(entry, self.clock()) is not Verdict.HIT:
                     continue
@@ -304,7 +322,7 @@ class Engine:
 
     async def _lead(self, io: IO, flight: Flight, job: Job) -> Any:
         try:
-            value, certain = await self._load_and_keep(io, flight, job)
+            value, certainty = await self._load_and_keep(io, flight, job)
         except Exception as exc:
             self.flights.land(flight)
             flight.result.set_exception(exc)
@@ -314,14 +332,14 @@ class Engine:
             flight.result.set_exception(Abandoned())
             raise
         self.flights.land(flight)
-        if certain:
+        if certainty is Certainty.SURE:
             flight.result.set_result(value)
         else:
-            flight.result.set_exception(Retry())
+            flight.result.set_exception(Retry(value if certainty is Certainty.LOADED else NOTHING))
         note(flight.tags)
         return value
 
-    async def _load_and_keep(self, io: IO, flight: Flight, job: Job) -> tuple[Any, bool]:
+    async def _load_and_keep(self, io: IO, flight: Flight, job: Job) -> tuple[Any, Certainty]:
         """Return what was loaded, or found after all, and whether those who joined meanwhile may have it."""
         key, plan = job.key, job.plan
         ticket = await self.begin(io, key, job.tags, lease=plan.policy.lease, exclusive=not job.force)
@@ -329,16 +347,16 @@ class Engine:
             if (found := self._appeared(ticket.found, job.seen)) is not None:
                 flight.tags.update(found.tags)
                 await self.release(io, ticket)
-                return found.value, False  # it was valid when it was found: followers look for themselves
+                return found.value, Certainty.FOUND  # valid when it was found: followers look for themselves
             if not ticket.leads and job.behind:
-                return (job.seen.value if job.seen is not None else None), False
+                return (job.seen.value if job.seen is not None else None), Certainty.FOUND
             stopped = stopped_scope(io)
             stuck = stopped is not None and self.flights.running(stopped, key)  # what holds the lease cannot go on
             if not ticket.leads and plan.shared_flight and not stuck:
                 ticket, found, certain = await self._wait_elsewhere(io, flight, job, ticket)
                 if found is not None:
                     flight.tags.update(found.tags)
-                    return found.value, certain
+                    return found.value, Certainty.SURE if certain else Certainty.FOUND
         hold = self._hold(io, ticket, plan.policy.lease)
         token = leading.set((*leading.get(), flight))
         loading = Loading(key)
@@ -357,17 +375,21 @@ class Engine:
             loading_here.reset(outer)
             leading.reset(token)
         flight.tags.update(used)
+        flight.sealed = True
         if ticket is None or not ticket.leads:
-            return value, True
+            return value, Certainty.SURE  # without the store nobody hears of others: those who wait share one load
         policy = plan.outcomes.policy(value, plan.policy, loading)
         if policy is None or flight.void:
             await self.release(io, ticket)
-            return value, True  # whoever joined did so before the invalidation; later callers have their own flight
+            return (
+                value,
+                Certainty.SURE,
+            )  # whoever joined did so before the invalidation; later callers have their own flight
         tags = tuple(dict.fromkeys((*job.tags, *used)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
         kept = await self.keep(io, ticket, entry)
-        return value, kept is not Kept.REFUSED
+        return value, Certainty.LOADED if kept is Kept.REFUSED else Certainty.SURE
 
     async def _give_up(self, io: IO, ticket: Ticket, flight: Flight, job: Job, exc: BaseException) -> None:
         """Give *ticket* back after a load that failed, or keep the failure where the function's options say so."""

@@ -20,11 +20,14 @@ from pathlib import Path
 KEYS = 12
 HISTORY = 512
 WORKERS = 8
-COUNTS = ("reads", "loads", "invalidations", "late", "stale")
+COUNTS = ("reads", "loads", "invalidations", "late", "shared", "stale")
 
 _KEY = 16 + 8 * HISTORY
 _WORKER = 8 * (len(COUNTS) + 1)
 SIZE = KEYS * _KEY + WORKERS * _WORKER
+
+LOAD = 0.1
+"""Seconds that a load takes at most here. While the server does not answer, who comes shares a load that is under way."""
 
 BOUND = 2.5
 """Seconds: a first level in another process may serve until it has heard, at the latest until two heartbeats were missed."""
@@ -99,7 +102,8 @@ class Worker:
         self.ledger = Ledger(path)
         self.log = path.with_suffix(".log")
         # What a first level serves when nothing answers is a promise of its own, and switched off here.
-        self.cache = Cache(url, isolated_ttl=0, timeout=0.25)
+        self.cache = Cache(url, isolated_ttl=0, timeout=0.25, observers=[self.observe])
+        self.failed_at = 0.0
         self.lock = threading.Lock()
         self.pending: dict[int, int] = {}
         self.random = random.Random(number)
@@ -107,6 +111,14 @@ class Worker:
     def count(self, what: str) -> None:
         with self.lock:
             self.ledger.add(self.number, what)
+
+    def observe(self, event) -> None:
+        if event.kind == "store-error":
+            self.failed_at = time.monotonic()
+
+    def away(self, began: float) -> bool:
+        """Say whether the server did not answer this process around the time of a read that began at *began*."""
+        return self.failed_at > began - 1.0 or self.cache.stats().store == "away"
 
     def check(self, key: int, before: int, began: float, value: int) -> None:
         self.count("reads")
@@ -117,7 +129,9 @@ class Worker:
             self.ledger.latest(self.number, late)
         own = key % WORKERS == self.number
         allowed = BOUND if self.tiered and not own else 0.0
-        if late > allowed:
+        if allowed < late <= LOAD and self.away(began):
+            self.count("shared")
+        elif late > allowed:
             self.count("stale")
             with self.log.open("a") as log:
                 log.write(
