@@ -76,7 +76,7 @@ def main() -> bool:
     server = EmbeddedServer()
     client = redis.Redis(unix_socket_path=str(server.socket), protocol=2)
     rules = ("on", ">word", "~*", "&*", "+@all", "-client|tracking")
-    client.execute_command("ACL", "SETUSER", "limited", *rules)
+    client.execute_command("ACL", "SETUSER", "limited", *rules)  # type: ignore[no-untyped-call]
     print("\n### From an invalidation to the last of three other processes\n")
     print("| channel | p50, ms | p99, ms | longest, ms |\n|---|---:|---:|---:|")
     try:

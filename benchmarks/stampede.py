@@ -131,7 +131,7 @@ def stampede(name: str, url: str, client: redis.Redis) -> tuple[int, float, int]
             assert worker.stdout is not None
             if worker.stdout.readline() != "ready\n":
                 raise RuntimeError(f"{name} cannot run here")
-        with client.monitor() as monitor:
+        with client.monitor() as monitor:  # type: ignore[no-untyped-call]
             for worker in workers:
                 assert worker.stdin is not None
                 worker.stdin.write("\n")

@@ -265,11 +265,11 @@ class Shared:
 
     async def run(self, io: IO, name: object, seconds: float, job: Callable[[], Awaitable[R]]) -> R:
         """Return the outcome of *job*, or that of the job *name* that is under way, for at most *seconds*."""
+        own: Future[Any] = Future()
+        own.set_running_or_notify_cancel()
         with self._lock:
             running = self._running.get(name)
             if running is None:
-                own: Future[Any] = Future()
-                own.set_running_or_notify_cancel()
                 self._running[name] = own
         if running is not None:
             try:

@@ -139,11 +139,11 @@ class Node:
         found = _REPLID.search(said)
         if b"role:master" not in said or found is None:
             raise Broken(f"{self.name} is not a primary now")
-        if self.history is None:
-            self.history = found[1]
-        elif self.history != found[1]:
+        history: bytes = found[1]
+        if self.history is not None and self.history != history:
             raise Broken(f"{self.name} is not the primary that it was")
-        return self.history
+        self.history = history
+        return history
 
     def recognise(self, said: Any) -> bytes:
         """Return the identity in *said*, the reply to ``INFO replication``. Raises ``StoreUnavailable``."""
@@ -233,6 +233,7 @@ def at(dial: Dial, host: str, port: int, *, replaceable: bool = True) -> Node:
 def translate(exc: Exception, server: object) -> StoreError:
     """Return the ``StoreError`` that says what *exc*, raised by the client, means."""
     import redis
+    from redis.exceptions import ClusterDownError
 
     if isinstance(exc, StoreError):
         return exc
@@ -244,7 +245,7 @@ def translate(exc: Exception, server: object) -> StoreError:
         return StoreUnavailable(f"{server!r} cannot be reached: {exc}")
     if isinstance(exc, (redis.ReadOnlyError, redis.OutOfMemoryError)):
         return StoreError(f"{server!r} refuses writes: {exc}")
-    if isinstance(exc, redis.exceptions.ClusterDownError):
+    if isinstance(exc, ClusterDownError):
         return StoreUnavailable(f"{server!r}: the cluster is down: {exc}")
     if isinstance(exc, RuntimeError) and "closed" in str(exc):
         return StoreUnavailable(f"{server!r}: the event loop of this connection is closed")
