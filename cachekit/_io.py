@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import heapq
 import inspect
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+from cachekit._fork import renew_in_child
+from cachekit.clock import stopwatch
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -48,6 +53,10 @@ class IO(Protocol):
         """Run *job* in the background; a failure is logged, never raised."""
         ...
 
+    def every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], None]:
+        """Spawn what *job* returns every *seconds*, until the returned function is called."""
+        ...
+
 
 def drive(job: Coroutine[Any, Any, R]) -> R:
     """Run *job* to its end without an event loop. Raises ``RuntimeError`` when it suspends."""
@@ -65,6 +74,59 @@ async def _log_failures(job: Coroutine[Any, Any, object]) -> None:
         await job
     except Exception:
         log.exception("a background job of cachekit failed")
+
+
+class _Alarms:
+    """Rings at times, for the blocking world: one daemon thread, started when first needed."""
+
+    def __init__(self) -> None:
+        self._renew()
+        renew_in_child(self, _Alarms._renew)
+
+    def _renew(self) -> None:
+        self._changed = threading.Condition()
+        self._due: list[tuple[float, int, float, Callable[[], None]]] = []
+        self._off: set[int] = set()
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+
+    def every(self, seconds: float, ring: Callable[[], None]) -> Callable[[], None]:
+        number = next(self._numbers)
+        with self._changed:
+            heapq.heappush(self._due, (stopwatch() + seconds, number, seconds, ring))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="cachekit-alarms", daemon=True)
+                self._thread.start()
+            elif self._due[0][1] == number:
+                self._changed.notify()
+
+        def off() -> None:
+            with self._changed:
+                self._off.add(number)
+                while self._due and self._due[0][1] in self._off:
+                    self._off.discard(heapq.heappop(self._due)[1])
+
+        return off
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._due:
+                    self._changed.wait()
+                    continue
+                at, number, seconds, ring = self._due[0]
+                if number in self._off:
+                    heapq.heappop(self._due)
+                    self._off.discard(number)
+                    continue
+                if (left := at - stopwatch()) > 0:
+                    self._changed.wait(left)
+                    continue
+                heapq.heapreplace(self._due, (stopwatch() + seconds, number, seconds, ring))
+            ring()
+
+
+_alarms: Final = _Alarms()
 
 
 class _Blocking:
@@ -88,6 +150,9 @@ class _Blocking:
         threading.Thread(
             target=context.run, args=(drive, _log_failures(job)), name="cachekit-background", daemon=True
         ).start()
+
+    def every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], None]:
+        return _alarms.every(seconds, lambda: self.spawn(job()))
 
 
 class _Asyncio:
@@ -115,6 +180,20 @@ class _Asyncio:
         task = asyncio.get_running_loop().create_task(_log_failures(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], None]:
+        loop = asyncio.get_running_loop()
+
+        def ring() -> None:
+            alarms[0] = loop.call_later(seconds, ring)
+            self.spawn(job())
+
+        alarms = [loop.call_later(seconds, ring)]
+
+        def off() -> None:
+            alarms[0].cancel()  # the one that is set now
+
+        return off
 
 
 BLOCKING: Final[IO] = _Blocking()

@@ -35,7 +35,8 @@ class Cache(Functions):
     """Keeps values in this process, on Redis or Valkey, or in this process in front of a server.
 
     Args:
-        url: ``memory://``; ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``; ``embedded://`` for a
+        url: ``memory://``; ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``;
+            ``sentinel://host:port,host:port/0?service=name``; ``redis+cluster://host:port,host:port``; ``embedded://`` for a
             private Valkey of its own; ``tiered+redis://`` (and so on) for an in-process level in front of the server.
             A ``Store`` of your own is taken as it is.
         ttl: default lifetime of entries, as a duration; None keeps them until they are evicted or invalidated.
@@ -382,6 +383,7 @@ class Cache(Functions):
             evictions=0 if self.l1 is None else self.l1.evictions,
             store="away" if breaker is not None and breaker.is_open else "ok",
             channel="none" if live is None else "live" if live else "lost",
+            channel_kind=getattr(getattr(getattr(guarded, "inner", None), "channel", None), "kind", "none"),
             pending=getattr(guarded, "pending", 0),
         )
 

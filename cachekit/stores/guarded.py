@@ -18,7 +18,7 @@ from cachekit.breaker import Breaker
 from cachekit.clock import Clock
 from cachekit.errors import StoreError, StoreTimeout, StoreUnavailable
 from cachekit.events import Emit, Event, Kind
-from cachekit.stores.base import AnyEntry, Change, Store, Ticket
+from cachekit.stores.base import AnyEntry, Change, SharedLeases, Store, Ticket
 
 R = TypeVar("R")
 
@@ -39,6 +39,7 @@ class Guarded:
 
     def __init__(self, inner: Store, breaker: Breaker, *, clock: Clock, emit: Emit) -> None:
         self.inner = inner
+        self._leases = inner if isinstance(inner, SharedLeases) else None
         self.breaker = breaker
         self._clock = clock
         self._emit = emit
@@ -172,6 +173,18 @@ class Guarded:
 
     async def release(self, io: IO, ticket: Ticket) -> None:
         await self._run(io, lambda: self.inner.release(io, ticket))
+
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept."""
+        if self._leases is None:
+            await io.sleep(poll)
+            return False
+        return await self._leases.ended(io, ticket, poll)
+
+    async def renew(self, io: IO, ticket: Ticket, lease: float) -> bool:
+        """Hold the lease of *ticket* for *lease* seconds from now. Returns False when another has it, or nobody."""
+        leases = self._leases
+        return leases is not None and await self._run(io, lambda: leases.renew(io, ticket, lease))
 
     async def delete(self, io: IO, keys: Sequence[str]) -> int:
         try:

@@ -1,24 +1,26 @@
-"""Reads of one event loop share round trips.
+"""Reads that run at the same time share round trips.
 
 The client library lends a connection to each command, so that 64 tasks that read at once cost 64 commands, and the
 connections, not the server, are the limit. Here a read that finds no other under way goes out at once; those that come
-while it is under way wait, and go out together as one ``MGET`` when it is back. A lone caller therefore waits for nobody,
-and the busier the loop, the larger the batches.
+while it is under way wait, and go out together when it is back. A lone caller therefore waits for nobody, and the busier
+the process, the larger the batches. Each event loop has a lane of its own, and all threads together have one.
 
-Each caller keeps its own time-out and may be cancelled alone; a key cannot fail its neighbours, because ``MGET`` has no
-errors for single keys. Must not know what the values mean.
+Each caller keeps its own time-out and may be cancelled alone. No read joins one that was sent before it came: it might
+miss an invalidation that was complete by then. Must not know how a batch is fetched or what the values mean.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
+from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.errors import StoreError, StoreTimeout
-from cachekit.stores.link import RedisLink
 
 Name: TypeAlias = str | bytes
 
@@ -37,21 +39,103 @@ class _Lane:
 
 
 class MultiGet:
-    """Reads keys from *link*."""
+    """Reads by *fetch* in threads and by *afetch* on event loops.
 
-    def __init__(self, link: RedisLink) -> None:
-        self._link = link
+    Args:
+        fetch: returns what lies under each of some names, or raises ``StoreError``.
+        afetch: the same, awaitable.
+        timeout: seconds that a read may take.
+        name: whom to name in messages.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[Sequence[Name]], list[Any]],
+        afetch: Callable[[Sequence[Name]], Awaitable[list[Any]]],
+        *,
+        timeout: float,
+        name: str,
+    ) -> None:
+        self._fetch = fetch
+        self._afetch = afetch
+        self._timeout = timeout
+        self._name = name
+        self._renew()
+        renew_in_child(self, MultiGet._renew)
+
+    def _renew(self) -> None:
         self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._busy = False
+        self._waiting: list[tuple[Sequence[Name], Future[list[Any] | None]]] = []
 
-    async def read(self, io: IO, names: Sequence[Name]) -> list[bytes | None]:
-        """Return the values of *names*, None for those that are absent. Raises ``StoreError``."""
-        return await io.call(self._read, self._aread, names)
+    async def read(self, io: IO, names: Sequence[Name]) -> list[Any]:
+        """Return what lies under *names*. Raises ``StoreError``."""
+        return await io.call(self.here, self.aread, names)
 
-    def _read(self, names: Sequence[Name]) -> list[bytes | None]:
-        found: list[bytes | None] = self._link.blocking_command(("MGET", *names))
-        return found
+    # -- threads ------------------------------------------------------------------------------------------------------
 
-    async def _aread(self, names: Sequence[Name]) -> list[bytes | None]:
+    def here(self, names: Sequence[Name]) -> list[Any]:
+        """Return what lies under *names*, in this thread. Raises ``StoreError``."""
+        with self._lock:
+            if not self._busy:
+                self._busy, own = True, None
+            else:
+                own = Future[list[Any] | None]()
+                self._waiting.append((names, own))
+        if own is None:
+            try:
+                return self._fetch(names)
+            finally:
+                self._hand_over()
+        try:
+            found = own.result(self._timeout)
+        except TimeoutError as exc:
+            if own.cancel():
+                raise StoreTimeout(f"{self._name} did not answer in time") from exc
+            found = own.result()  # it came in this moment
+        return found if found is not None else self._for_all(names)
+
+    def _hand_over(self) -> None:
+        """Let one of those who wait fetch for all of them."""
+        with self._lock:
+            while self._waiting:
+                _, future = self._waiting.pop(0)
+                if future.set_running_or_notify_cancel():
+                    break
+            else:
+                self._busy = False
+                return
+        future.set_result(None)
+
+    def _for_all(self, names: Sequence[Name]) -> list[Any]:
+        """Fetch *names*, and what those want who wait."""
+        batch: list[tuple[Sequence[Name], Future[list[Any] | None]]] = []
+        places: dict[Name, int] = {name: at for at, name in enumerate(dict.fromkeys(names))}
+        try:
+            with self._lock:
+                while self._waiting and len(places) + len(self._waiting[0][0]) <= _MOST:
+                    wanted, future = self._waiting.pop(0)
+                    if future.set_running_or_notify_cancel():
+                        batch.append((wanted, future))
+                        for name in wanted:
+                            places.setdefault(name, len(places))
+            found = self._fetch(list(places))
+        except BaseException as exc:
+            error = exc if isinstance(exc, StoreError) else StoreTimeout(f"{self._name}: the read was given up")
+            for _, future in batch:
+                future.set_exception(error)
+            raise
+        finally:
+            self._hand_over()
+        for wanted, future in batch:
+            future.set_result([found[places[name]] for name in wanted])
+        return [found[places[name]] for name in names]
+
+    # -- event loops --------------------------------------------------------------------------------------------------
+
+    async def aread(self, names: Sequence[Name]) -> list[Any]:
+        """Return what lies under *names*, on the running loop. Raises ``StoreError``."""
         loop = asyncio.get_running_loop()
         lane = self._lanes.get(loop)
         if lane is None:
@@ -59,17 +143,17 @@ class MultiGet:
         if not lane.busy:
             lane.busy = True
             try:
-                found: list[bytes | None] = await self._link.aio_command(("MGET", *names))
+                found: list[Any] = await self._afetch(names)
             finally:
                 self._next(loop, lane)
             return found
         future: asyncio.Future[list[Any]] = loop.create_future()
         lane.waiting.append((names, future))
         try:
-            async with asyncio.timeout(self._link.timeout):
+            async with asyncio.timeout(self._timeout):
                 return await future
         except TimeoutError as exc:
-            raise StoreTimeout(f"{self._link!r} did not answer in time") from exc
+            raise StoreTimeout(f"{self._name} did not answer in time") from exc
 
     def _next(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
         lane.waiting = [(names, future) for names, future in lane.waiting if not future.done()]
@@ -87,7 +171,7 @@ class MultiGet:
             for name in names:
                 places.setdefault(name, len(places))
         try:
-            found = await self._link.aio_command(("MGET", *places))
+            found = await self._afetch(list(places))
         except StoreError as exc:
             for _, future in batch:
                 if not future.done():

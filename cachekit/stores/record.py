@@ -1,7 +1,7 @@
 """How an entry lies in a byte store: the stamps of its tags, its times, its value.
 
 Owns the layout; must not know how bytes are fetched. The stamps stand outside of the checksummed frame, because the
-server's script writes them: damage there can only make a stamp differ, which is a miss.
+server's script writes them (on a cluster ``write_head`` does): damage there can only make a stamp differ, which is a miss.
 
 Layout: ``CA 01``, number of tags (2 bytes), then for each tag the length of its name (2 bytes), its name and its stamp
 (16 bytes: 8 of server time in microseconds, 0 if the tag was never invalidated, and 8 random), then the frame, whose
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +40,15 @@ def write_frame(entry: AnyEntry, codec: Codec, *, compress_from: int) -> bytes:
     """Return the frame of *entry*, stamps excluded. Raises ``CodecError`` for a value that cannot be encoded."""
     times = _TIMES.pack(entry.created_at, entry.fresh_until, entry.swr_until, entry.dead_at, entry.delta)
     return seal(times, codec.encode(entry.value), codec_id=codec.id, compress_from=compress_from)
+
+
+def write_head(stamps: Mapping[str, bytes]) -> bytes:
+    """Return what stands in front of the frame: *stamps*, by tag."""
+    parts = [_MAGIC, _U16.pack(len(stamps))]
+    for tag, stamp in stamps.items():
+        name = tag.encode()
+        parts += (_U16.pack(len(name)), name, stamp)
+    return b"".join(parts)
 
 
 def read_record(data: bytes) -> Record:
