@@ -10,6 +10,11 @@ TYPE_CHECKING = False  # as in typing, whose import would cost more than everyth
 if TYPE_CHECKING:
     from typing import Any
 
+    from cachekit.cdn.cloudflare import Cloudflare as Cloudflare
+    from cachekit.cdn.fastly import Fastly as Fastly
+    from cachekit.cdn.outbox import PurgeOptions as PurgeOptions
+    from cachekit.cdn.outbox import PurgeStatus as PurgeStatus
+    from cachekit.cdn.varnish import Varnish as Varnish
     from cachekit.default import cached as cached
     from cachekit.default import default_cache as default_cache
     from cachekit.default import use as use
@@ -27,6 +32,12 @@ if TYPE_CHECKING:
     )
     from cachekit.errors import (
         LoadTimeout as LoadTimeout,
+    )
+    from cachekit.errors import (
+        PurgeError as PurgeError,
+    )
+    from cachekit.errors import (
+        SignatureError as SignatureError,
     )
     from cachekit.errors import (
         StoreError as StoreError,
@@ -61,17 +72,24 @@ _HOMES = {
     "CachedCoroutine": "signatures",
     "CachedFunction": "signatures",
     "CacheKitError": "errors",
+    "Cloudflare": "cdn.cloudflare",
     "CodecError": "errors",
     "ConfigError": "errors",
     "Event": "events",
+    "Fastly": "cdn.fastly",
     "Figures": "stats",
     "Kind": "events",
     "KeyArgumentError": "errors",
     "Policy": "policy",
+    "PurgeError": "errors",
+    "PurgeOptions": "cdn.outbox",
+    "PurgeStatus": "cdn.outbox",
+    "SignatureError": "errors",
     "Stats": "stats",
     "StoreError": "errors",
     "StoreTimeout": "errors",
     "StoreUnavailable": "errors",
+    "Varnish": "cdn.varnish",
     "cached": "default",
     "collecting": "tags",
     "bypass": "modes",

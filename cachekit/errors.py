@@ -62,6 +62,14 @@ class LoadTimeout(CacheKitError, TimeoutError):
         self.seconds = seconds
 
 
+class PurgeError(CacheKitError):
+    """A CDN gave no answer, or none that can be used. The purge stays in the outbox; an operator should look."""
+
+
+class SignatureError(CacheKitError):
+    """A webhook delivery is not what its sender signed, or is too old: it is refused and changes nothing."""
+
+
 class CodecError(CacheKitError):
     """A value cannot be encoded, or bytes cannot be decoded.
 
