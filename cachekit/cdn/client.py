@@ -91,4 +91,3 @@ class Client:
         if scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=self.timeout)
         raise ConfigError(f"a purge call needs an http or https URL, not {scheme!r}")
-

@@ -201,7 +201,9 @@ class Outbox:
             if not self._stopped:
                 return
             self._stopped = False
-            self._wakes = {name: threading.Event() for name in self.purgers}  # a thread of before knows itself by its own
+            self._wakes = {
+                name: threading.Event() for name in self.purgers
+            }  # a thread of before knows itself by its own
             for name, wake in self._wakes.items():
                 args = (weakref.ref(self), name, wake)
                 threading.Thread(target=_work, args=args, name=f"cachekit-purge-{name}", daemon=True).start()
