@@ -389,6 +389,10 @@ class Cache(Functions, Purging):
         """Give a ticket back unused."""
         await self.engine.release(io, ticket)
 
+    async def keep(self, io: IO, key: str, value: Any, ttl: Duration) -> None:
+        """Keep *value* under *key* for *ttl*, as far as the store is there."""
+        await self._set(io, key, value, ttl=ttl)
+
     async def drop(self, io: IO, *keys: str) -> None:
         """Drop *keys*."""
         await self.engine.drop(io, *keys)

@@ -65,7 +65,10 @@ def varnish() -> Iterator[tuple[str, Shop]]:
     vcl.write_text(template.replace("@PORT@", str(shop.server.server_port)))
     port = free_port()
     process = subprocess.Popen(
-        [VARNISHD, "-j", "none", "-F", "-a", f"127.0.0.1:{port}", "-f", str(vcl), "-n", str(directory / "work"), "-s", "malloc,32m"],
+        [
+            VARNISHD, "-j", "none", "-F", "-a", f"127.0.0.1:{port}", "-f", str(vcl), "-n", str(directory / "work"),
+            "-s", "malloc,32m",
+        ],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 30
