@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from cachekit.default import default_cache as default_cache
     from cachekit.default import use as use
     from cachekit.errors import (
+        AppTimeout as AppTimeout,
+    )
+    from cachekit.errors import (
         CacheKitError as CacheKitError,
     )
     from cachekit.errors import (
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AppTimeout": "errors",
     "Cache": "facade",
     "CachedCoroutine": "signatures",
     "CachedFunction": "signatures",

@@ -62,6 +62,10 @@ class LoadTimeout(CacheKitError, TimeoutError):
         self.seconds = seconds
 
 
+class AppTimeout(CacheKitError, TimeoutError):
+    """An application fell silent in the middle of its response, which is cut: an operator should look at it."""
+
+
 class PurgeError(CacheKitError):
     """A CDN gave no answer, or none that can be used. The purge stays in the outbox; an operator should look."""
 

@@ -397,6 +397,21 @@ class Cache(Functions, Purging):
         """Drop *keys*."""
         await self.engine.drop(io, *keys)
 
+    # -- health ---------------------------------------------------------------------------------------------------
+
+    async def _available(self, io: IO, max_age: float = 1.0) -> bool:
+        """Say whether the store answers; it is asked unless it said so within the last *max_age* seconds."""
+        guarded: Any = getattr(self.store, "l2", self.store)
+        return await guarded.answers(io, max_age) if hasattr(guarded, "answers") else True
+
+    available, aavailable = both(_available)
+
+    @property
+    def is_away(self) -> bool:
+        """Say whether the store is known to be away, without asking it."""
+        breaker = getattr(getattr(self.store, "l2", self.store), "breaker", None)
+        return breaker is not None and breaker.is_open
+
     # -- looking --------------------------------------------------------------------------------------------------
 
     def stats(self) -> Stats:
@@ -404,7 +419,6 @@ class Cache(Functions, Purging):
         counted = snapshot(list(self._counted), self.l1)
         entries, size = (0, 0) if self.l1 is None else self.l1.sizes()
         guarded: Any = getattr(self.store, "l2", self.store)
-        breaker = getattr(guarded, "breaker", None)
         live = getattr(self.store, "live", None)
         return Stats(
             total=counted.total,
@@ -415,7 +429,7 @@ class Cache(Functions, Purging):
             entries=entries,
             bytes=size,
             evictions=0 if self.l1 is None else self.l1.evictions,
-            store="away" if breaker is not None and breaker.is_open else "ok",
+            store="away" if self.is_away else "ok",
             channel="none" if live is None else "live" if live else "lost",
             pending=getattr(guarded, "pending", 0),
         )

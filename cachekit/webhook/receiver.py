@@ -89,7 +89,7 @@ class Webhook:
         self.events = catalogue() if events is None else events
         if not isinstance(self.events, Events):
             raise ConfigError(f"events={events!r} must be Events({{...}})")
-        if not isinstance(path, str) or not path.startswith("/") or not path.isprintable():
+        if not str(path).startswith("/") or not path.isprintable():
             raise ConfigError(f"path={path!r} must begin with /")
         if type(max_body) is not int or max_body < 1:
             raise ConfigError(f"max_body={max_body!r} must be a positive number of bytes")
