@@ -34,9 +34,9 @@ async def call(app, path: str = "/slow", messages=None, method: str = "GET", sen
     waiting = list(messages or [{"type": "http.request", "body": b"", "more_body": False}])
 
     async def receive():
-        if waiting:
-            return waiting.pop(0)
-        await asyncio.get_running_loop().create_future()
+        if not waiting:
+            await asyncio.get_running_loop().create_future()
+        return waiting.pop(0)
 
     async def keep(message):
         sent.append(message)
