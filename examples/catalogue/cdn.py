@@ -16,6 +16,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 PURGE = "/client/v4/zones/catalogue/purge_cache"
 LIFETIME = re.compile(r"(?:s-maxage|max-age)=([1-9]\d*)")
@@ -61,14 +62,14 @@ class Cdn(ThreadingHTTPServer):
             with self.lock:
                 self.kept[path] = Kept([h for h in headers if h[0].lower() != "cache-tag"], body, tags)
 
-    def purge(self, order: dict[str, object]) -> int:
+    def purge(self, order: dict[str, Any]) -> int:
         """Drop what *order* names; returns how many pages that were."""
         tags, files = order.get("tags", ()), order.get("files", ())
         with self.lock:
             gone = [
                 path
                 for path, page in self.kept.items()
-                if order.get("purge_everything") or page.tags & set(tags) or f"https://{HOST}{path}" in files  # type: ignore[call-overload, operator]
+                if order.get("purge_everything") or page.tags & set(tags) or f"https://{HOST}{path}" in files
             ]
             for path in gone:
                 del self.kept[path]
@@ -78,7 +79,7 @@ class Cdn(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
-    server: Cdn  # type: ignore[assignment]
+    server: Cdn
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:

@@ -285,3 +285,20 @@ def test_the_parts_stand_in_the_right_order(kind: str, clock) -> None:
     assert "detail=sessions-away" in get("/other")[1]["cache-status"]
     assert json.loads(get("/-/health")[2])["state"] == "degraded"
     site.close()
+
+
+def test_flask_takes_the_parts(clock) -> None:
+    flask = pytest.importorskip("flask")
+    from cachekit_flask import CacheKit
+
+    app = flask.Flask("shop")
+    CacheKit(
+        app, cache=Cache(clock=clock), webhook=Webhook(SECRET), routes=[Route("/p", concurrency=4)],
+        degradation=DegradeOptions(protected=["/account"], sources={"sessions": lambda: False}),
+    )  # fmt: skip
+    client = app.test_client()
+    assert client.get("/account/orders").status_code == 503
+    assert client.get("/-/health").json["state"] == "degraded"
+    body = json.dumps({"event": "product.deleted", "data": {"id": 1, "category_id": 2}}).encode()
+    answer = client.post("/-/webhook", data=body, headers=dict(sign(SECRET, body, delivery_id="d", now=clock())))
+    assert answer.json["invalidated"] == ["product:1", "category:2", "search-results"]
