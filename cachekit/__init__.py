@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from cachekit.cdn.cloudflare import Cloudflare as Cloudflare
     from cachekit.cdn.fastly import Fastly as Fastly
-    from cachekit.cdn.outbox import PurgeOptions as PurgeOptions
-    from cachekit.cdn.outbox import PurgeStatus as PurgeStatus
+    from cachekit.cdn.options import PurgeOptions as PurgeOptions
+    from cachekit.cdn.options import PurgeStatus as PurgeStatus
     from cachekit.cdn.varnish import Varnish as Varnish
     from cachekit.default import cached as cached
     from cachekit.default import default_cache as default_cache
@@ -86,8 +86,8 @@ _HOMES = {
     "KeyArgumentError": "errors",
     "Policy": "policy",
     "PurgeError": "errors",
-    "PurgeOptions": "cdn.outbox",
-    "PurgeStatus": "cdn.outbox",
+    "PurgeOptions": "cdn.options",
+    "PurgeStatus": "cdn.options",
     "SignatureError": "errors",
     "Stats": "stats",
     "StoreError": "errors",

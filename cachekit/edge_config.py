@@ -15,7 +15,7 @@ from typing import Any, Final
 from cachekit.cdn.base import Purger
 from cachekit.cdn.cloudflare import Cloudflare
 from cachekit.cdn.fastly import Fastly
-from cachekit.cdn.outbox import PurgeOptions
+from cachekit.cdn.options import PurgeOptions
 from cachekit.cdn.varnish import Varnish
 from cachekit.degrade import DegradeOptions, Route
 from cachekit.errors import ConfigError

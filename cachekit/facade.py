@@ -33,7 +33,7 @@ from cachekit.tags import note
 
 if TYPE_CHECKING:
     from cachekit.cdn.base import Purger
-    from cachekit.cdn.outbox import PurgeOptions
+    from cachekit.cdn.options import PurgeOptions
 
 
 class Cache(Functions, Purging):

@@ -3,7 +3,8 @@
 from cachekit.cdn.base import HttpCall, Outcome, Purger, Rate, Reply, Scope, Target, Verdict
 from cachekit.cdn.cloudflare import Cloudflare
 from cachekit.cdn.fastly import Fastly
-from cachekit.cdn.outbox import Outbox, PurgeOptions, PurgeStatus
+from cachekit.cdn.options import PurgeOptions, PurgeStatus
+from cachekit.cdn.outbox import Outbox
 from cachekit.cdn.varnish import Varnish
 
 __all__ = [

@@ -140,7 +140,7 @@ DONE: Final = Outcome(Verdict.DONE)
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What a CDN bears: *per_second* calls on average, *burst* at once. Of no use as zero: None leaves a purger free."""
+    """What a CDN bears: *per_second* calls on average, *burst* at once. Raises ``ConfigError`` for what is no rate."""
 
     per_second: float
     burst: int

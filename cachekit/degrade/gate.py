@@ -85,7 +85,7 @@ class Route:
 
 @dataclass(slots=True)
 class Counts:
-    """What happened on a route.
+    """What happened on a route. Approximate under threads: no lock is taken to count.
 
     Attributes:
         passed: requests that reached the application.
