@@ -24,7 +24,7 @@ from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import AnyEntry, Store, Ticket
 from cachekit.stores.memory import Memory, Tally
-from cachekit.tags import collecting, note
+from cachekit.tags import collecting, is_implicit, note
 
 log = logging.getLogger("cachekit")
 
@@ -285,7 +285,7 @@ class Engine:
         """Run the loader for one caller, and keep nothing."""
         with collecting() as used:
             value = await self._run(job)
-        note((*job.tags, *used))
+        note((*job.tags, *used.every))
         return value
 
     async def _lead_behind(self, io: IO, flight: Flight, job: Job) -> None:
@@ -348,14 +348,14 @@ class Engine:
         finally:
             loading_here.reset(outer)
             leading.reset(token)
-        flight.tags.update(used)
+        flight.tags.update(used.every)
         if ticket is None or not ticket.leads:
             return value, True
         policy = plan.outcomes.policy(value, plan.policy, loading)
         if policy is None or flight.void:
             await self.release(io, ticket)
             return value, True  # whoever joined did so before the invalidation; later callers have their own flight
-        tags = tuple(dict.fromkeys((*job.tags, *used)))
+        tags = tuple(dict.fromkeys((*job.tags, *used.every)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
         kept = await self.keep(io, ticket, entry)
@@ -410,8 +410,11 @@ class Engine:
 
     # -- invalidation ----------------------------------------------------------------------------------------------
 
-    async def invalidate(self, io: IO, tags: Sequence[str]) -> None:
-        """Drop every entry that carries one of *tags*. Never fails: what cannot be delivered now is delivered later."""
+    async def invalidate(self, io: IO, tags: Sequence[str], *, name: str = "") -> None:
+        """Drop every entry that carries one of *tags*. Never fails: what cannot be delivered now is delivered later.
+
+        *name* is the function whose results they all are, for the event.
+        """
         if not tags:
             raise ConfigError("invalidate() needs at least one tag")
         self.flights.void(tags=tags)
@@ -419,7 +422,7 @@ class Engine:
             await self.store.invalidate(io, tags)
         finally:
             self.flights.void(tags=tags)
-        self.events(Event(Kind.INVALIDATED, detail=", ".join(tags)))
+        self.events(Event(Kind.INVALIDATED, name=name, detail=", ".join(tag for tag in tags if not is_implicit(tag))))
 
     async def delete(self, io: IO, keys: Sequence[str]) -> int:
         """Drop *keys* and void their running loads. Returns how many were there."""

@@ -23,7 +23,7 @@ from cachekit.keys import KeyTemplate, TagTemplates, bounded
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import Ticket
-from cachekit.tags import collecting, note
+from cachekit.tags import collecting, function_tag, note
 
 ITEM: Final = "item"
 
@@ -89,6 +89,7 @@ class Many:
         self._missing = missing
         self._counters = counters
         self.name = f"{fn.__module__}.{name}"
+        self._own_tag = function_tag(self.name)
 
     def _wanted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[_Wanted], inspect.BoundArguments]:
         bound = self._signature.bind(*args, **kwargs)
@@ -97,7 +98,8 @@ class Many:
         wanted = []
         for item in dict.fromkeys(bound.arguments[self._items]):
             arguments = {**others, ITEM: item}
-            wanted.append(_Wanted(item, bounded(self._key.render(self.name, arguments)), self._tags.render(arguments)))
+            tags = (self._own_tag, *self._tags.render(arguments))
+            wanted.append(_Wanted(item, bounded(self._key.render(self.name, arguments)), tags))
         return wanted, bound
 
     async def call(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[Any, Any]:
@@ -154,10 +156,11 @@ class Many:
         took = stopwatch() - started
         self._counters.load_seconds += took
         self._engine.events(Event(Kind.LOAD, name=self.name, detail=f"{len(missing)} items", seconds=took))
+        every = tuple(used.every)
         for one in missing:
-            note((*one.tags, *used))
+            note((*one.tags, *every))
             if one.key in tickets:
-                await self._keep(io, one, tickets[one.key], loaded, tuple(used), used.stamps)
+                await self._keep(io, one, tickets[one.key], loaded, every, used.stamps)
         return loaded
 
     async def _keep(
@@ -182,9 +185,13 @@ class Many:
         if wanted:
             await self._engine.delete(io, [one.key for one in wanted])
 
+    async def drop_all(self, io: IO) -> None:
+        """Drop the values of all items."""
+        await self._engine.invalidate(io, [self._own_tag], name=self.name)
+
 
 def decorate_many(many: Many, fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that stands in for *fn*, in its colour, with the handle ``invalidate``."""
+    """Return the function that stands in for *fn*, in its colour, with ``invalidate`` and ``invalidate_all``."""
 
     @functools.wraps(fn)
     async def aio(*args: Any, **kwargs: Any) -> Any:
@@ -200,9 +207,16 @@ def decorate_many(many: Many, fn: Callable[..., Any]) -> Callable[..., Any]:
     def invalidate(*args: Any, **kwargs: Any) -> None:
         drive(many.drop(BLOCKING, args, kwargs))
 
+    async def ainvalidate_all() -> None:
+        await many.drop_all(ASYNCIO)
+
+    def invalidate_all() -> None:
+        drive(many.drop_all(BLOCKING))
+
     is_async = inspect.iscoroutinefunction(fn)
     made: Callable[..., Any] = aio if is_async else blocking
     made.__dict__["invalidate"] = ainvalidate if is_async else invalidate
+    made.__dict__["invalidate_all"] = ainvalidate_all if is_async else invalidate_all
     return made
 
 
