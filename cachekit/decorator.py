@@ -146,7 +146,7 @@ class Handle(Generic[T]):
         key = self.key_of(values)
         if (found := self._peek(key, values)) is not None:
             return self._given(found[0])
-        value = drive(self._engine.fetch(BLOCKING, key, self.tags_of(values), self._loader(values), self._plan))
+        value = drive(self._engine.here().fetch(BLOCKING, key, self.tags_of(values), self._loader(values), self._plan))
         self._link(key, values)
         return self._given(value)
 
@@ -154,7 +154,7 @@ class Handle(Generic[T]):
         key = self.key_of(values)
         if (found := self._peek(key, values)) is not None:
             return self._given(found[0])
-        value = await self._engine.fetch(ASYNCIO, key, self.tags_of(values), self._loader(values), self._plan)
+        value = await self._engine.here().fetch(ASYNCIO, key, self.tags_of(values), self._loader(values), self._plan)
         self._link(key, values)
         return self._given(value)
 
@@ -164,7 +164,7 @@ class Handle(Generic[T]):
         return copying.deepcopy(value) if self._copy else value
 
     def _peek(self, key: str, values: tuple[Any, ...]) -> tuple[Any] | None:
-        l1 = self._engine.l1
+        l1 = self._engine.here().l1
         if l1 is None or (node := l1.peek(key)) is None or mode_here() is not None:
             return None
         policy = self._plan.policy
@@ -177,7 +177,7 @@ class Handle(Generic[T]):
 
     def _link(self, key: str, values: tuple[Any, ...]) -> None:
         """Let the shell find the node of *key* by these arguments from now on."""
-        l1 = self._engine.l1
+        l1 = self._engine.here().l1
         if l1 is None or (node := l1.peek(key)) is None:
             return
         l1.claim(node, self._plan.counters.tally)
@@ -207,23 +207,24 @@ class Handle(Generic[T]):
     # -- handles --------------------------------------------------------------------------------------------------
 
     async def _drop(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        await self._engine.delete(io, [self.key_of(self.bind(args, kwargs))])
+        await self._engine.here().delete(io, [self.key_of(self.bind(args, kwargs))])
 
     async def _reload(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         values = self.bind(args, kwargs)
         key, tags = self.key_of(values), self.tags_of(values)
-        self._engine.flights.void(keys=[key])
-        return self._given(await self._engine.load(io, Job(key, tags, self._loader(values), self._plan, force=True)))
+        engine = self._engine.here()
+        engine.flights.void(keys=[key])
+        return self._given(await engine.load(io, Job(key, tags, self._loader(values), self._plan, force=True)))
 
     async def _drop_all(self, io: IO) -> None:
-        await self._engine.invalidate(io, [self._own_tag], name=self.name)
+        await self._engine.here().invalidate(io, [self._own_tag], name=self.name)
 
     async def _look(self, io: IO, default: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what a call would be served without a load, or *default*: nothing is loaded, counted or waited for."""
         values = self.bind(args, kwargs)
         if mode_here() is Mode.BYPASS:
             return default
-        entry = await self._engine.read(io, self.key_of(values), self.tags_of(values))
+        entry = await self._engine.here().read(io, self.key_of(values), self.tags_of(values))
         if entry is None or self._engine.clock() >= entry.swr_until or type(entry.value) is Raised:
             return default
         note(entry.evidence)

@@ -7,7 +7,8 @@ exception reaches the caller untouched. Must not know how keys are made or where
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, TypeAlias
@@ -93,6 +94,10 @@ class Job:
     behind: bool = False
 
 
+within: Final[ContextVar[tuple[tuple[Engine, Engine], ...]]] = ContextVar("cachekit_within", default=())
+"""The engines that work for others here while a transaction is open, each behind the one it works for."""
+
+
 class Kept(Enum):
     """What became of an entry that was to be kept."""
 
@@ -121,6 +126,14 @@ class Engine:
         self.events = events
         self.l1 = l1
         self.flights = Flights()
+        self.open = True
+
+    def here(self) -> Engine:
+        """Return the engine for what runs here: that of the transaction that is open here, or this one."""
+        for owner, engine in reversed(within.get()):
+            if owner is self and engine.open:
+                return engine
+        return self
 
     # -- entries, for whoever makes them itself --------------------------------------------------------------------
 
@@ -431,6 +444,14 @@ class Engine:
             return await self.store.delete(io, keys)
         finally:
             self.flights.void(keys=keys)
+
+    async def write(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:
+        """Keep *entries* whatever is loading their keys. Raises ``CodecError``; a store that is away keeps nothing."""
+        self.flights.void(keys=entries.keys())
+        try:
+            await self.store.set_many(io, entries)
+        except StoreError:
+            pass  # counted and reported by the guard; what would be replaced does not come back with the server
 
     async def clear(self, io: IO) -> None:
         """Drop everything."""

@@ -99,7 +99,8 @@ class Functions:
             version: part of the key; change it to leave behind what older code kept.
 
         Returns:
-            The function with the handles ``invalidate``, ``invalidate_all``, ``refresh``, ``peek``, ``peek_or``, ``key_for``.
+            The function with the handles ``invalidate``, ``invalidate_all``, ``refresh``, ``peek``, ``peek_or`` and
+            ``key_for``.
 
         Raises:
             ConfigError: an option cannot be used, or a template names no parameter.

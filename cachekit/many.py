@@ -118,7 +118,7 @@ class Many:
 
     async def _look(self, io: IO, wanted: list[_Wanted]) -> dict[str, Any]:
         try:
-            entries = await self._engine.store.get_many(io, [one.key for one in wanted])
+            entries = await self._engine.here().store.get_many(io, [one.key for one in wanted])
         except StoreError:
             entries = {}
         now = self._engine.clock()
@@ -134,7 +134,7 @@ class Many:
     ) -> Mapping[Any, Any]:
         tickets: dict[str, Ticket] = {}
         for one in missing if keep else ():
-            ticket = await self._engine.begin(io, one.key, one.tags, lease=self._policy.lease)
+            ticket = await self._engine.here().begin(io, one.key, one.tags, lease=self._policy.lease)
             if ticket is not None:
                 tickets[one.key] = ticket
         bound.arguments[self._items] = [one.item for one in missing]
@@ -151,7 +151,7 @@ class Many:
         except BaseException:
             self._counters.errors += 1
             for ticket in tickets.values():
-                await self._engine.release(io, ticket)
+                await self._engine.here().release(io, ticket)
             raise
         took = stopwatch() - started
         self._counters.load_seconds += took
@@ -172,22 +172,22 @@ class Many:
         if policy is None and self._missing is not None:
             policy = Policy(ttl=self._missing)
         if policy is None or not ticket.leads:
-            await self._engine.release(io, ticket)
+            await self._engine.here().release(io, ticket)
             return
         tags = tuple(dict.fromkeys((*one.tags, *used)))
         chance = self._engine.chance()
         entry = seal(value, policy, self._engine.clock(), tags=tags, chance=chance, stamps=stamps)
-        await self._engine.keep(io, ticket, entry)
+        await self._engine.here().keep(io, ticket, entry)
 
     async def drop(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Drop the values of the items."""
         wanted, _ = self._wanted(args, kwargs)
         if wanted:
-            await self._engine.delete(io, [one.key for one in wanted])
+            await self._engine.here().delete(io, [one.key for one in wanted])
 
     async def drop_all(self, io: IO) -> None:
         """Drop the values of all items."""
-        await self._engine.invalidate(io, [self._own_tag], name=self.name)
+        await self._engine.here().invalidate(io, [self._own_tag], name=self.name)
 
 
 def decorate_many(many: Many, fn: Callable[..., Any]) -> Callable[..., Any]:

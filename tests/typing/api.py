@@ -261,3 +261,13 @@ HitRateMonitor(cache, on_low=alarm).start()
 with calls(cache) as seen:
     assert_type(seen.hits, int)
     assert_type(seen.of(bare), Figures)
+
+
+with cache.transaction() as tx:
+    assert_type(tx.commit(), None)
+    assert_type(tx.rollback(), None)
+
+
+async def use_transaction() -> None:
+    async with cache.transaction(on_commit=lambda apply: apply()) as atx:
+        assert_type(await atx.acommit(), None)
