@@ -7,7 +7,8 @@ exception reaches the caller untouched. Must not know how keys are made or where
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, TypeAlias
@@ -24,7 +25,7 @@ from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import AnyEntry, Store, Ticket
 from cachekit.stores.memory import Memory, Tally
-from cachekit.tags import collecting, note
+from cachekit.tags import collecting, is_implicit, note
 
 log = logging.getLogger("cachekit")
 
@@ -93,6 +94,10 @@ class Job:
     behind: bool = False
 
 
+within: Final[ContextVar[tuple[tuple[Engine, Engine], ...]]] = ContextVar("cachekit_within", default=())
+"""The engines that work for others here while a transaction is open, each behind the one it works for."""
+
+
 class Kept(Enum):
     """What became of an entry that was to be kept."""
 
@@ -121,6 +126,14 @@ class Engine:
         self.events = events
         self.l1 = l1
         self.flights = Flights()
+        self.open = True
+
+    def here(self) -> Engine:
+        """Return the engine for what runs here: that of the transaction that is open here, or this one."""
+        for owner, engine in reversed(within.get()):
+            if owner is self and engine.open:
+                return engine
+        return self
 
     # -- entries, for whoever makes them itself --------------------------------------------------------------------
 
@@ -285,7 +298,7 @@ class Engine:
         """Run the loader for one caller, and keep nothing."""
         with collecting() as used:
             value = await self._run(job)
-        note((*job.tags, *used))
+        note((*job.tags, *used.every))
         return value
 
     async def _lead_behind(self, io: IO, flight: Flight, job: Job) -> None:
@@ -348,14 +361,14 @@ class Engine:
         finally:
             loading_here.reset(outer)
             leading.reset(token)
-        flight.tags.update(used)
+        flight.tags.update(used.every)
         if ticket is None or not ticket.leads:
             return value, True
         policy = plan.outcomes.policy(value, plan.policy, loading)
         if policy is None or flight.void:
             await self.release(io, ticket)
             return value, True  # whoever joined did so before the invalidation; later callers have their own flight
-        tags = tuple(dict.fromkeys((*job.tags, *used)))
+        tags = tuple(dict.fromkeys((*job.tags, *used.every)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
         kept = await self.keep(io, ticket, entry)
@@ -410,8 +423,11 @@ class Engine:
 
     # -- invalidation ----------------------------------------------------------------------------------------------
 
-    async def invalidate(self, io: IO, tags: Sequence[str]) -> None:
-        """Drop every entry that carries one of *tags*. Never fails: what cannot be delivered now is delivered later."""
+    async def invalidate(self, io: IO, tags: Sequence[str], *, name: str = "") -> None:
+        """Drop every entry that carries one of *tags*. Never fails: what cannot be delivered now is delivered later.
+
+        *name* is the function whose results they all are, for the event.
+        """
         if not tags:
             raise ConfigError("invalidate() needs at least one tag")
         self.flights.void(tags=tags)
@@ -419,7 +435,7 @@ class Engine:
             await self.store.invalidate(io, tags)
         finally:
             self.flights.void(tags=tags)
-        self.events(Event(Kind.INVALIDATED, detail=", ".join(tags)))
+        self.events(Event(Kind.INVALIDATED, name=name, detail=", ".join(tag for tag in tags if not is_implicit(tag))))
 
     async def delete(self, io: IO, keys: Sequence[str]) -> int:
         """Drop *keys* and void their running loads. Returns how many were there."""
@@ -428,6 +444,14 @@ class Engine:
             return await self.store.delete(io, keys)
         finally:
             self.flights.void(keys=keys)
+
+    async def write(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:
+        """Keep *entries* whatever is loading their keys. Raises ``CodecError``; a store that is away keeps nothing."""
+        self.flights.void(keys=entries.keys())
+        try:
+            await self.store.set_many(io, entries)
+        except StoreError:
+            pass  # counted and reported by the guard; what would be replaced does not come back with the server
 
     async def clear(self, io: IO) -> None:
         """Drop everything."""

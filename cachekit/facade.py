@@ -29,6 +29,7 @@ from cachekit.stores.base import AnyEntry, Store, Ticket
 from cachekit.stores.build import Settings, build
 from cachekit.stores.memory import Memory
 from cachekit.tags import note
+from cachekit.transaction import OnCommit, Transaction
 
 
 class Cache(Functions):
@@ -138,7 +139,7 @@ class Cache(Functions):
     get, aget = both(_get)
 
     async def _fresh(self, io: IO, key: str) -> AnyEntry | None:
-        entry = await self.engine.read(io, key)
+        entry = await self.engine.here().read(io, key)
         if entry is None or self.clock() >= entry.fresh_until:
             self._own.misses += 1
             return None
@@ -150,7 +151,7 @@ class Cache(Functions):
         """Return the values of those *keys* that are present."""
         names = {bounded(key): key for key in keys}
         try:
-            entries = await self.store.get_many(io, list(names))
+            entries = await self.engine.here().store.get_many(io, list(names))
         except StoreError:
             entries = {}
         now = self.clock()
@@ -184,26 +185,21 @@ class Cache(Functions):
         entries = {
             bounded(key): seal(value, policy, now, tags=checked, chance=self._chance()) for key, value in values.items()
         }
-        self.engine.flights.void(keys=entries.keys())
-        if not entries:
-            return
-        try:
-            await self.store.set_many(io, entries)
-        except StoreError:
-            pass  # counted and reported by the guard; what would be replaced does not come back with the server
+        if entries:
+            await self.engine.here().write(io, entries)
 
     set_many, aset_many = both(_set_many)
 
     async def _delete(self, io: IO, key: str) -> bool:
         """Drop *key*. Returns whether it was there. A load of it that is running is not kept."""
-        return bool(await self.engine.delete(io, [bounded(key)]))
+        return bool(await self.engine.here().delete(io, [bounded(key)]))
 
     delete, adelete = both(_delete)
 
     async def _delete_many(self, io: IO, keys: Iterable[str]) -> int:
         """Drop *keys*. Returns how many were there."""
         names = [bounded(key) for key in keys]
-        return await self.engine.delete(io, names) if names else 0
+        return await self.engine.here().delete(io, names) if names else 0
 
     delete_many, adelete_many = both(_delete_many)
 
@@ -232,7 +228,7 @@ class Cache(Functions):
             return reusable(await made if io is ASYNCIO and isinstance(made, Awaitable) else made, "the loader")
 
         plan = Plan("", self.policy(ttl), shared_flight=lock, counters=self._own)
-        return await self.engine.fetch(io, bounded(key), check_tags(tags), load, plan)
+        return await self.engine.here().fetch(io, bounded(key), check_tags(tags), load, plan)
 
     get_or_set, aget_or_set = both(_get_or_set)
 
@@ -242,7 +238,10 @@ class Cache(Functions):
         """Keep *value* only if *key* is absent. Returns whether it was kept; False when the store is away."""
         entry = seal(value, self.policy(ttl), self.clock(), tags=check_tags(tags), chance=self._chance())
         try:
-            return await self.store.update(io, bounded(key), lambda old: entry if self._gone(old) else old) is entry
+            return (
+                await self.engine.here().store.update(io, bounded(key), lambda old: entry if self._gone(old) else old)
+                is entry
+            )
         except StoreError:
             return False
 
@@ -258,7 +257,7 @@ class Cache(Functions):
             return seal(old.value, policy, self.clock(), tags=old.tags, delta=old.delta, chance=self._chance())
 
         try:
-            return not self._gone(await self.store.update(io, bounded(key), change))
+            return not self._gone(await self.engine.here().store.update(io, bounded(key), change))
         except StoreError:
             return False
 
@@ -284,7 +283,7 @@ class Cache(Functions):
                 raise ConfigError(f"incr({key!r}): the value is of type {type(old.value).__name__}, not a whole number")
             return replace(old, value=old.value + delta)
 
-        entry = await self.store.update(io, bounded(key), change)
+        entry = await self.engine.here().store.update(io, bounded(key), change)
         assert entry is not None
         return int(entry.value)
 
@@ -303,15 +302,36 @@ class Cache(Functions):
         Raises:
             ConfigError: no tag was given, or one cannot be used.
         """
-        await self.engine.invalidate(io, check_tags(tags))
+        await self.engine.here().invalidate(io, check_tags(tags))
 
     invalidate, ainvalidate = both(_invalidate)
 
     async def _clear(self, io: IO) -> None:
         """Drop everything in this cache's namespace."""
-        await self.engine.clear(io)
+        await self.engine.here().clear(io)
 
     clear, aclear = both(_clear)
+
+    def transaction(self, *, on_commit: OnCommit | None = None) -> Transaction:
+        """Return a block whose changes are applied at its end, or not at all when it raises.
+
+        Inside, reads see the changes; others see none of them. What is loaded inside is given to whoever asked and
+        remembered until the end, and not kept for others, because it may be made of data that is not committed. Blocks
+        can be nested. ``add``, ``touch`` and ``incr`` act at once, except on keys that the transaction itself changed.
+
+        Args:
+            on_commit: receives a callable at the end of the block, and calls it when a database has committed:
+                ``django.db.transaction.on_commit``, for example. Until then nothing is applied.
+
+        Example:
+            >>> cache = Cache()
+            >>> with cache.transaction():
+            ...     cache.set("a", 1)
+            ...     cache.set("b", 2)
+            >>> cache.get_many(["a", "b"])
+            {'a': 1, 'b': 2}
+        """
+        return Transaction(self.engine, on_commit)
 
     async def _close(self, io: IO) -> None:
         """Give up connections and threads. In asyncio this closes those of the running loop too."""
