@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from cachekit._io import IO, stopped_scope
 from cachekit.clock import Chance, Clock, stopwatch
-from cachekit.entry import Verdict, judge, refresh_eagerly, refresh_early, seal
+from cachekit.entry import Verdict, judge, quiet_until, refresh_eagerly, refresh_early, seal
 from cachekit.errors import CodecError, ConfigError, LoadTimeout, StoreError
 from cachekit.events import Event, Events, Kind
 from cachekit.flight import Abandoned, Flight, Flights, Retry, leading
@@ -25,7 +25,7 @@ from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import AnyEntry, Store, Ticket
 from cachekit.stores.memory import Memory, Tally
-from cachekit.tags import collecting, is_implicit, note
+from cachekit.tags import collecting, is_collected, is_implicit, note
 
 log = logging.getLogger("cachekit")
 
@@ -187,22 +187,25 @@ class Engine:
 
     async def fetch(self, io: IO, key: str, tags: Sequence[str], load: Loader, plan: Plan) -> Any:
         """Return the cached value of *key*, or what *load* makes."""
-        job = Job(key, tags, load, plan)
         if (mode := mode_here()) is not None:
+            job = Job(key, tags, load, plan)
             return await (self.load(io, replace(job, force=True)) if mode is Mode.REFRESH else self._alone(job))
         entry = await self.read(io, key, tags)
         now = self.clock()
         verdict = judge(entry, now)
-        if entry is not None:
-            if verdict is Verdict.HIT:
-                if self._refresh_now(entry, now, plan.policy):
-                    self._refresh_behind(io, job, entry)
-                self.count_hit(key, plan.counters)
+        if entry is not None and verdict is Verdict.HIT:
+            if now >= quiet_until(entry, plan.policy.beta, plan.policy.refresh_at) and self._refresh_now(
+                entry, now, plan.policy
+            ):
+                self._refresh_behind(io, Job(key, tags, load, plan), entry)
+            self.count_hit(key, plan.counters)
+            if is_collected():
                 note(entry.evidence)
-                return entry.value
-            if verdict is Verdict.STALE:
-                self._refresh_behind(io, job, entry)
-                return self._serve_stale(job, entry)
+            return entry.value
+        job = Job(key, tags, load, plan)
+        if entry is not None and verdict is Verdict.STALE:
+            self._refresh_behind(io, job, entry)
+            return self._serve_stale(job, entry)
         plan.counters.misses += 1
         self.events(Event(Kind.MISS, key, plan.name))
         usable = entry if verdict is Verdict.EXPIRED and self._may_stand_in(entry, plan.policy) else None
