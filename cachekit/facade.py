@@ -30,6 +30,7 @@ from cachekit.stores.base import AnyEntry, Store, Ticket
 from cachekit.stores.build import Settings, build
 from cachekit.stores.memory import Memory
 from cachekit.tags import note
+from cachekit.transaction import OnCommit, Transaction
 
 if TYPE_CHECKING:
     from cachekit.cdn.base import Purger
@@ -143,6 +144,7 @@ class Cache(Functions, Purging):
         self.outbox = open_outbox(
             self, purgers, purging, self.store, clock=self.clock, chance=self._chance, emit=self.events
         )
+        self.engine.beyond = self.outbox.put
 
     def __repr__(self) -> str:
         scheme, found, rest = self.url.partition("://")
@@ -158,7 +160,7 @@ class Cache(Functions, Purging):
     get, aget = both(_get)
 
     async def _fresh(self, io: IO, key: str) -> AnyEntry | None:
-        entry = await self.engine.read(io, key)
+        entry = await self.engine.here().read(io, key)
         if entry is None or self.clock() >= entry.fresh_until:
             self._own.misses += 1
             return None
@@ -170,7 +172,7 @@ class Cache(Functions, Purging):
         """Return the values of those *keys* that are present."""
         names = {bounded(key): key for key in keys}
         try:
-            entries = await self.store.get_many(io, list(names))
+            entries = await self.engine.here().store.get_many(io, list(names))
         except StoreError:
             entries = {}
         now = self.clock()
@@ -204,26 +206,21 @@ class Cache(Functions, Purging):
         entries = {
             bounded(key): seal(value, policy, now, tags=checked, chance=self._chance()) for key, value in values.items()
         }
-        self.engine.flights.void(keys=entries.keys())
-        if not entries:
-            return
-        try:
-            await self.store.set_many(io, entries)
-        except StoreError:
-            pass  # counted and reported by the guard; what would be replaced does not come back with the server
+        if entries:
+            await self.engine.here().write(io, entries)
 
     set_many, aset_many = both(_set_many)
 
     async def _delete(self, io: IO, key: str) -> bool:
         """Drop *key*. Returns whether it was there. A load of it that is running is not kept."""
-        return bool(await self.engine.delete(io, [bounded(key)]))
+        return bool(await self.engine.here().delete(io, [bounded(key)]))
 
     delete, adelete = both(_delete)
 
     async def _delete_many(self, io: IO, keys: Iterable[str]) -> int:
         """Drop *keys*. Returns how many were there."""
         names = [bounded(key) for key in keys]
-        return await self.engine.delete(io, names) if names else 0
+        return await self.engine.here().delete(io, names) if names else 0
 
     delete_many, adelete_many = both(_delete_many)
 
@@ -252,7 +249,7 @@ class Cache(Functions, Purging):
             return reusable(await made if io is ASYNCIO and isinstance(made, Awaitable) else made, "the loader")
 
         plan = Plan("", self.policy(ttl), shared_flight=lock, counters=self._own)
-        return await self.engine.fetch(io, bounded(key), check_tags(tags), load, plan)
+        return await self.engine.here().fetch(io, bounded(key), check_tags(tags), load, plan)
 
     get_or_set, aget_or_set = both(_get_or_set)
 
@@ -262,7 +259,10 @@ class Cache(Functions, Purging):
         """Keep *value* only if *key* is absent. Returns whether it was kept; False when the store is away."""
         entry = seal(value, self.policy(ttl), self.clock(), tags=check_tags(tags), chance=self._chance())
         try:
-            return await self.store.update(io, bounded(key), lambda old: entry if self._gone(old) else old) is entry
+            return (
+                await self.engine.here().store.update(io, bounded(key), lambda old: entry if self._gone(old) else old)
+                is entry
+            )
         except StoreError:
             return False
 
@@ -278,7 +278,7 @@ class Cache(Functions, Purging):
             return seal(old.value, policy, self.clock(), tags=old.tags, delta=old.delta, chance=self._chance())
 
         try:
-            return not self._gone(await self.store.update(io, bounded(key), change))
+            return not self._gone(await self.engine.here().store.update(io, bounded(key), change))
         except StoreError:
             return False
 
@@ -304,7 +304,7 @@ class Cache(Functions, Purging):
                 raise ConfigError(f"incr({key!r}): the value is of type {type(old.value).__name__}, not a whole number")
             return replace(old, value=old.value + delta)
 
-        entry = await self.store.update(io, bounded(key), change)
+        entry = await self.engine.here().store.update(io, bounded(key), change)
         assert entry is not None
         return int(entry.value)
 
@@ -331,17 +331,35 @@ class Cache(Functions, Purging):
 
     async def drop_tags(self, io: IO, tags: Iterable[str]) -> bool:
         """Do what ``invalidate`` does. Returns False when it would be lost if this process ended now: the server is away."""
-        checked = check_tags(tags)
-        await self.engine.invalidate(io, checked)
-        # Afterwards: a CDN that is purged first fetches what is still here.
-        saved = self.outbox is None or await self.outbox.put(io, checked)
+        saved = await self.engine.here().invalidate(io, check_tags(tags))
         return saved and not getattr(getattr(self.store, "l2", self.store), "pending", 0)
 
     async def _clear(self, io: IO) -> None:
         """Drop everything in this cache's namespace."""
-        await self.engine.clear(io)
+        await self.engine.here().clear(io)
 
     clear, aclear = both(_clear)
+
+    def transaction(self, *, on_commit: OnCommit | None = None) -> Transaction:
+        """Return a block whose changes are applied at its end, or not at all when it raises.
+
+        Inside, reads see the changes; others see none of them. What is loaded inside is given to whoever asked and
+        remembered until the end, and not kept for others, because it may be made of data that is not committed. Blocks
+        can be nested. ``add``, ``touch`` and ``incr`` act at once, except on keys that the transaction itself changed.
+
+        Args:
+            on_commit: receives a callable at the end of the block, and calls it when a database has committed:
+                ``django.db.transaction.on_commit``, for example. Until then nothing is applied.
+
+        Example:
+            >>> cache = Cache()
+            >>> with cache.transaction():
+            ...     cache.set("a", 1)
+            ...     cache.set("b", 2)
+            >>> cache.get_many(["a", "b"])
+            {'a': 1, 'b': 2}
+        """
+        return Transaction(self.engine, on_commit)
 
     async def _close(self, io: IO) -> None:
         """Give up connections and threads. In asyncio this closes those of the running loop too."""

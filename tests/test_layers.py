@@ -15,7 +15,7 @@ LAYERS = [
     "errors", "clock", "_fork", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
     "signatures", "options", "codecs",
     "stores", "flight",
-    "engine", "shell", "instances", "decorator", "many", "functions", "stats",
+    "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "stats",
     "cdn", "purging", "facade", "default", "observe", "warm", "http", "compress", "webhook", "degrade", "asgi",
     "wsgi", "edge_config", "config", "serve", "cli", "__main__",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from cachekit.http.past import Past
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.stores.base import Ticket
+from cachekit.tags import Tags
 
 log = logging.getLogger("cachekit")
 
@@ -341,7 +342,10 @@ class Driver:
         landing = Landing.FAILED
         if isinstance(outcome, Keep) and (ticket := passage.ticket) is not None:
             passage.ticket = None
-            entry = replace(outcome.entry, stamps=getattr(passage.tags, "stamps", ()))  # of the results that it used
+            entry = outcome.entry
+            if isinstance(passage.tags, Tags):  # what it used: the stamps of their tags, and the functions that made it
+                used = dict.fromkeys((*entry.tags, *passage.tags.every))
+                entry = replace(entry, tags=tuple(used), stamps=passage.tags.stamps)
             passage.committed = await self._guard(self._cache.commit(io, ticket, entry), exchange, False)
             reusable = outcome.entry.fresh_until > self._cache.clock()
             landing = Landing.STORED if passage.committed and reusable else Landing.FAILED

@@ -167,6 +167,12 @@ class Guarded:
     # -- the Store port -------------------------------------------------------------------------------------------
 
     async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
+        if self.breaker.is_quiet and not self.pending:  # the usual case of the most frequent call, without detours
+            try:
+                return await self.inner.get(io, key, tags)
+            except StoreError as exc:
+                self._record(False, exc)
+                raise
         return await self._run(io, lambda: self.inner.get(io, key, tags))
 
     async def get_many(self, io: IO, keys: Sequence[str]) -> dict[str, AnyEntry]:
