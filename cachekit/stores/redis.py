@@ -114,6 +114,11 @@ class RedisStore:
         self._orphans: dict[bytes, str] = {}
         self.origin = random_token(8).hex()
 
+    @property
+    def namespace(self) -> str:
+        """Return the prefix of every key."""
+        return self.names.namespace
+
     def told(self, kind: str, names: Iterable[str] = ()) -> Announcement:
         """Return what the other processes are told of a change."""
         return Announcement(self.origin, kind, tuple(names))
