@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from cachekit.http.options import HttpOptions
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.http.wsgi import App, HttpCache, StartResponse
 from cachekit.http.wsgi_request import Environ
+
+if TYPE_CHECKING:
+    from cachekit.sessions.facade import Sessions
 
 
 class CacheKit:
@@ -19,6 +23,8 @@ class CacheKit:
         cache: where responses are kept; the default cache when left out.
         rules: header rules, the first that suits a response holds.
         options: settings of the HTTP cache.
+        sessions: gives each request its session, inside of the HTTP cache, so that what was made by looking at one is never
+            stored.
 
     Example:
         >>> def app(environ, start_response): ...
@@ -33,11 +39,16 @@ class CacheKit:
         cache: CachePort | None = None,
         rules: Sequence[Rule] | Rules = (),
         options: HttpOptions | None = None,
+        sessions: Sessions | None = None,
     ) -> None:
         if cache is None:
             from cachekit.default import default_cache
 
             cache = default_cache()
+        if sessions is not None:
+            from cachekit.sessions.wsgi import SessionMiddleware
+
+            app = SessionMiddleware(app, sessions)
         self.app = app
         self.http = HttpCache(app, cache, rules=rules, options=options)
 
