@@ -150,7 +150,7 @@ class Exchange:
             return
         keeper, key = self._driver.keeper, Key.of(ticket.id)
         try:
-            if keeper.local.find(key) is not None:
+            if keeper.concerns(key):
                 await keeper.deliver(io, key)
             pending = keeper.local.find(key)
             if pending is not None and pending.replaced:

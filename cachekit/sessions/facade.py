@@ -168,7 +168,7 @@ class Sessions:
         """Return what happened so far in this process."""
         return SessionStats(
             events={str(kind): count for kind, count in self.events.counts.items() if count},
-            waiting=len(self.driver.keeper.local),
+            waiting=self.driver.keeper.waiting,
             store="away" if self.store.breaker.is_open else "ok",
         )
 

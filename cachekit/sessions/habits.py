@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_SURE: Final = 2
+_SURE: Final = 8
 _MOST: Final = 2048
 _NUMBERED: Final = re.compile(r"/[^/]*\d[^/]*")
 

@@ -10,11 +10,13 @@ made of what it had read before and what it changed: an id that was planted on s
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cachekit._io import IO
+from cachekit._io import IO, stopped_scope
 from cachekit.clock import Clock
 from cachekit.errors import CodecError, SessionError, StoreError
 from cachekit.events import Emit, Event, Kind
@@ -26,6 +28,7 @@ from cachekit.sessions.store import FullStore, Key, Moved, Record, Verdict, new_
 
 _TRIES: Final = 1000
 _CHAIN: Final = 8
+_DELIVERY: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Keeper:
         self.payloads = payloads
         self.local = LocalSessions(options.max_local, options.life(remembered=False), clock, payloads)
         self.emit = emit
+        self._deliveries: dict[Key, Future[None]] = {}
         self._lives = {remembered: options.life(remembered=remembered) for remembered in (False, True)}
         self._absolute = options.absolute
         self._grace = seconds(options.grace)
@@ -227,11 +231,13 @@ class Keeper:
     async def deliver(self, io: IO, key: Key) -> None:
         """Bring what waits under *key* to the store. Raises ``StoreError`` while that cannot be; then it waits on."""
         pending = self.local.find(key)
-        if pending is None or pending.replaced:
-            return
-        pending = self.local.take(key)
         if pending is None:
+            await self._wait_for_delivery(io, key)
             return
+        if pending.replaced or (pending := self.local.take(key)) is None:
+            return
+        under_way: Future[None] = Future()
+        self._deliveries[key] = under_way
         try:
             await self._deliver(io, key, pending)
         except CodecError as exc:
@@ -241,18 +247,37 @@ class Keeper:
         except BaseException:
             self.local.give_back(key, pending)
             raise
+        finally:
+            self._deliveries.pop(key, None)
+            under_way.set_result(None)
+
+    async def _wait_for_delivery(self, io: IO, key: Key) -> None:
+        """Let another delivery of *key* end first, so that its changes are read; not where that would stop it."""
+        under_way = self._deliveries.get(key)
+        if under_way is not None and stopped_scope(io) is None:
+            with contextlib.suppress(TimeoutError):
+                await io.wait(under_way, _DELIVERY)
+
+    @property
+    def waiting(self) -> int:
+        """Return how many sessions wait for the store, those on their way included."""
+        return len(self.local) + len(self._deliveries)
+
+    def concerns(self, key: Key) -> bool:
+        """Say whether something of *key* waits, or is on its way."""
+        return self.local.find(key) is not None or key in self._deliveries
 
     async def _deliver(self, io: IO, key: Key, pending: Pending) -> None:
         if pending.ended:
             await self.end(io, key, pending.owner)
             return
+        found = await self.read(io, key, remembered=pending.about.remembered)
         if not self._merges:
             if pending.previous is not None:
                 await self.store.destroy(io, pending.previous, pending.owner)
                 self.local.take(pending.previous)
             self._discarded(key, "changes made while the store was away are dropped (at_return='drop')")
             return
-        found = await self.read(io, key, remembered=pending.about.remembered)
         if found is None and pending.born:
             await self._deliver_new(io, key, pending)
         elif isinstance(found, Held):

@@ -25,6 +25,8 @@ _FROZEN: Final = frozenset({
 """Types whose values cannot change in place."""
 
 _MISSING: Final = object()
+_NOT_READ: Final = object()
+"""Stands in a session that was not read yet: what looks at the size alone, as ``json`` does, must not find it empty."""
 
 
 class Source(Protocol):
@@ -83,7 +85,7 @@ class Session(dict[str, Any]):
     __hash__ = None  # a dictionary has none
 
     def __init__(self, source: Source, codec: Payloads) -> None:
-        super().__init__()
+        super().__init__({"": _NOT_READ})
         self._source = source
         self._codec = codec
         self._base: Mapping[str, bytes] = {}
@@ -103,6 +105,7 @@ class Session(dict[str, Any]):
         """Take in what was read. *base* is what the store is known to hold of *values*."""
         if self.loaded:
             return
+        super().clear()
         super().update({key: _Packed(data) for key, data in values.items()})
         self._base, self._about, self._new = base, about, new
         self.loaded = True
