@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test lint format types bench soak wheel clean
+.PHONY: demo fleet test lint format types bench soak wheel clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "cachekit needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
@@ -15,6 +15,9 @@ $(VENV)/.ready: pyproject.toml
 
 demo: $(VENV)/.ready  ## serve the flights dashboard, measure it uncached and cached, go on serving
 	$(BIN)/python -m examples.analytics.demo $(ARGS)
+
+fleet: $(VENV)/.ready  ## the shop by several workers, each replaced twice under load: counts lost sessions
+	$(BIN)/python -m examples.shop.fleet $(ARGS)
 
 test: $(VENV)/.ready  ## every test, on memory, Redis and Valkey
 	$(BIN)/python -m pytest $(ARGS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import random
 import statistics
 import time
 import types
@@ -18,7 +19,7 @@ from typing import Any
 import redis
 
 from benchmarks.measure import Row, interleaved
-from cachekit.sessions import Sessions, SessionOptions
+from cachekit.sessions import SessionOptions, Sessions
 from cachekit.sessions.asgi import SessionMiddleware as AsgiSessions
 from cachekit.sessions.wsgi import SessionMiddleware as WsgiSessions
 from cachekit.stores.embedded import EmbeddedServer
@@ -36,20 +37,28 @@ TARGETS = {
 
 
 def data(size: str) -> dict[str, Any]:
-    """Return what a shop keeps of a visitor, in about that many bytes."""
-    item = {"sku": "SKU-00000", "name": "A product with a name of some length", "price": 1299, "quantity": 1}
-    items = 14 if size == SMALL else 800
+    """Return what a shop keeps of a visitor, in about that many bytes; it compresses as text does, not better."""
+    chance = random.Random(size)
+    items = 16 if size == SMALL else 800
+
+    def words(count: int) -> str:
+        return " ".join("".join(chance.choices("aeiounrstlmdkp", k=chance.randint(3, 9))) for _ in range(count))
+
     return {
         "user_id": 4711, "locale": "en-GB", "currency": "GBP", "hits": 0,
-        "cart": [{**item, "sku": f"SKU-{number:05}", "price": 999 + number} for number in range(items)],
-        "viewed": [f"/product/{number}" for number in range(items)],
+        "cart": [
+            {"sku": f"{chance.randrange(10**8):08}", "name": words(4), "price": chance.randrange(9999), "quantity": 1}
+            for _ in range(items)
+        ],
+        "viewed": [f"/product/{chance.randrange(10**6)}" for _ in range(items)],
     }  # fmt: skip
 
 
 def act(session: Any, what: str) -> None:
     """Do with *session* what a request of kind *what* does."""
     if what == "read":
-        assert session["user_id"] == 4711 and session["cart"]
+        assert session["user_id"] == 4711
+        assert session["cart"]
     elif what == "modify":
         session["hits"] = session["hits"] + 1
     elif what.startswith("fill "):
@@ -84,7 +93,12 @@ def wsgi(app: Any) -> Callable[[str, str], list[str]]:
     def call(what: str, cookie: str) -> list[str]:
         import io
 
-        environ = {**base, "QUERY_STRING": what.replace(" ", "+"), "wsgi.input": io.BytesIO(), "wsgi.errors": io.StringIO()}
+        environ = {
+            **base,
+            "QUERY_STRING": what.replace(" ", "+"),
+            "wsgi.input": io.BytesIO(),
+            "wsgi.errors": io.StringIO(),
+        }
         if cookie:
             environ["HTTP_COOKIE"] = cookie
         lines: list[str] = []
@@ -103,7 +117,7 @@ def wsgi(app: Any) -> Callable[[str, str], list[str]]:
     return call
 
 
-def flask_app(session: Callable[[], Any]) -> Any:
+def flask_app(session: Callable[[], Any] | None) -> Any:
     from flask import Flask, request
 
     app = Flask("bench")
@@ -111,7 +125,7 @@ def flask_app(session: Callable[[], Any]) -> Any:
     @app.get("/")
     def page() -> str:
         what = request.query_string.decode().replace("+", " ")
-        if what != "nothing":
+        if what != "nothing" and session is not None:
             act(session(), what)
         return "page"
 
@@ -122,7 +136,7 @@ def flasks(server: EmbeddedServer, sessions: Sessions) -> Iterator[Contestant]:
     from flask import request
     from flask import session as flask_session
 
-    yield Contestant("bare", "Flask", wsgi(flask_app(dict)))
+    yield Contestant("bare", "Flask", wsgi(flask_app(None)))
     app = flask_app(lambda: request.environ["cachekit.session"])
     app.wsgi_app = WsgiSessions(app.wsgi_app, sessions)
     yield Contestant("cachekit", "Flask", wsgi(app))
@@ -153,9 +167,9 @@ def djangos(server: EmbeddedServer, sessions: Sessions) -> Iterator[Contestant]:
 
     def page(request: HttpRequest) -> HttpResponse:
         what = request.META["QUERY_STRING"].replace("+", " ")
-        if what != "nothing":
-            own = request.META.get("cachekit.session")
-            act(own if own is not None else getattr(request, "session", {}), what)
+        session = request.META.get("cachekit.session", getattr(request, "session", None))
+        if what != "nothing" and session is not None:
+            act(session, what)
         return HttpResponse("page")
 
     module.urlpatterns = [path("", page)]  # type: ignore[attr-defined]
@@ -183,7 +197,9 @@ def starlette_app(*, sessions: bool = True) -> Any:
         return PlainTextResponse("page")
 
     # A path for each kind of request, as in a real application.
-    return Starlette(routes=[Route("/read", page), Route("/modify", page), Route("/nothing", page), Route("/fill", page)])
+    return Starlette(
+        routes=[Route("/read", page), Route("/modify", page), Route("/nothing", page), Route("/fill", page)]
+    )
 
 
 def asgi(app: Any) -> Callable[[str, str], Awaitable[list[str]]]:
@@ -262,7 +278,9 @@ def counted(server: EmbeddedServer, one: Contestant, what: str, size: str) -> tu
                 if command["client_type"] != "lua" and name not in ("ECHO", "HELLO", "CLIENT", "SELECT", "MONITOR"):
                     commands += 1
         empty = _wire(client, lambda: None)
-        return commands / 10, max(0.0, (_wire(client, lambda: [one.call(what, cookie) for _ in range(10)]) - empty) / 10)
+        return commands / 10, max(
+            0.0, (_wire(client, lambda: [one.call(what, cookie) for _ in range(10)]) - empty) / 10
+        )
 
 
 def _wire(client: Any, work: Callable[[], object]) -> int:
@@ -321,7 +339,9 @@ async def percentile(call: Any, cookie: str, seconds: float) -> tuple[float, flo
 
 
 def crowd(runner: asyncio.Runner, calls: dict[str, tuple[Any, str]]) -> None:
-    print(f"\n### Sessions of 2 KB, {CLIENTS} clients at once, one change in five, each pausing {PAUSE * 1000:.0f} ms\n")
+    print(
+        f"\n### Sessions of 2 KB, {CLIENTS} clients at once, one change in five, each pausing {PAUSE * 1000:.0f} ms\n"
+    )
     print("| | P50, ms | P99, ms | P99 added |\n|---|---:|---:|---:|")
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(3):

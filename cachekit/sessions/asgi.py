@@ -51,7 +51,7 @@ class SessionMiddleware:
         cookies, agent = _asked(scope)
         exchange = self.sessions.driver.open(cookies, method=method, agent=agent)
         habits, shape, load = self._habits, "", self.sessions.options.load
-        if exchange.has_ticket and load != Load.EXPLICIT:
+        if exchange.has_cookie and load != Load.EXPLICIT:
             shape = habits.shape(method, scope["path"])
             if load == Load.EAGER or habits.expects(shape):
                 await exchange.load(ASYNCIO)

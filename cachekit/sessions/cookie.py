@@ -30,6 +30,7 @@ LONGEST: Final = 4096
 _FLAGS: Final = {"n": (False, False), "r": (True, False), "d": (False, True), "e": (True, True)}
 _LETTERS: Final = {flags: letter for letter, flags in _FLAGS.items()}
 _CANDIDATES: Final = 8
+_VERIFIED: Final = 2048
 _MASK: Final = 32
 _GONE: Final = "Thu, 01 Jan 1970 00:00:00 GMT"
 
@@ -82,6 +83,7 @@ class Cookies:
         self._name = options.cookie
         oldest_first = options.keys[::-1]
         self._signer = _Signer(oldest_first, "cachekit.session")
+        self._verified: dict[str, Ticket] = {}  # the same text always is the same ticket
         self._csrf = [_derived(secret) for secret in options.keys]
         self._remember = seconds(options.remember_ttl)
         self._claims_ttl = seconds(options.claims_ttl)
@@ -111,6 +113,16 @@ class Cookies:
             text = text[1:-1]
         if not 64 <= len(text) <= LONGEST or not text.isascii():
             return None
+        if (ticket := self._verified.get(text)) is not None:
+            return ticket
+        ticket = self._checked(text)
+        if ticket is not None:
+            if len(self._verified) >= _VERIFIED:
+                self._verified.clear()
+            self._verified[text] = ticket
+        return ticket
+
+    def _checked(self, text: str) -> Ticket | None:
         try:
             parts = self._signer.unsign(text).decode("ascii").split(".")
             flags, issued = parts[1][0], float(int(parts[1][1:]))

@@ -62,7 +62,7 @@ class Driver:
 
     def open(self, cookies: Iterable[str], *, method: str = "GET", agent: str = "") -> Exchange:
         """Begin the exchange of a request with the Cookie fields *cookies*."""
-        return Exchange(self, self.cookies.read(cookies), method, agent)
+        return Exchange(self, cookies, method, agent)
 
     def may_touch(self, key: Key) -> bool:
         """Say whether this process has not touched *key* within the interval, and note that it does now."""
@@ -98,13 +98,14 @@ class Exchange:
     """One request and its session. What ``Session`` knows as its source."""
 
     __slots__ = (
-        "_agent", "_born", "_claims", "_degraded", "_driver", "_failed", "_held", "_id", "_line", "_loaded_about", "_local",
-        "_method", "_mute", "_next", "_previous", "_ticket", "session",
+        "_agent", "_born", "_claims", "_cookies", "_degraded", "_driver", "_failed", "_held", "_id", "_known", "_line",
+        "_loaded_about", "_local", "_method", "_mute", "_next", "_previous", "session",
     )  # fmt: skip
 
-    def __init__(self, driver: Driver, ticket: Ticket | None, method: str, agent: str) -> None:
+    def __init__(self, driver: Driver, cookies: Iterable[str], method: str, agent: str) -> None:
         self._driver = driver
-        self._ticket = ticket
+        self._cookies: Iterable[str] | None = cookies
+        self._known: Ticket | None = None
         self._method = method
         self._agent = agent
         self._held: Held | None = None  # what the store has of it
@@ -122,9 +123,21 @@ class Exchange:
         self.session = Session(self, driver.payloads)
 
     @property
-    def has_ticket(self) -> bool:
-        """Return whether the request has a cookie that is worth a look into the store."""
-        return self._ticket is not None
+    def _ticket(self) -> Ticket | None:
+        """Return what the cookie says: its signature is checked when somebody wants to know, and once."""
+        if self._cookies is not None:
+            self._known, self._cookies = self._driver.cookies.read(self._cookies), None
+        return self._known
+
+    @_ticket.setter
+    def _ticket(self, ticket: Ticket | None) -> None:
+        self._known, self._cookies = ticket, None
+
+    @property
+    def has_cookie(self) -> bool:
+        """Return whether the request may have a cookie of ours."""
+        cookies, name = self._cookies, self._driver.options.cookie
+        return any(name in line for line in cookies) if cookies is not None else self._known is not None
 
     # -- reading --------------------------------------------------------------------------------------------------
 

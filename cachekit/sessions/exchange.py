@@ -6,6 +6,7 @@ Pure. Must not know how sessions are kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from cachekit.http.directives import CacheControl
@@ -24,6 +25,9 @@ def dressed(headers: Headers, *, accessed: bool, cookies: Sequence[str], no_stor
     """
     if not accessed and not cookies:
         return list(headers)
+    if not any(_concerns(name) for name, _ in headers):
+        kept = [*headers, ("Cache-Control", "no-store" if no_store else "private"), ("Vary", "Cookie")]
+        return [*kept, *(("Set-Cookie", cookie) for cookie in cookies)]
     kept = [
         (name, value)
         for name, value in headers
@@ -36,6 +40,13 @@ def dressed(headers: Headers, *, accessed: bool, cookies: Sequence[str], no_stor
     kept.append(("Cache-Control", "no-store" if no_store else str(narrowed)))
     kept = _varied(kept)
     return [*kept, *(("Set-Cookie", cookie) for cookie in cookies)]
+
+
+@lru_cache(maxsize=1024)
+def _concerns(name: str) -> bool:
+    """Say whether the field *name* has to do with who may have a response."""
+    lower = name.lower()
+    return lower in _TARGETED or lower.endswith("cache-control") or lower == "vary"
 
 
 def _varied(headers: HeaderList) -> HeaderList:

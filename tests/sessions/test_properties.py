@@ -7,6 +7,8 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cachekit.http.directives import CacheControl
+from cachekit.http.headers import parse_vary
 from cachekit.sessions import SessionOptions
 from cachekit.sessions.cookie import Cookies, Ticket
 from cachekit.sessions.exchange import dressed
@@ -14,8 +16,6 @@ from cachekit.sessions.habits import Habits
 from cachekit.sessions.merge import ABSENT, merge, queue, total, union
 from cachekit.sessions.payload import About, Payloads
 from cachekit.sessions.store import new_id
-from cachekit.http.directives import CacheControl
-from cachekit.http.headers import parse_vary
 
 OPTIONS = SessionOptions(secrets=["newest" * 5, "older" * 5], claims=["role"])
 COOKIES = Cookies(OPTIONS)
