@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-NAMES = ("hit_path", "redis_roundtrip", "http_hit", "sessions", "imports")
+NAMES = ("hit_path", "redis_roundtrip", "http_hit", "compression", "sessions", "imports")
 
 
 def main() -> int:

@@ -29,6 +29,8 @@ class Pending:
         replaced: whether another key takes its place: it is dead here, and delivered by that one.
         ended: whether it has ended.
         owner: whose it was when it ended.
+        tried: versions that were sent to the store, and perhaps arrived there.
+        sent: the values that they brought.
     """
 
     base: Mapping[str, bytes] = field(default_factory=dict)
@@ -39,6 +41,8 @@ class Pending:
     replaced: bool = False
     ended: bool = False
     owner: str = ""
+    tried: tuple[str, ...] = ()
+    sent: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def is_dead(self) -> bool:

@@ -388,11 +388,13 @@ class Exchange:
             self._keep_here(key, replace(self._local, values=values, about=about))
         else:
             key = held.key
+            tried: list[str] = []
             try:
-                kept = await keeper.write(io, held, values, about)
+                kept = await keeper.write(io, held, values, about, tried=tried)
             except StoreError as exc:
                 self.degrade(exc)
-                self._keep_here(key, Pending(base=held.base, values=values, about=about))
+                pending = Pending(base=held.base, values=values, about=about, tried=tuple(tried), sent=values)
+                self._keep_here(key, pending)
                 self._held = None
             else:
                 if kept is None:

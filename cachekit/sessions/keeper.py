@@ -108,24 +108,36 @@ class Keeper:
         if like is not None and like.created:
             record = replace(record, created=like.created, deadline=like.deadline)
         outcome = await self.store.write(io, key, record, None)
-        if outcome.verdict is Verdict.CONFLICT and isinstance(outcome.found, Record):
+        ours = isinstance(outcome.found, Record) and outcome.found.version == record.version  # its answer was lost
+        if not ours and isinstance(outcome.found, Record):
             raise _Exists(outcome.found)
-        if outcome.verdict is not Verdict.DONE:
+        if not ours and outcome.verdict is not Verdict.DONE:
             raise _TimedOut("this session has reached its absolute time-out")
         self.emit(Event(Kind.SESSION_CREATED, str(key)))
         return Held(key, record, about, values)
 
     async def write(
-        self, io: IO, held: Held, values: Mapping[str, bytes], about: About, *, yielding: bool = False
+        self,
+        io: IO,
+        held: Held,
+        values: Mapping[str, bytes],
+        about: About,
+        *,
+        yielding: bool = False,
+        tried: list[str] | None = None,
     ) -> Held | None:
         """Keep the changes that led from ``held.base`` to *values*, together with what others changed meanwhile.
 
-        Returns what is kept now; None when the session has ended, or now belongs to somebody else.
+        Returns what is kept now; None when the session has ended, or now belongs to somebody else. *tried* receives the
+        versions that were sent: one whose answer was lost may be there all the same, and must not be merged with itself.
         """
         for _ in range(_TRIES):
             record = replace(self._record(held.key, values, about), owner=held.record.owner)
+            if tried is not None:
+                tried.append(record.version)
             outcome = await self.store.write(io, held.key, record, held.record.version)
-            if outcome.verdict is Verdict.DONE:
+            there = isinstance(outcome.found, Record) and outcome.found.version == record.version
+            if there or outcome.verdict is Verdict.DONE:
                 return Held(held.key, replace(held.record, version=record.version, ttl=record.ttl), about, values)
             if isinstance(outcome.found, Moved):
                 return await self._follow(io, outcome.found, held, values)
@@ -179,6 +191,8 @@ class Keeper:
                 if outcome.verdict is Verdict.DONE:
                     return made
                 if isinstance(outcome.found, Moved):
+                    if outcome.found.key == key:
+                        return made  # this request's own doing, whose answer was lost
                     if fresh or await self._still_there(io, outcome.found):
                         return made  # another request has changed the id too: each has a session of its own
                     break
@@ -281,7 +295,8 @@ class Keeper:
         if found is None and pending.born:
             await self._deliver_new(io, key, pending)
         elif isinstance(found, Held):
-            merged = self.payloads.merge(pending.base, pending.values, found.base)
+            arrived = found.record.version in pending.tried  # although nobody heard of it
+            merged = self.payloads.merge(pending.sent if arrived else pending.base, pending.values, found.base)
             about = replace(found.about, remembered=pending.about.remembered)
             if (merged != found.base or about != found.about) and await self.write(io, found, merged, about) is None:
                 return

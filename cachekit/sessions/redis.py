@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cachekit._io import IO
 from cachekit.clock import Clock, system_clock
@@ -34,7 +35,7 @@ from cachekit.sessions.store import (
     is_shard,
     shard_of,
 )
-from cachekit.stores.link import RedisLink, Script
+from cachekit.stores.link import Call, Script
 
 _SESSION: Final = b"CS1"
 _MOVED: Final = b"CM1"
@@ -46,6 +47,26 @@ _NOBODY: Final = "-" * 22
 def _script(name: str) -> Script:
     source = resources.files("cachekit.sessions").joinpath("lua", f"{name}.lua").read_text("utf-8")
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+class Server(Protocol):
+    """What is asked of a link, whatever the topology behind it."""
+
+    async def command(self, io: IO, *args: Any) -> Any:
+        """Run one command. Raises ``StoreError``."""
+        ...
+
+    async def script(self, io: IO, script: Script, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        """Run *script*. Raises ``StoreError``."""
+        ...
+
+    async def scripts(self, io: IO, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """Run *script* once for each of *calls*. Raises ``StoreError``."""
+        ...
+
+    async def close(self, io: IO) -> None:
+        """Give up connections."""
+        ...
 
 
 class RedisSessions:
@@ -62,7 +83,7 @@ class RedisSessions:
     """
 
     def __init__(
-        self, link: RedisLink, *, namespace: str = "cachekit", slack: float = 60.0, clock: Clock = system_clock
+        self, link: Server, *, namespace: str = "cachekit", slack: float = 60.0, clock: Clock = system_clock
     ) -> None:
         if not namespace or not namespace.isprintable() or any(char in "{}: *?[]^\\" for char in namespace):
             raise ConfigError(f"namespace={namespace!r} must be a word without spaces and without any of {{}}:*?[]^\\")

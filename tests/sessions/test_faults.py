@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
@@ -293,3 +295,23 @@ def test_the_cache_and_its_sessions_learn_from_each_other(own_server, site) -> N
         browser.ask(dict)
         assert time.monotonic() - started < AT_ONCE
     cache.close()
+
+
+def test_a_change_that_arrived_although_nobody_heard_of_it_is_not_made_twice(own_server, site, clock) -> None:
+    """The server freezes between the read and the save, and carries the save out when it thaws."""
+    edge = site(own_server.url, counters=["hits"])
+    browser = edge.browser()
+    for _ in range(2):  # the server knows the scripts
+        browser.ask(lambda session: session.update(hits=session.get("hits", 0) + 1))
+
+    def do(session):
+        session["hits"] += 1
+        os.kill(own_server.process.pid, signal.SIGSTOP)
+
+    try:
+        browser.ask(do)
+        browser.ask(lambda session: session.update(hits=session["hits"] + 1))
+    finally:
+        os.kill(own_server.process.pid, signal.SIGCONT)
+    back(edge, clock)
+    assert browser.look() == {"hits": 4}
