@@ -445,11 +445,17 @@ class Session(dict[str, Any]):
     def bind(self, user: str | int) -> None:
         """Make it one of the sessions of *user*, with a new id: call it when somebody has logged in.
 
+        What it holds is kept, unless it belonged to another user: then it ends, and a new one begins.
+
         Raises:
             ConfigError: *user* is no text or number, or too long.
             SessionError: the response has begun.
         """
         name = checked_user(user)
+        if self.user not in ("", name):
+            if self._committed:
+                raise SessionError("the response has begun: a new id cannot reach the client any more")
+            self.clear()
         self.regenerate()
         self._bound = True
         self._about = About(name, self._about.agent, self._about.remembered)

@@ -249,13 +249,19 @@ def edge_kind(request):
 
 
 @pytest.fixture
-def site(edge_kind, clock, watch):
+def patience():
+    """Seconds that a request waits for the store: on a busy machine an answer may take its time."""
+    return 5.0
+
+
+@pytest.fixture
+def site(edge_kind, clock, watch, patience):
     """Makes sites: applications whose sessions are kept as the caller says."""
     made: list[Edge] = []
 
     def make(source: Any = "memory://", *, cache: Cache | None = None, **given: Any) -> Edge:
         now = given.pop("clock", clock)
-        sessions = Sessions(source, options(**given), clock=now, observers=[watch])
+        sessions = Sessions(source, options(**{"timeout": patience, **given}), clock=now, observers=[watch])
         made.append(edge_kind(sessions, cache=cache))
         return made[-1]
 

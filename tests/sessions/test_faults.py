@@ -19,6 +19,12 @@ TIMEOUT = 0.25
 AT_ONCE = 0.1
 
 
+@pytest.fixture
+def patience():
+    """Long enough for a busy machine, short enough for servers that freeze."""
+    return 1.0
+
+
 def back(edge, clock) -> None:
     """Let the breaker's pause pass, and everything that waits be delivered."""
     clock.advance(LONGEST_PAUSE)

@@ -440,6 +440,19 @@ def test_nothing_of_one_user_reaches_another_who_logs_in(site, source, watch) ->
     assert browser.look(lambda s: (dict(s), s.user)) == ({}, "bob")
 
 
+def test_who_logs_in_over_another_gets_nothing_of_theirs(site, source) -> None:
+    edge = site(source)
+    browser = logged_in(edge, "ann")
+    browser.ask(put("address", "ann's"))
+    browser.ask(lambda session: session.bind("ann"))
+    assert browser.look() == {"address": "ann's"}
+    old = browser.copy()
+    browser.ask(lambda session: [session.bind("bob"), session.update(n=1)])
+    assert browser.look(lambda s: (dict(s), s.user)) == ({"n": 1}, "bob")
+    assert old.look(lambda s: (dict(s), s.user)) == ({}, "")
+    assert edge.sessions.of("ann") == []
+
+
 def test_two_new_ids_race(site, source) -> None:
     """Whichever of the two cookies a browser keeps, it opens a session that holds the data."""
     browser = site(source).browser()
