@@ -16,7 +16,7 @@ LAYERS = [
     "signatures", "options", "codecs",
     "stores", "flight",
     "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "stats",
-    "cdn", "purging", "facade", "default", "observe", "warm", "http", "compress", "webhook", "degrade", "asgi",
+    "cdn", "purging", "facade", "default", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade", "asgi",
     "wsgi", "edge_config", "config", "serve", "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}
