@@ -14,7 +14,7 @@ PACKAGE = ROOT / "cachekit"
 LAYERS = [
     "errors", "clock", "_fork", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
     "signatures", "options", "codecs",
-    "stores", "flight",
+    "stores", "flight", "leases",
     "engine", "shell", "instances", "decorator", "many", "functions", "stats",
     "facade", "default", "observe", "warm", "http", "compress", "asgi",
     "wsgi", "config", "serve", "cli", "__main__",
