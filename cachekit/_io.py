@@ -37,7 +37,7 @@ class IO(Protocol):
         """What a flight belongs to: callers of different scopes never wait for each other."""
         ...
 
-    async def call(self, blocking: Callable[..., R], aio: Callable[..., Awaitable[R]] | None, *args: Any) -> R:
+    def call(self, blocking: Callable[..., R], aio: Callable[..., Awaitable[R]] | None, *args: Any) -> Awaitable[R]:
         """Call *blocking* here, or await *aio*; where *aio* is None, asyncio runs *blocking* in a thread."""
         ...
 
@@ -165,10 +165,8 @@ class _Asyncio:
     def scope(self) -> object:
         return asyncio.get_running_loop()
 
-    async def call(self, blocking: Callable[..., R], aio: Callable[..., Awaitable[R]] | None, *args: Any) -> R:
-        if aio is None:
-            return await asyncio.to_thread(blocking, *args)
-        return await aio(*args)
+    def call(self, blocking: Callable[..., R], aio: Callable[..., Awaitable[R]] | None, *args: Any) -> Awaitable[R]:
+        return asyncio.to_thread(blocking, *args) if aio is None else aio(*args)
 
     async def wait(self, future: Future[R], timeout: float | None = None) -> R:
         return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), timeout)

@@ -7,14 +7,15 @@ exception reaches the caller untouched. Must not know how keys are made or where
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from cachekit._io import IO, stopped_scope
 from cachekit.clock import Chance, Clock, stopwatch
-from cachekit.entry import Verdict, judge, refresh_eagerly, refresh_early, seal
+from cachekit.entry import Verdict, judge, quiet_until, refresh_eagerly, refresh_early, seal
 from cachekit.errors import CodecError, ConfigError, LoadTimeout, StoreError
 from cachekit.events import Event, Events, Kind
 from cachekit.flight import NOTHING, Abandoned, Certainty, Flight, Flights, Retry, leading
@@ -25,11 +26,14 @@ from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import AnyEntry, SharedLeases, Store, Ticket
 from cachekit.stores.memory import Memory, Tally
-from cachekit.tags import collecting, note
+from cachekit.tags import collecting, is_collected, is_implicit, note
 
 log = logging.getLogger("cachekit")
 
 Loader: TypeAlias = Callable[[], Awaitable[Any]]
+
+Beyond: TypeAlias = Callable[[IO, Sequence[str]], Awaitable[bool]]
+"""Tells caches further out which tags were invalidated. Returns False when that would be lost with this process."""
 
 _FIRST_POLL: Final = 0.005
 _LONGEST_POLL: Final = 0.05
@@ -94,6 +98,10 @@ class Job:
     behind: bool = False
 
 
+within: Final[ContextVar[tuple[tuple[Engine, Engine], ...]]] = ContextVar("cachekit_within", default=())
+"""The engines that work for others here while a transaction is open, each behind the one it works for."""
+
+
 class Kept(Enum):
     """What became of an entry that was to be kept."""
 
@@ -123,6 +131,15 @@ class Engine:
         self.events = events
         self.l1 = l1
         self.flights = Flights()
+        self.open = True
+        self.beyond: Beyond | None = None
+
+    def here(self) -> Engine:
+        """Return the engine for what runs here: that of the transaction that is open here, or this one."""
+        for owner, engine in reversed(within.get()):
+            if owner is self and engine.open:
+                return engine
+        return self
 
     # -- entries, for whoever makes them itself --------------------------------------------------------------------
 
@@ -176,23 +193,26 @@ class Engine:
 
     async def fetch(self, io: IO, key: str, tags: Sequence[str], load: Loader, plan: Plan) -> Any:
         """Return the cached value of *key*, or what *load* makes."""
-        job = Job(key, tags, load, plan)
         if (mode := mode_here()) is not None:
+            job = Job(key, tags, load, plan)
             return await (self.load(io, replace(job, force=True)) if mode is Mode.REFRESH else self._alone(job))
         # What a load that is under way was started for need not be looked for again.
         entry = None if self.flights.cold(io.scope, key) else await self.read(io, key, tags)
         now = self.clock()
         verdict = judge(entry, now)
-        if entry is not None:
-            if verdict is Verdict.HIT:
-                if self._refresh_now(entry, now, plan.policy):
-                    self._refresh_behind(io, job, entry)
-                self.count_hit(key, plan.counters)
+        if entry is not None and verdict is Verdict.HIT:
+            if now >= quiet_until(entry, plan.policy.beta, plan.policy.refresh_at) and self._refresh_now(
+                entry, now, plan.policy
+            ):
+                self._refresh_behind(io, Job(key, tags, load, plan), entry)
+            self.count_hit(key, plan.counters)
+            if is_collected():
                 note(entry.evidence)
-                return entry.value
-            if verdict is Verdict.STALE:
-                self._refresh_behind(io, job, entry)
-                return self._serve_stale(job, entry)
+            return entry.value
+        job = Job(key, tags, load, plan)
+        if entry is not None and verdict is Verdict.STALE:
+            self._refresh_behind(io, job, entry)
+            return self._serve_stale(job, entry)
         plan.counters.misses += 1
         self.events(Event(Kind.MISS, key, plan.name))
         usable = entry if verdict is Verdict.EXPIRED and self._may_stand_in(entry, plan.policy) else None
@@ -297,7 +317,7 @@ class Engine:
         """Run the loader for one caller, and keep nothing."""
         with collecting() as used:
             value = await self._run(job)
-        note((*job.tags, *used))
+        note((*job.tags, *used.every))
         return value
 
     async def _lead_behind(self, io: IO, flight: Flight, job: Job) -> None:
@@ -362,18 +382,16 @@ class Engine:
             let_go()
             loading_here.reset(outer)
             leading.reset(token)
-        flight.tags.update(used)
+        flight.tags.update(used.every)
         flight.sealed = True
         if ticket is None or not ticket.leads:
             return value, Certainty.SURE  # without the store nobody hears of others: those who wait share one load
         policy = plan.outcomes.policy(value, plan.policy, loading)
         if policy is None or flight.void:
             await self.release(io, ticket)
-            return (
-                value,
-                Certainty.SURE,
-            )  # whoever joined did so before the invalidation; later callers have their own flight
-        tags = tuple(dict.fromkeys((*job.tags, *used)))
+            # Whoever joined did so before the invalidation; later callers have their own flight.
+            return value, Certainty.SURE
+        tags = tuple(dict.fromkeys((*job.tags, *used.every)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
         kept = await self.keep(io, ticket, entry)
@@ -440,8 +458,12 @@ class Engine:
 
     # -- invalidation ----------------------------------------------------------------------------------------------
 
-    async def invalidate(self, io: IO, tags: Sequence[str]) -> None:
-        """Drop every entry that carries one of *tags*. Never fails: what cannot be delivered now is delivered later."""
+    async def invalidate(self, io: IO, tags: Sequence[str], *, name: str = "") -> bool:
+        """Drop every entry that carries one of *tags*. Never fails: what cannot be delivered now is delivered later.
+
+        *name* is the function whose results they all are, for the event. Returns False where ``beyond`` could not take
+        them in for good.
+        """
         if not tags:
             raise ConfigError("invalidate() needs at least one tag")
         self.flights.void(tags=tags)
@@ -449,7 +471,10 @@ class Engine:
             await self.store.invalidate(io, tags)
         finally:
             self.flights.void(tags=tags)
-        self.events(Event(Kind.INVALIDATED, detail=", ".join(tags)))
+        told = [tag for tag in tags if not is_implicit(tag)]
+        self.events(Event(Kind.INVALIDATED, name=name, detail=", ".join(told)))
+        # Afterwards: a cache further out that is told first fetches what is still here.
+        return self.beyond is None or not told or await self.beyond(io, told)
 
     async def delete(self, io: IO, keys: Sequence[str]) -> int:
         """Drop *keys* and void their running loads. Returns how many were there."""
@@ -458,6 +483,14 @@ class Engine:
             return await self.store.delete(io, keys)
         finally:
             self.flights.void(keys=keys)
+
+    async def write(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:
+        """Keep *entries* whatever is loading their keys. Raises ``CodecError``; a store that is away keeps nothing."""
+        self.flights.void(keys=entries.keys())
+        try:
+            await self.store.set_many(io, entries)
+        except StoreError:
+            pass  # counted and reported by the guard; what would be replaced does not come back with the server
 
     async def clear(self, io: IO) -> None:
         """Drop everything."""

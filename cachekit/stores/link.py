@@ -82,7 +82,7 @@ class Link(Protocol):
         """Run *script* once for each of *calls*, in one round trip to each server."""
         ...
 
-    async def read(self, io: IO, names: Sequence[Name]) -> list[bytes | None]:
+    def read(self, io: IO, names: Sequence[Name]) -> Awaitable[list[bytes | None]]:
         """Return the values of *names*, None for those that are absent; reads of one loop share round trips."""
         ...
 
@@ -203,8 +203,8 @@ class Single:
         node = await self._node(io)
         return await io.call(node.run_all, node.arun_all, batch)
 
-    async def read(self, io: IO, names: Sequence[Name]) -> list[bytes | None]:
-        return await self._reads.read(io, names)
+    def read(self, io: IO, names: Sequence[Name]) -> Awaitable[list[bytes | None]]:
+        return self._reads.read(io, names)
 
     async def sweep(self, io: IO, pattern: str) -> None:
         cursor: Any = b"0"

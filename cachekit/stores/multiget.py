@@ -12,7 +12,9 @@ miss an invalidation that was complete by then. Must not know how a batch is fet
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, TypeAlias
@@ -24,17 +26,22 @@ from cachekit.errors import StoreError, StoreTimeout
 
 Name: TypeAlias = str | bytes
 
+_Read: TypeAlias = tuple[Sequence[Name], "asyncio.Future[list[Any]]", float]
+"""Names, where what lies under them is wanted, and until when."""
+
 _MOST: Final = 1000
 
 
 class _Lane:
     """The reads of one event loop."""
 
-    __slots__ = ("busy", "task", "waiting")
+    __slots__ = ("busy", "flying", "task", "timer", "waiting")
 
     def __init__(self) -> None:
         self.busy = False
-        self.waiting: list[tuple[Sequence[Name], asyncio.Future[list[Any]]]] = []
+        self.waiting: deque[_Read] = deque()
+        self.flying: list[_Read] = []
+        self.timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
 
 
@@ -69,9 +76,9 @@ class MultiGet:
         self._busy = False
         self._waiting: list[tuple[Sequence[Name], Future[list[Any] | None]]] = []
 
-    async def read(self, io: IO, names: Sequence[Name]) -> list[Any]:
+    def read(self, io: IO, names: Sequence[Name]) -> Awaitable[list[Any]]:
         """Return what lies under *names*. Raises ``StoreError``."""
-        return await io.call(self.here, self.aread, names)
+        return io.call(self.here, self.aread, names)
 
     # -- threads ------------------------------------------------------------------------------------------------------
 
@@ -148,40 +155,56 @@ class MultiGet:
                 self._next(loop, lane)
             return found
         future: asyncio.Future[list[Any]] = loop.create_future()
-        lane.waiting.append((names, future))
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await future
-        except TimeoutError as exc:
-            raise StoreTimeout(f"{self._name} did not answer in time") from exc
+        lane.waiting.append((names, future, loop.time() + self._timeout))
+        if lane.timer is None:
+            lane.timer = loop.call_later(self._timeout, self._late, loop, lane)
+        return await future
+
+    def _late(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
+        """End the reads whose time is over. One timer serves all of a loop: one for each would cost as much as a read."""
+        now = loop.time()
+        soonest = math.inf
+        for _, future, until in (*lane.flying, *lane.waiting):
+            if future.done():
+                continue
+            if until > now:
+                soonest = min(soonest, until)
+            else:
+                future.set_exception(StoreTimeout(f"{self._name} did not answer in time"))
+        lane.timer = None if soonest == math.inf else loop.call_at(soonest, self._late, loop, lane)
 
     def _next(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
-        lane.waiting = [(names, future) for names, future in lane.waiting if not future.done()]
+        while lane.waiting and lane.waiting[0][1].done():
+            lane.waiting.popleft()
+        lane.flying = []
         if not lane.waiting or loop.is_closed():
             lane.busy = False
             return
         lane.task = loop.create_task(self._send(loop, lane))
 
     async def _send(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
-        batch: list[tuple[Sequence[Name], asyncio.Future[list[Any]]]] = []
+        batch, waiting = lane.flying, lane.waiting
         places: dict[Name, int] = {}
-        while lane.waiting and (not batch or len(places) + len(lane.waiting[0][0]) <= _MOST):
-            names, future = lane.waiting.pop(0)
-            batch.append((names, future))
-            for name in names:
-                places.setdefault(name, len(places))
+        while waiting and (not batch or len(places) + len(waiting[0][0]) <= _MOST):
+            read = waiting.popleft()
+            if read[1].done():
+                continue
+            batch.append(read)
+            for name in read[0]:
+                if name not in places:
+                    places[name] = len(places)
         try:
             found = await self._afetch(list(places))
         except StoreError as exc:
-            for _, future in batch:
+            for _, future, _ in batch:
                 if not future.done():
                     future.set_exception(exc)
         except BaseException:
-            for _, future in batch:
+            for _, future, _ in batch:
                 future.cancel()
             raise
         else:
-            for names, future in batch:
+            for names, future, _ in batch:
                 if not future.done():
                     future.set_result([found[places[name]] for name in names])
         finally:

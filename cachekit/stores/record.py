@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from cachekit.codecs.base import Codec
-from cachekit.codecs.frame import Frame, open_frame, seal
+from cachekit.codecs.frame import opened, seal
 from cachekit.entry import Entry
 from cachekit.errors import FrameError
 from cachekit.stores.base import AnyEntry
@@ -71,17 +71,39 @@ def read_record(data: bytes) -> Record:
     return Record(stamps, data[at:])
 
 
-def read_frame(record: Record, codecs: dict[int, Codec], *, max_size: int) -> AnyEntry:
-    """Return the entry of *record*. Raises ``CodecError``."""
-    frame: Frame = open_frame(record.frame, max_size=max_size)
-    codec = codecs.get(frame.codec_id)
+class Head:
+    """What a value begins with whose tags have certain stamps: compared as a whole, nothing need be taken apart."""
+
+    __slots__ = ("_form",)
+
+    def __init__(self, tags: Sequence[str]) -> None:
+        parts = [_MAGIC + _U16.pack(len(tags))]
+        for tag in tags:
+            name = tag.encode()
+            parts[-1] += _U16.pack(len(name)) + name
+            parts.append(b"")
+        self._form = b"%b".join(part.replace(b"%", b"%%") for part in parts)
+
+    def length(self, data: bytes, stamps: Sequence[bytes | None]) -> int:
+        """Return the length of the head of *data*, 0 where it is not the one with these *stamps*."""
+        if None in stamps:
+            return 0
+        head = self._form % tuple(stamps)
+        return len(head) if data.startswith(head) else 0
+
+
+def read_frame(
+    frame: bytes, stamps: tuple[tuple[str, bytes], ...], codecs: dict[int, Codec], *, max_size: int
+) -> AnyEntry:
+    """Return the entry in *frame*, whose tags have these *stamps*. Raises ``CodecError``."""
+    meta, payload, codec_id = opened(frame, max_size=max_size)
+    codec = codecs.get(codec_id)
     if codec is None:
-        raise FrameError(f"codec {frame.codec_id} of this value is not configured here")
-    if len(frame.meta) != _TIMES.size:
+        raise FrameError(f"codec {codec_id} of this value is not configured here")
+    if len(meta) != _TIMES.size:
         raise FrameError("the times of this value are damaged")
-    created_at, fresh_until, swr_until, dead_at, delta = _TIMES.unpack(frame.meta)
+    created_at, fresh_until, swr_until, dead_at, delta = _TIMES.unpack(meta)
     if not created_at <= fresh_until <= swr_until <= dead_at or math.isnan(delta):
         raise FrameError("the times of this value contradict each other")
-    tags = tuple(tag for tag in record.stamps if tag)
-    stamps = tuple((tag, stamp) for tag, stamp in record.stamps.items() if tag)
-    return Entry(codec.decode(frame.payload), created_at, fresh_until, swr_until, dead_at, tags, delta, stamps)
+    tags = tuple([tag for tag, _ in stamps])
+    return Entry(codec.decode(payload), created_at, fresh_until, swr_until, dead_at, tags, delta, stamps)

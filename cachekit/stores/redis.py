@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import weakref
 from asyncio import CancelledError
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -26,7 +26,7 @@ from cachekit.stores.bus import Bus
 from cachekit.stores.channel import Channel
 from cachekit.stores.link import Link, Runner
 from cachekit.stores.names import NAMESPACE, Announcement
-from cachekit.stores.record import Record, read_frame, read_record, write_frame
+from cachekit.stores.record import Head, Record, read_frame, read_record, write_frame
 from cachekit.stores.stamps import Asked, Keeping, script, stamps_of
 
 _HINTS: Final = 10_000
@@ -49,6 +49,21 @@ class _Proof:
             if stamps.setdefault(tag, stamp) != stamp:
                 return None
         return replace(self, stamps=stamps)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How an entry is read, if it carries the tags that it carried last.
+
+    Attributes:
+        tags: those tags.
+        names: what is asked for: the value, the stamp of the namespace, those of *tags*.
+        head: what the value begins with then.
+    """
+
+    tags: tuple[str, ...]
+    names: tuple[str | bytes, ...]
+    head: Head
 
 
 class RedisStore:
@@ -95,6 +110,7 @@ class RedisStore:
         self._compress_from = compress_from
         self._max_value_bytes = max_value_bytes
         self._hints: dict[str, tuple[str, ...]] = {}
+        self._known: dict[tuple[str, tuple[str, ...]], Expected] = {}
         self._orphans: dict[bytes, str] = {}
         self.origin = random_token(8).hex()
 
@@ -108,16 +124,32 @@ class RedisStore:
     # -- reading --------------------------------------------------------------------------------------------------
 
     async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
-        expected = self._hints.get(key, tags)
-        raw, *stamps = await self._mget(io, [self.names.value(key), *map(self.names.tag, (NAMESPACE, *expected))])
+        known_tags = tuple(tags)
+        read = self._known.get((key, known_tags)) or self._expect(key, known_tags)
+        raw, *stamps = await self._mget(io, read.names)
         if raw is None:
             return None
+        if at := read.head.length(raw, stamps):
+            return self._opened(key, raw[at:], tuple(zip(read.tags, stamps[1:], strict=True)))  # type: ignore[arg-type]
+        return await self._checked(io, key, raw, known_tags, read.tags, stamps)
+
+    async def _checked(
+        self,
+        io: IO,
+        key: str,
+        raw: bytes,
+        tags: tuple[str, ...],
+        expected: tuple[str, ...],
+        stamps: Sequence[bytes | None],
+    ) -> AnyEntry | None:
+        """Return the entry in *raw*, whatever tags it carries; the *stamps* of the *expected* ones are there."""
         record = self._read(key, raw)
         if record is None:
             return None
         known = dict(zip((NAMESPACE, *expected), stamps, strict=True))
         if not record.stamps.keys() <= known.keys():
             self._hint(key, record)
+            self._known.pop((key, tags), None)
             names = list(record.stamps)
             known = dict(zip(names, await self._mget(io, [*map(self.names.tag, names)]), strict=True))
         return self._entry(key, record) if _current(record, known) else None
@@ -138,8 +170,8 @@ class RedisStore:
         entries = {key: self._entry(key, record) for key, record in records.items() if _current(record, known)}
         return {key: entry for key, entry in entries.items() if entry is not None}
 
-    async def _mget(self, io: IO, names: Sequence[str | bytes]) -> list[bytes | None]:
-        return await self.link.read(io, names)
+    def _mget(self, io: IO, names: Sequence[str | bytes]) -> Awaitable[list[bytes | None]]:
+        return self.link.read(io, names)
 
     def _read(self, key: str, raw: bytes) -> Record | None:
         try:
@@ -149,12 +181,26 @@ class RedisStore:
             return None
 
     def _entry(self, key: str, record: Record) -> AnyEntry | None:
+        return self._opened(key, record.frame, tuple((tag, stamp) for tag, stamp in record.stamps.items() if tag))
+
+    def _opened(self, key: str, frame: bytes, stamps: tuple[tuple[str, bytes], ...]) -> AnyEntry | None:
+        """Return the entry in *frame*, whose tags have these *stamps*; None for what cannot be read."""
         try:
-            entry = read_frame(record, self._codecs, max_size=self._max_value_bytes)
+            entry = read_frame(frame, stamps, self._codecs, max_size=self._max_value_bytes)
         except CodecError as exc:
             self._emit(Event(Kind.UNREADABLE, key, detail=str(exc), error=exc))
             return None
         return entry if self._clock() < entry.dead_at else None
+
+    def _expect(self, key: str, tags: tuple[str, ...]) -> Expected:
+        """Return how *key* is read, and remember it."""
+        carried = self._hints.get(key, tags)
+        every = (NAMESPACE, *carried)
+        read = Expected(carried, (self.names.value(key), *map(self.names.tag, every)), Head(every))
+        if len(self._known) >= _HINTS:
+            self._known.clear()
+        self._known[key, tags] = read
+        return read
 
     def _hint(self, key: str, record: Record) -> None:
         if len(self._hints) >= _HINTS:
