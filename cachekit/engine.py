@@ -18,7 +18,8 @@ from cachekit.clock import Chance, Clock, stopwatch
 from cachekit.entry import Verdict, judge, quiet_until, refresh_eagerly, refresh_early, seal
 from cachekit.errors import CodecError, ConfigError, LoadTimeout, StoreError
 from cachekit.events import Event, Events, Kind
-from cachekit.flight import NOTHING, Abandoned, Flight, Flights, Retry, leading
+from cachekit.flight import NOTHING, Abandoned, Certainty, Flight, Flights, Retry, leading
+from cachekit.leases import LONGEST_HOLD, hold
 from cachekit.loading import Loading, Outcomes
 from cachekit.loading import here as loading_here
 from cachekit.modes import Mode, mode_here
@@ -37,8 +38,6 @@ Beyond: TypeAlias = Callable[[IO, Sequence[str]], Awaitable[bool]]
 _FIRST_POLL: Final = 0.005
 _LONGEST_POLL: Final = 0.05
 _RETRIES: Final = 3
-_LONGEST_HOLD: Final = 10
-"""Leases for which a load may hold up other processes: one that hangs must not do so for ever."""
 
 
 class Counters:
@@ -111,17 +110,6 @@ class Kept(Enum):
     """Something it was made from was invalidated, or another process took over."""
     AWAY = "away"
     """The store does not answer, or cannot hold this value: nobody knows."""
-
-
-class Certainty(Enum):
-    """What those who joined a flight may make of its result: it may have been invalidated before they came."""
-
-    SURE = "sure"
-    """It holds for all who joined."""
-    LOADED = "loaded"
-    """It was loaded: it holds for those who came before the flight began."""
-    FOUND = "found"
-    """It was there already, and held at that moment."""
 
 
 class Engine:
@@ -377,7 +365,7 @@ class Engine:
                 if found is not None:
                     flight.tags.update(found.tags)
                     return found.value, Certainty.SURE if certain else Certainty.FOUND
-        hold = self._hold(io, ticket, plan.policy.lease)
+        let_go = hold(io, self._leases, ticket, plan.policy.lease)
         token = leading.set((*leading.get(), flight))
         loading = Loading(key)
         outer = loading_here.set(loading)
@@ -391,7 +379,7 @@ class Engine:
                 await self._give_up(io, ticket, flight, job, exc)
             raise
         finally:
-            hold()
+            let_go()
             loading_here.reset(outer)
             leading.reset(token)
         flight.tags.update(used.every)
@@ -424,25 +412,6 @@ class Engine:
             return None
         return None if seen is not None and seen.created_at == found.created_at else found
 
-    def _hold(self, io: IO, ticket: Ticket | None, lease: float) -> Callable[[], None]:
-        """Hold the lease of *ticket* while its load runs, but not for ever. Returns what ends that."""
-        leases = self._leases
-        if leases is None or ticket is None or not ticket.leads:
-            return _nothing
-        held, renewals = ticket, 0
-
-        async def renew() -> None:
-            nonlocal renewals
-            renewals += 1
-            try:
-                if renewals >= 3 * _LONGEST_HOLD or not await leases.renew(io, held, lease):
-                    stop()
-            except StoreError:
-                pass  # the next time, or never: then the lease ends, and with it the right to keep the result
-
-        stop = io.every(lease / 3, renew)
-        return stop
-
     async def _wait_elsewhere(
         self, io: IO, flight: Flight, job: Job, ticket: Ticket | None
     ) -> tuple[Ticket | None, AnyEntry | None, bool]:
@@ -453,7 +422,7 @@ class Engine:
         pause = _FIRST_POLL
         lease = job.plan.policy.lease
         started = stopwatch()
-        while ticket is not None and not ticket.leads and stopwatch() - started < lease * _LONGEST_HOLD:
+        while ticket is not None and not ticket.leads and stopwatch() - started < lease * LONGEST_HOLD:
             if self._leases is None:
                 await io.sleep(min(pause, max(ticket.retry_in, 0.001)))
                 kept = False
@@ -530,7 +499,3 @@ class Engine:
             await self.store.clear(io)
         finally:
             self.flights.void(everything=True)
-
-
-def _nothing() -> None:
-    pass

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Collection, Iterable
 from concurrent.futures import Future
 from contextvars import ContextVar
+from enum import Enum
 from typing import Any, Final
 
 from cachekit._fork import renew_in_child
@@ -33,6 +34,17 @@ class Retry(Exception):
 
 
 NOTHING: Final = object()
+
+
+class Certainty(Enum):
+    """What those who joined a flight may make of its result: it may have been invalidated before they came."""
+
+    SURE = "sure"
+    """It holds for all who joined."""
+    LOADED = "loaded"
+    """It was loaded: it holds for those who came before the flight began."""
+    FOUND = "found"
+    """It was there already, and held at that moment."""
 
 
 class Flight:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "cachekit"
 LAYERS = [
     "errors", "clock", "_fork", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
     "signatures", "options", "codecs",
-    "stores", "flight",
+    "stores", "flight", "leases",
     "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "stats",
     "cdn", "purging", "facade", "default", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade", "asgi",
     "wsgi", "edge_config", "config", "serve", "cli", "__main__",
