@@ -13,7 +13,8 @@ from enum import IntFlag
 from typing import Any, Final
 from urllib.parse import quote, urljoin, urlsplit
 
-from cachekit.http.headers import Headers, nominated, values
+from cachekit.http.headers import Headers, values
+from cachekit.http.selecting import nominated
 from cachekit.keys import bounded
 
 _HOST: Final = re.compile(r"(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?\Z")

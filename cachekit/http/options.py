@@ -55,8 +55,13 @@ class HttpOptions:
         key: a function of the ``Request`` that returns what else is part of the key; None keeps the cache out of it.
         targets: fields for shared caches that come before Cache-Control, the most binding first.
         max_body: the largest body in bytes that is stored.
-        heuristic: part of the time since Last-Modified for which a response without a lifetime is fresh, a day at most
-            (RFC 9111 section 4.2.2); 0 guesses nothing, 0.1 is usual.
+        heuristic: part of the time since Last-Modified for which a response without a lifetime is fresh (RFC 9111 section
+            4.2.2), for requests without credentials; 0 guesses nothing.
+        heuristic_max: the longest freshness that is guessed.
+        codings: the content codings that the application chooses among, such as ``["br", "gzip"]``: where it varies by
+            Accept-Encoding, others make no difference. Left out, each set of codings is a variant of its own.
+        any_language_order: take ``en, de`` and ``de, en`` for the same where the application varies by Accept-Language.
+            Right only for applications that go by the weights; many take what stands first.
         request_directives: obey Cache-Control in requests; False also ignores a visitor's reload.
         stale_while_revalidate: window for responses that do not give one themselves.
         stale_if_error: window for responses that do not give one themselves.
@@ -88,7 +93,10 @@ class HttpOptions:
     key: KeyFunction | None = None
     targets: Sequence[str] = ("surrogate-control", "cdn-cache-control")
     max_body: int = 5 * 1024 * 1024
-    heuristic: float = 0.0
+    heuristic: float = 0.1
+    heuristic_max: Duration = "5m"
+    codings: Sequence[str] = ()
+    any_language_order: bool = False
     request_directives: bool = True
     stale_while_revalidate: Duration = 0
     stale_if_error: Duration = 0
@@ -106,9 +114,9 @@ class HttpOptions:
     _keying: Keying = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("stale_while_revalidate", "stale_if_error", "keep_stale", "collapse_timeout", "uncacheable_for"):
+        for name in _SPANS:
             self._set(name, seconds(getattr(self, name), name))
-        for name in ("credentials", "keyed_headers", "key_headers", "targets"):
+        for name in ("credentials", "keyed_headers", "key_headers", "targets", "codings"):
             self._set(name, _names(getattr(self, name), name))
         for name in ("key_cookies", "ignore_query"):
             self._set(name, _words(getattr(self, name), name))
@@ -145,6 +153,11 @@ class HttpOptions:
         """Return the option *name*, a duration, in seconds."""
         value: float = getattr(self, name)
         return value
+
+
+_SPANS: Final = (
+    "stale_while_revalidate", "stale_if_error", "keep_stale", "heuristic_max", "collapse_timeout", "uncacheable_for",
+)  # fmt: skip
 
 
 def _names(given: object, option: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ CACHE_CONTROL: Final = 1
 EXPIRES: Final = 2
 TARGET: Final = 4
 REFERENCE: Final = 8
+MODIFIED: Final = 16
 
 
 class Past:
@@ -68,13 +69,14 @@ class Past:
         if seen & TARGET:
             return False
         if not control:
-            return not (seen & EXPIRES or self._rules or self._guesses)
+            return not (seen & EXPIRES or self._rules or (self._guesses and seen & MODIFIED))
         found = [_keeps_to_itself(line) for line in control]
         return True in found and None not in found
 
 
 _FIELDS: Final = {
     "cache-control": CACHE_CONTROL, "expires": EXPIRES, "location": REFERENCE, "content-location": REFERENCE,
+    "last-modified": MODIFIED,
 }  # fmt: skip
 
 

@@ -19,7 +19,6 @@ from cachekit.http.headers import (
     Headers,
     end_to_end,
     first,
-    nominated,
     parse_date,
     parse_etag,
     parse_tags,
@@ -30,6 +29,7 @@ from cachekit.http.headers import (
 from cachekit.http.message import Mark, Request, StoredResponse, content_length
 from cachekit.http.options import EmitTags, HttpOptions
 from cachekit.http.rules import Match, choose
+from cachekit.http.selecting import nominated
 from cachekit.http.storable import Terms, apply_rule, is_personal, judge_response, refuse
 from cachekit.keys import check_tag
 
@@ -195,7 +195,7 @@ class Recording:
         cookies = [("Set-Cookie", value) for value in values(headers, "set-cookie")]
         self.terms = terms = self._judge(found.status, [*own, *cookies], now, cookies)
         before, after = parse_etag(first(found.headers, "etag")), parse_etag(first(fields, "etag"))
-        if before is not None and after is not None and before.opaque != after.opaque:
+        if before is not None and after is not None and (before.opaque != after.opaque or before.weak > after.weak):
             self.terms = refuse("etag")
         self.active = self.active and not self.terms.refused
         ours = [pair for pair in found.added if pair[0] in ("ETag", self._options.tag_header)]

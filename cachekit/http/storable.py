@@ -16,6 +16,7 @@ from typing import Final
 from cachekit.http.directives import CacheControl
 from cachekit.http.freshness import Declared, declared, heuristic_lifetime
 from cachekit.http.headers import HeaderList, Headers, first, parse_vary, values, without
+from cachekit.http.selecting import selecting
 from cachekit.http.message import Mark
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Match, Rule
@@ -39,7 +40,7 @@ class Terms:
         swr: seconds for stale-while-revalidate.
         sie: seconds for stale-if-error.
         marks: what else holds.
-        vary: names of the request fields that select it.
+        vary: names of the request fields that select it, as ``selecting`` makes them.
         refused: why it must not be stored, in a word; empty when it may.
     """
 
@@ -127,7 +128,8 @@ def judge_response(
     by_rule = _own_ttl(own, said, rule, options)
     lifetime = holds.lifetime if by_rule is None else by_rule
     if lifetime is None and not holds.targeted:
-        lifetime = heuristic_lifetime(status, holds.directives, own, options.heuristic, now)
+        longest = options.span("heuristic_max")
+        lifetime = heuristic_lifetime(status, holds.directives, own, options.heuristic, longest, now)
     if lifetime is None:
         return refuse("no-freshness")
     marks = _audience(said, rule, options)
@@ -139,7 +141,9 @@ def judge_response(
         marks |= Mark.NO_CACHE
     if base.forbids_stale:
         marks |= Mark.FORBIDS_STALE
-    return Terms(lifetime, *_windows(base, rule, options), marks, vary)
+    return Terms(
+        lifetime, *_windows(base, rule, options), marks, selecting(vary, options.codings, options.any_language_order)
+    )
 
 
 def unmet(credentials: Sequence[str], marks: int, vary: Sequence[str], options: HttpOptions) -> str | None:
