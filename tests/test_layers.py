@@ -17,7 +17,7 @@ LAYERS = [
     "stores", "flight",
     "engine", "shell", "instances", "decorator", "many", "functions", "stats",
     "facade", "default", "observe", "warm", "http", "asgi",
-    "wsgi", "config", "serve", "cli", "__main__",
+    "wsgi", "proxy", "config", "serve", "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}
 """Modules that nothing of cachekit may import but those after them, and the lowest layer that they may use."""

@@ -16,10 +16,10 @@ from typing import Final
 from cachekit.http.directives import CacheControl
 from cachekit.http.freshness import Declared, declared, heuristic_lifetime
 from cachekit.http.headers import HeaderList, Headers, first, parse_vary, values, without
-from cachekit.http.selecting import selecting
 from cachekit.http.message import Mark
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Match, Rule
+from cachekit.http.selecting import selecting
 
 _UNDERSTOOD: Final = frozenset(
     {200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 412, 413, 414, 415}
