@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 import httpx
 
 from cachekit.clock import Clock, system_clock
-from cachekit.errors import ConfigError
 from cachekit.http.headers import HOP_BY_HOP, format_date
+from cachekit.http.message import check_origin
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -29,26 +29,6 @@ _OURS: Final = frozenset(
 )
 """What this proxy says itself; what a client said of it is not passed on as if it were true."""
 _VIA: Final = b"1.1 cachekit"
-
-
-def check_target(to: str) -> str:
-    """Return the origin *to* in plain form. Raises ``ConfigError`` when it is none."""
-    try:
-        parts = urlsplit(to)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or parts.path not in ("", "/")
-        or "@" in parts.netloc
-    ):
-        raise ConfigError(f"to={to!r} must be an origin such as http://127.0.0.1:3000, without a path")
-    if parts.query or parts.fragment:
-        raise ConfigError(f"to={to!r} must be an origin such as http://127.0.0.1:3000, without a query")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + ("" if port is None else f":{port}")
 
 
 class ReverseProxy:
@@ -79,7 +59,7 @@ class ReverseProxy:
         clock: Clock = system_clock,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.to = check_target(to)
+        self.to = check_origin(to)
         self._url = httpx.URL(self.to)
         self._limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._times = {"connect": connect_timeout, "read": timeout, "write": timeout, "pool": timeout}
@@ -237,4 +217,4 @@ async def _refuse_websocket(scope: MutableMapping[str, Any], receive: Receive, s
         await send({"type": "websocket.close", "code": 1008, "reason": reason})
 
 
-__all__ = ["ReverseProxy", "check_target"]
+__all__ = ["ReverseProxy"]

@@ -13,6 +13,7 @@ from enum import IntFlag
 from typing import Any, Final
 from urllib.parse import quote, urljoin, urlsplit
 
+from cachekit.errors import ConfigError
 from cachekit.http.headers import Headers, values
 from cachekit.http.selecting import nominated
 from cachekit.keys import bounded
@@ -211,3 +212,23 @@ def content_length(headers: Headers) -> int | None:
         return None
     text = stated.pop()
     return int(text) if not stated and text.isascii() and text.isdigit() and len(text) < 19 else -1
+
+
+def check_origin(to: str) -> str:
+    """Return the origin *to* in plain form. Raises ``ConfigError`` when it is none."""
+    try:
+        parts = urlsplit(to)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.path not in ("", "/")
+        or "@" in parts.netloc
+    ):
+        raise ConfigError(f"to={to!r} must be an origin such as http://127.0.0.1:3000, without a path")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"to={to!r} must be an origin such as http://127.0.0.1:3000, without a query")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + ("" if port is None else f":{port}")
