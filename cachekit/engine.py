@@ -22,7 +22,7 @@ from cachekit.loading import Loading, Outcomes
 from cachekit.loading import here as loading_here
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
-from cachekit.stores.base import AnyEntry, Store, Ticket
+from cachekit.stores.base import AnyEntry, Store, Ticket, Vouching
 from cachekit.stores.memory import Memory, Tally
 from cachekit.tags import collecting, note
 
@@ -120,6 +120,7 @@ class Engine:
         self.chance = chance
         self.events = events
         self.l1 = l1
+        self._vouching: Vouching | None = store if hasattr(store, "holds") else None  # type: ignore[assignment]
         self.flights = Flights()
 
     # -- entries, for whoever makes them itself --------------------------------------------------------------------
@@ -162,6 +163,17 @@ class Engine:
     async def drop(self, io: IO, *keys: str) -> None:
         """Drop *keys*."""
         await self.delete(io, keys)
+
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether what is made with *ticket* would still be kept; False when the store cannot say."""
+        if self._vouching is None:
+            return False
+        try:
+            return await self._vouching.holds(io, ticket, tags, stamps)
+        except StoreError:
+            return False
 
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give a ticket back unused."""

@@ -354,6 +354,12 @@ class Cache(Functions):
         """Keep *entry*. Returns False when it must not be kept, or the store is away."""
         return await self.engine.commit(io, ticket, entry)
 
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether what is made with *ticket* would still be kept; False when that cannot be said."""
+        return await self.engine.holds(io, ticket, tags, stamps)
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give a ticket back unused."""
         await self.engine.release(io, ticket)

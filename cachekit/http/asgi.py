@@ -17,6 +17,7 @@ from cachekit.http.asgi_client import Client, Message, Receive, Send
 from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
 from cachekit.http.driver import Driver, Passage
 from cachekit.http.exchange import Exchange, Serve, invalidated
+from cachekit.http.following import Following
 from cachekit.http.headers import HeaderList, Headers
 from cachekit.http.options import HttpOptions
 from cachekit.http.past import CACHE_CONTROL, REFERENCE
@@ -84,11 +85,14 @@ class HttpCache:
             log.exception("the HTTP cache could not read a request; it passes by")
             await self.app(scope, receive, send)
             return
-        answer: Serve | Passage | None = driver.at_once(exchange)
+        answer: Serve | Passage | Following | None = driver.at_once(exchange)
         if answer is None:
             answer = await driver.enter(ASYNCIO, exchange)
         if isinstance(answer, Passage):
             await self._forward(scope, receive, send, answer)
+            return
+        if isinstance(answer, Following):
+            await _follow(send, answer)
             return
         if answer.refresh:
             self._refresh(scope, exchange)
@@ -165,8 +169,8 @@ class HttpCache:
             await self._call(scope, receive, send, passage)
             return
         # Others may wait for this response: it must not end with the client that happened to be first.
-        client = Client(receive, send, passage.flight)
-        call = asyncio.create_task(self._call(scope, client.receive, client.send, passage))
+        client = Client(receive, send, passage.flight, self._driver.options.max_body)
+        call = asyncio.create_task(self._lead(scope, client, passage))
         try:
             await asyncio.shield(call)
         except asyncio.CancelledError:
@@ -178,6 +182,13 @@ class HttpCache:
                 call.cancel()
                 await asyncio.wait((call,))
             raise
+
+    async def _lead(self, scope: Scope, client: Client, passage: Passage) -> None:
+        try:
+            await self._call(scope, client.receive, client.send, passage)
+            await client.flush()
+        finally:
+            client.stop()
 
     async def _call(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
         relay = _Relay(self._driver, passage, send)
@@ -236,6 +247,7 @@ class _Relay:
             await self._send(message)
         else:
             self._passage.exchange.recording.spoil("extension")
+            self._passage.over(False)
             await self._driver.ended(ASYNCIO, self._passage)
             if self._held is not None:
                 await self._let_go()
@@ -274,12 +286,20 @@ class _Relay:
     async def _body(self, message: Message) -> None:
         passage = self._passage
         body = message.get("body", b"")
+        last = not message.get("more_body", False)
         if passage.open:
-            complete = passage.feed(body) or not message.get("more_body", False)
+            complete = passage.feed(body) or last
             if complete or not passage.exchange.recording.active:
                 await self._driver.ended(ASYNCIO, passage)
+                if complete:
+                    passage.over(True)
         elif passage.committed and body:
             await self._driver.overrun(ASYNCIO, passage)
+        elif passage.stream is not None:
+            passage.stream.feed(body)
+            await asyncio.sleep(0)  # only so much is kept for them: let them take it
+            if last:
+                passage.over(True)
         if self._held is not None and not passage.open:
             await self._let_go()
         elif not self._swallowed:
@@ -326,6 +346,16 @@ def _field(name: str, value: str) -> tuple[bytes, bytes]:
 
 def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+async def _follow(send: Send, answer: Following) -> None:
+    try:
+        await send({"type": "http.response.start", "status": answer.status, "headers": _encode(answer.headers)})
+        while (piece := await answer.next(ASYNCIO)) is not None:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    finally:
+        answer.close()
 
 
 async def _serve(send: Send, answer: Serve) -> None:

@@ -12,6 +12,8 @@ from concurrent.futures import Future
 from enum import Enum
 from typing import Final, TypeAlias
 
+from cachekit.http.following import Stream
+
 _REMEMBERED: Final = 4096
 
 FlightKey: TypeAlias = tuple[Hashable, ...]
@@ -33,12 +35,13 @@ class Landing(Enum):
 class Flight:
     """One request on its way through the application, for others too."""
 
-    __slots__ = ("followers", "key", "landed", "since", "started")
+    __slots__ = ("followers", "key", "landed", "since", "started", "stream")
 
     def __init__(self, key: FlightKey, since: float) -> None:
         self.key = key
         self.since = since
         self.followers = 0  # who waits; only a hint, since somebody may come or leave at any moment
+        self.stream: Stream | None = None  # what followers may take before it has landed
         self.started: Future[None] = Future()
         self.landed: Future[Landing] = Future()
         self.started.set_running_or_notify_cancel()

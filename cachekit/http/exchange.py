@@ -251,6 +251,19 @@ class Exchange:
         """Return the key where a response to this request will be stored."""
         return self._key
 
+    def follow(self, head: StoredResponse, now: float) -> Headers | None:
+        """Return the fields to answer with while the response of *head* is still being made, None when it is not for this.
+
+        What asks for a part, or under conditions, has to wait until all of it is there.
+        """
+        if self._conditions or self._ranged or self._head or not head.selected_by(self.request.headers):
+            return None
+        vary = [name for name, _ in head.vary]
+        if unmet(self._credentials, head.marks, vary, self._options) is not None or self._why_not(head, now):
+            return None
+        self.collapsed = True
+        return self._serve(head, now, CacheStatus(hit=True)).headers
+
     def refresh(self, now: float) -> Headers:
         """Turn a served exchange into its own revalidation; returns the fields to call the application with."""
         assert self.found is not None

@@ -44,6 +44,12 @@ class CachePort(Protocol):
         """Keep *entry*; False when one of its tags was invalidated meanwhile, or the store is away."""
         ...
 
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether what is made with *ticket* and *tags* would still be kept; False when that cannot be said."""
+        ...
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give the right back without storing."""
         ...

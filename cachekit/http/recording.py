@@ -160,6 +160,20 @@ class Recording:
             marks |= Mark.OWN_ETAG
         return self._seal(headers, added, body, marks, generation, self._all_tags(tags))
 
+    def preview(self) -> StoredResponse:
+        """Return what the response will be stored as, of which only the head is known yet."""
+        headers = without(end_to_end(self.kept), ("age",))
+        vary = tuple((name, nominated(self._request.headers, name)) for name in self.terms.vary)
+        terms = self.terms
+        return StoredResponse(
+            self.status, self._reason, headers, b"", self._made_at, self._age, terms.lifetime, terms.swr, terms.sie,
+            int(terms.marks), vary, "", list(self.added),
+        )  # fmt: skip
+
+    def tags(self, used: Iterable[str]) -> tuple[str, ...]:
+        """Return the tags known so far, with those *used*."""
+        return self._all_tags(used)
+
     def tag_fields(self, used: Iterable[str]) -> HeaderList:
         """Return the field that tells the tags to caches further out, as the options want it."""
         emit = self._options.emit_tags

@@ -18,6 +18,7 @@ from typing import Final, Protocol, TypeAlias
 from cachekit._io import BLOCKING, drive
 from cachekit.http.driver import Driver, Passage
 from cachekit.http.exchange import Exchange, Serve, invalidated
+from cachekit.http.following import Following
 from cachekit.http.headers import HeaderList
 from cachekit.http.options import HttpOptions
 from cachekit.http.past import CACHE_CONTROL, REFERENCE
@@ -88,11 +89,14 @@ class HttpCache:
         except Exception:
             log.exception("the HTTP cache could not read a request; it passes by")
             return self.app(environ, start_response)
-        answer: Serve | Passage | None = driver.at_once(exchange)
+        answer: Serve | Passage | Following | None = driver.at_once(exchange)
         if answer is None:
             answer = drive(driver.enter(BLOCKING, exchange))
         if isinstance(answer, Passage):
             return self._forward(environ, start_response, answer)
+        if isinstance(answer, Following):
+            start_response(_line(answer.status, answer.reason), list(answer.headers))
+            return _Pieces(answer)
         if answer.refresh:
             self._refresh(environ, exchange)
         start_response(status_line(answer), list(answer.headers))
@@ -183,6 +187,28 @@ class HttpCache:
                         close()
         finally:
             await self._driver.leave(BLOCKING, passage)
+
+
+class _Pieces:
+    """The body of a response that another request is still making."""
+
+    __slots__ = ("_following",)
+
+    def __init__(self, following: Following) -> None:
+        self._following = following
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        piece = drive(self._following.next(BLOCKING))
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        """Stop following."""
+        self._following.close()
 
 
 class _Response:
@@ -376,15 +402,21 @@ class _Response:
     def _record(self, chunk: bytes) -> None:
         passage = self._passage
         if passage.open:
-            if passage.feed(chunk) or not passage.exchange.recording.active:
+            complete = passage.feed(chunk)
+            if complete or not passage.exchange.recording.active:
                 drive(self._driver.ended(BLOCKING, passage))
+                if complete:
+                    passage.over(True)
         elif passage.committed and chunk:
             drive(self._driver.overrun(BLOCKING, passage))
+        elif passage.stream is not None:
+            passage.stream.feed(chunk)
 
     def _finish(self) -> None:
         self._decide()
         if self._sent:
             drive(self._driver.ended(BLOCKING, self._passage))
+            self._passage.over(True)
         if self._silent is not None:
             self._server("304 Not Modified", self._silent)
             self._silent = None

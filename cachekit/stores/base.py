@@ -96,3 +96,13 @@ class Store(Protocol):
     async def close(self, io: IO) -> None:
         """Give up connections and threads. A closed store may be used again: it then opens anew."""
         ...
+
+
+class Vouching(Protocol):
+    """What a store may be able to do besides: say in the middle of a load whether its result would still be kept."""
+
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether nothing invalidated *ticket* yet, nor *tags*, nor what was read with *stamps*."""
+        ...

@@ -362,6 +362,15 @@ class Memory:
     async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:  # noqa: ARG002 - no I/O here
         return None if self.fill(ticket.key, entry, ticket.proof) is None else entry
 
+    async def holds(
+        self,
+        io: IO,  # noqa: ARG002 - no I/O here
+        ticket: Ticket,
+        tags: Sequence[str],
+        stamps: Sequence[tuple[str, bytes]] = (),  # noqa: ARG002 - the port's
+    ) -> bool:
+        return not self.suspended and not self._is_void(ticket.key, tags, ticket.proof)
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         pass
 

@@ -376,6 +376,10 @@ class FakeCache:
         self.entries[ticket.key] = entry
         return True
 
+    async def holds(self, io: Any, ticket: Ticket, tags: Any, stamps: Any = ()) -> bool:
+        self._check("holds", ticket.key)
+        return ticket.key in self.held
+
     async def release(self, io: Any, ticket: Ticket) -> None:
         self._check("release", ticket.key)
         self.held.discard(ticket.key)
@@ -384,6 +388,7 @@ class FakeCache:
         self._check("drop", " ".join(keys))
         for key in keys:
             self.entries.pop(key, None)
+            self.held.discard(key)
 
 
 @pytest.fixture
