@@ -16,7 +16,7 @@ from cachekit._io import ASYNCIO
 from cachekit.http.asgi_client import Client, Message, Receive, Send
 from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
 from cachekit.http.driver import Driver, Passage
-from cachekit.http.exchange import Exchange, Serve, invalidated
+from cachekit.http.exchange import Exchange, Serve, dropped, invalidated
 from cachekit.http.following import Following
 from cachekit.http.headers import HeaderList, Headers
 from cachekit.http.options import HttpOptions
@@ -150,7 +150,11 @@ class HttpCache:
         if method != "GET":
             if past.drops(method, status):
                 found = seen & REFERENCE
-                keys = invalidated(request_of(scope), _decode(headers), driver.options) if found else (key,)
+                keys = (
+                    invalidated(request_of(scope), _decode(headers), driver.options)
+                    if found
+                    else dropped((key,), driver.options)
+                )
                 await driver.drop(ASYNCIO, keys)
         else:
             expected = past.passes(control, seen)

@@ -66,6 +66,7 @@ class HttpOptions:
         stale_while_revalidate: window for responses that do not give one themselves.
         stale_if_error: window for responses that do not give one themselves.
         keep_stale: how long a stale response is kept that can be revalidated, or that varies.
+        store_parts: store a 206, serve ranges from it, and combine it with others.
         generate_etag: give stored responses without ETag a strong one.
         cache_status: send Cache-Status (RFC 9211).
         status_name: the name of this cache in it.
@@ -101,6 +102,7 @@ class HttpOptions:
     stale_while_revalidate: Duration = 0
     stale_if_error: Duration = 0
     keep_stale: Duration = "1h"
+    store_parts: bool = True
     generate_etag: bool = True
     cache_status: bool = True
     status_name: str = "cachekit"

@@ -28,6 +28,7 @@ from cachekit.http.headers import (
 )  # fmt: skip
 from cachekit.http.message import Mark, Request, StoredResponse, content_length
 from cachekit.http.options import EmitTags, HttpOptions
+from cachekit.http.parts import combined, content_range
 from cachekit.http.rules import Match, choose
 from cachekit.http.selecting import nominated
 from cachekit.http.storable import Terms, apply_rule, is_personal, judge_response, refuse
@@ -52,7 +53,7 @@ class Recording:
 
     __slots__ = (
         "_age", "_asked_at", "_candidates", "_chunks", "_credentials", "_expected", "_made_at", "_match", "_options",
-        "_reason", "_request", "_size", "active", "added", "kept", "status", "terms",
+        "_part", "_reason", "_request", "_size", "active", "added", "kept", "status", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -68,16 +69,18 @@ class Recording:
         self._chunks: list[bytes] = []
         self._size = 0
         self._expected: int | None = None
+        self._part = False
         self.active = False
         self.terms = refuse("not-asked")
         self.status = 0
         self.kept: Headers = ()
         self.added: HeaderList = []
 
-    def ask(self, now: float, *, record: bool) -> None:
-        """Note that the application is called at *now*, and whether what it answers may be kept."""
+    def ask(self, now: float, *, record: bool, part: bool = False) -> None:
+        """Note that the application is called at *now*, and whether what it answers, or a *part*, may be kept."""
         self._asked_at = now
         self.active = record
+        self._part = part
 
     def head(self, status: int, reason: str, headers: Headers, now: float) -> None:
         """Take in the head of the response: apply the rules, and decide whether to go on recording."""
@@ -90,7 +93,9 @@ class Recording:
         self._expected = content_length(headers)
         self.terms = self._judge(status, headers, now)
         if not self.terms.refused:
-            if not self._is_of_use(headers):
+            if self._part is not (status == 206) or (self._part and content_range(headers) is None):
+                self.terms = refuse("partial")
+            elif not self._is_of_use(headers):
                 self.terms = refuse("stale")
             elif self._expected is not None and self._expected < 0:
                 self.terms = refuse("length")
@@ -136,12 +141,13 @@ class Recording:
             return False
         return self.terms.refused not in ("", "not-asked", "error", "incomplete", "no-ticket", "fault")
 
-    def entry(self, generation: str, tags: Iterable[str]) -> Entry[Any] | None:
+    def entry(self, generation: str, tags: Iterable[str], held: StoredResponse | None = None) -> Entry[Any] | None:
         """Return the entry that the whole response makes, or None when it is not whole.
 
         Args:
             generation: a word for the keys of its variants.
             tags: the tags that were used while it was made.
+            held: a stored part that a new one is combined with.
         """
         if not self.active:
             return None
@@ -153,6 +159,12 @@ class Recording:
         headers = without(end_to_end(self.kept), ("age",))
         if self._expected is None and self.status != 204:
             headers.append(("Content-Length", str(len(body))))
+        if self._part:
+            part = content_range(headers)
+            if part is None or part.end - part.begin != len(body):
+                self.spoil("incomplete")
+                return None
+            headers, body = combined(held, headers, body, self._options.max_body)
         marks = self.terms.marks
         added = [*self.added, *self.tag_fields(tags)]
         if self._options.generate_etag and self.status == 200 and first(headers, "etag") is None:

@@ -166,8 +166,8 @@ def _refusal(status: int, headers: Headers, found: Declared, rule: Rule | None, 
     control = found.directives
     if rule is not None and not rule.store:
         return "rule"
-    if status in (206, 304) or status < 200:
-        return "partial" if status == 206 else "status"
+    if status == 304 or status < 200:
+        return "status"
     understood = "must-understand" in control and status in _UNDERSTOOD
     if "must-understand" in control and not understood:
         return "must-understand"

@@ -17,7 +17,7 @@ from typing import Final, Protocol, TypeAlias
 
 from cachekit._io import BLOCKING, drive
 from cachekit.http.driver import Driver, Passage
-from cachekit.http.exchange import Exchange, Serve, invalidated
+from cachekit.http.exchange import Exchange, Serve, dropped, invalidated
 from cachekit.http.following import Following
 from cachekit.http.headers import HeaderList
 from cachekit.http.options import HttpOptions
@@ -148,7 +148,11 @@ class HttpCache:
         told = past.miss if method == "GET" else past.method
         if method != "GET":
             if past.drops(method, code):
-                keys = invalidated(request_of(environ), headers, driver.options) if seen & REFERENCE else (key,)
+                keys = (
+                    invalidated(request_of(environ), headers, driver.options)
+                    if seen & REFERENCE
+                    else dropped((key,), driver.options)
+                )
                 drive(driver.drop(BLOCKING, keys))
         else:
             expected = past.passes(control, seen)
