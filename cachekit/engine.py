@@ -24,7 +24,7 @@ from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import AnyEntry, Store, Ticket, Vouching
 from cachekit.stores.memory import Memory, Tally
-from cachekit.tags import collecting, note
+from cachekit.tags import collecting, note, note_until
 
 log = logging.getLogger("cachekit")
 
@@ -290,6 +290,7 @@ class Engine:
                 if not leads:
                     self.flights.left(flight)
             note(flight.tags)
+            note_until(flight.until)
             return value
         return await self._alone(job)
 
@@ -298,6 +299,7 @@ class Engine:
         with collecting() as used:
             value = await self._run(job)
         note((*job.tags, *used))
+        note_until(used.until)
         return value
 
     async def _lead_behind(self, io: IO, flight: Flight, job: Job) -> None:
@@ -325,6 +327,7 @@ class Engine:
         else:
             flight.result.set_exception(Retry())
         note(flight.tags)
+        note_until(flight.until)
         return value
 
     async def _load_and_keep(self, io: IO, flight: Flight, job: Job) -> tuple[Any, bool]:
@@ -334,6 +337,7 @@ class Engine:
         if ticket is not None and not job.force:
             if (found := self._appeared(ticket.found, job.seen)) is not None:
                 flight.tags.update(found.tags)
+                flight.until = found.until
                 await self.release(io, ticket)
                 return found.value, False  # it was valid when it was found: followers look for themselves
             if not ticket.leads and job.behind:
@@ -344,6 +348,7 @@ class Engine:
                 ticket, found = await self._wait_elsewhere(io, job, ticket)
                 if found is not None:
                     flight.tags.update(found.tags)
+                    flight.until = found.until
                     return found.value, False
         token = leading.set((*leading.get(), flight))
         loading = Loading(key)
@@ -361,6 +366,7 @@ class Engine:
             loading_here.reset(outer)
             leading.reset(token)
         flight.tags.update(used)
+        flight.until = used.until
         if ticket is None or not ticket.leads:
             return value, True
         policy = plan.outcomes.policy(value, plan.policy, loading)
@@ -370,6 +376,8 @@ class Engine:
         tags = tuple(dict.fromkeys((*job.tags, *used)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
+        entry = replace(entry, uses_until=used.until)
+        flight.until = entry.until
         kept = await self.keep(io, ticket, entry)
         return value, kept is not Kept.REFUSED
 

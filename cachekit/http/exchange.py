@@ -411,7 +411,7 @@ class Exchange:
             return Drop(self._drops)
         if self._freshened is not None:
             if recording.active:
-                return Freshen(self._key, recording.updated_entry(self._freshened, {*self._found_tags, *tags}))
+                return Freshen(self._key, recording.updated_entry(self._freshened, {*self._found_tags, *tags}, tags))
             return Drop((self._key,)) if recording.supersedes else None
         if recording.active:
             entry = recording.entry(self._generation or nonce, tags, self.part)

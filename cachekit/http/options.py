@@ -66,6 +66,7 @@ class HttpOptions:
         stale_while_revalidate: window for responses that do not give one themselves.
         stale_if_error: window for responses that do not give one themselves.
         keep_stale: how long a stale response is kept that can be revalidated, or that varies.
+        follow_functions: a stored response is fresh no longer than the results of the ``@cached`` functions that it used.
         store_parts: store a 206, serve ranges from it, and combine it with others.
         generate_etag: give stored responses without ETag a strong one.
         cache_status: send Cache-Status (RFC 9211).
@@ -102,6 +103,7 @@ class HttpOptions:
     stale_while_revalidate: Duration = 0
     stale_if_error: Duration = 0
     keep_stale: Duration = "1h"
+    follow_functions: bool = False
     store_parts: bool = True
     generate_etag: bool = True
     cache_status: bool = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -154,6 +155,9 @@ class Recording:
         if self._expected is not None and self._size != self._expected:
             self.spoil("incomplete")
             return None
+        if not self._follow(tags):
+            self.spoil("stale")
+            return None
         body = b"".join(self._chunks)
         self._chunks = []
         headers = without(end_to_end(self.kept), ("age",))
@@ -232,8 +236,18 @@ class Recording:
         )  # fmt: skip
         return (fresh if self.active else replace(fresh, headers=[*self.kept, *cookies])), self.active
 
-    def updated_entry(self, fresh: StoredResponse, tags: Iterable[str]) -> Entry[Any]:
-        """Return the entry of the updated response *fresh*."""
+    def _follow(self, tags: Iterable[str]) -> bool:
+        """Let the freshness end with that of what was used, where the options say so; False when nothing is left of it."""
+        until: float = getattr(tags, "until", math.inf) if self._options.follow_functions else math.inf
+        left = max(0.0, until - self._made_at) + self._age
+        if left >= self.terms.lifetime:
+            return True
+        self.terms = replace(self.terms, lifetime=left)
+        return self._is_of_use(self.kept)
+
+    def updated_entry(self, fresh: StoredResponse, tags: Iterable[str], used: Iterable[str] = ()) -> Entry[Any]:
+        """Return the entry of the updated response *fresh*, with *tags*, those that it *used* anew among them."""
+        self._follow(used)
         return self._seal(fresh.headers, fresh.added, fresh.body, fresh.marks, fresh.generation, self._all_tags(tags))
 
     # Parts of the above
