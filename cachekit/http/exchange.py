@@ -148,7 +148,7 @@ class Exchange:
         self._ranged = "range" in names and not self._head
         self._plain = not any(name in names for name in BYPASS)
         self._control = request_control(request.headers, names) if options.request_directives else CacheControl()
-        self._candidates = rules.candidates(request.method, request.path) if rules else ()
+        self._candidates = rules.candidates(request.method, request.path, request.query) if rules else ()
         self.tags: tuple[str, ...] = tuple(tag for match in self._candidates for tag in match.tags)
         self.key = options.keying.key(request)
         if request.method not in ("GET", "HEAD"):

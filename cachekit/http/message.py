@@ -36,6 +36,7 @@ class Request:
         path: percent-decoded, for rules.
         target: path and query as sent, which is what the key is made of.
         headers: fields with lower-case names.
+        query: the query as sent, for rules.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Request:
     path: str
     target: str
     headers: Headers
+    query: str = ""
 
     def origin(self) -> str | None:
         """Return scheme and authority in normal form, or None when the host is not one."""
