@@ -364,6 +364,13 @@ class Cache(Functions):
         """Give a ticket back unused."""
         await self.engine.release(io, ticket)
 
+    def forget(self, keys: Sequence[str]) -> bool:
+        """Drop *keys* at once where everything lies in this process; False where a server has to be asked."""
+        if self.l1 is None or self.store is not self.l1:
+            return False
+        self.l1.void(keys)
+        return True
+
     async def drop(self, io: IO, *keys: str) -> None:
         """Drop *keys*."""
         await self.engine.drop(io, *keys)

@@ -16,11 +16,12 @@ from cachekit._io import ASYNCIO
 from cachekit.http.asgi_client import Client, Message, Receive, Send
 from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
 from cachekit.http.driver import Driver, Passage
-from cachekit.http.exchange import Exchange, Serve, dropped, invalidated
+from cachekit.http.exchange import Exchange, Serve, invalidated
 from cachekit.http.following import Following
 from cachekit.http.headers import HeaderList, Headers
 from cachekit.http.options import HttpOptions
-from cachekit.http.past import CACHE_CONTROL, REFERENCE
+from cachekit.http.parts import part_key
+from cachekit.http.past import CACHE_CONTROL
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.http.warm import Trait, Warm
@@ -33,6 +34,8 @@ log = logging.getLogger("cachekit")
 _CREDENTIALS: Final = int(Trait.CREDENTIALS)
 _ODD: Final = int(Trait.ODD)
 _NAMES: Final = 1024
+_REFERENCES: Final = (b"location", b"content-location")
+_LENGTHS: Final = frozenset(map(len, _REFERENCES))
 
 
 class HttpCache:
@@ -52,6 +55,10 @@ class HttpCache:
         self._driver = driver = Driver(cache, rules, options)
         self._reader = Reader(driver.options)
         self._warm: Warm[Scope, tuple[bytes, bytes]] = Warm(cache, driver.options, _field, values_of)
+        self._peek = cache.peek
+        past = driver.past
+        self._method = None if past.method is None else (b"cache-status", past.method.encode("latin-1"))
+        self._miss = None if past.miss is None else (b"cache-status", past.miss.encode("latin-1"))
         self._meanings: dict[bytes, int] = {}
 
     @property
@@ -64,14 +71,17 @@ class HttpCache:
             await self.app(scope, receive, send)
             return
         driver = self._driver
+        if (unsafe := driver.past.by_method(scope["method"])) is not None:
+            await self.app(scope, receive, self._beside(scope, send, unsafe))
+            return
         short = self._short(scope)
         if short is not None:
             if isinstance(short, str):
-                if scope["method"] == "GET" and driver.past.tells:
+                if driver.past.tells:
                     with collecting() as tags:
-                        await self.app(scope, receive, self._past(scope, send, short, tags))
+                        await self.app(scope, receive, self._past(scope, send, tags))
                 else:
-                    await self.app(scope, receive, self._past(scope, send, short, frozenset()))
+                    await self.app(scope, receive, self._past(scope, send, frozenset()))
                 return
             status, _, fields, body = short
             driver.hits += 1
@@ -99,72 +109,94 @@ class HttpCache:
         await _serve(send, answer)
 
     def _short(self, scope: Scope) -> tuple[int, str, list[tuple[bytes, bytes]], bytes] | str | None:
-        """Return the ready answer, or the key of a request that goes past the cache; None when an exchange is needed."""
+        """Return the ready answer, or the key of what goes past the cache; None when an exchange is needed."""
         try:
             method = scope["method"]
             key, traits = self._reader.read(scope)
-            if key is None:
+            if key is None or traits & _ODD or method not in ("GET", "HEAD"):
                 return None
-            if method in ("GET", "HEAD"):
-                if traits & _ODD:
-                    return None
-                found = self._warm.answer(key, traits, scope)
-                if found is None and method == "GET" and self._driver.goes_past(key, bool(traits & _CREDENTIALS)):
-                    return key
-                return found
-            return key if self._driver.past.by_method(method) else None
+            entry = self._peek(key)
+            if entry is not None:
+                return self._warm.answer(key, entry, traits, scope)
+            return key if method == "GET" and self._driver.goes_past(key, traits & _CREDENTIALS != 0) else None
         except Exception:  # noqa: BLE001 - the long way meets the same fault, and reports it
             return None
 
-    def _past(self, scope: Scope, send: Send, key: str, tags: AbstractSet[str]) -> Send:
-        """Return the ``send`` of an application whose response goes past the cache."""
+    def _beside(self, scope: Scope, send: Send, unsafe: bool) -> Send:
+        """Return the ``send`` of an application that is called with another method than GET and HEAD."""
+        driver = self._driver
+        told = self._method
 
         async def relay(message: Message) -> None:
             if message["type"] == "http.response.start":
                 try:
-                    message = await self._head_past(scope, key, message, tags)
+                    headers = message.get("headers", ())
+                    if unsafe and message["status"] < 400:
+                        keys = self._invalid(scope, headers)
+                        if not driver.forget(keys):
+                            await driver.drop(ASYNCIO, keys)
+                    if told is not None:
+                        message = {**message, "headers": [*headers, told]}
                 except Exception:
                     log.exception("the HTTP cache could not read a response; it passes by")
             await send(message)
 
         return relay
 
-    async def _head_past(self, scope: Scope, key: str, message: Message, tags: AbstractSet[str]) -> Message:
-        """Drop what the response makes invalid, and return its head as it is sent on."""
-        driver, meanings = self._driver, self._meanings
-        past, method, status = driver.past, scope["method"], message["status"]
-        headers = list(message.get("headers", ()))
-        control: list[str] = []
-        seen = 0
-        for name, value in headers:
-            meaning = meanings.get(name)
-            if meaning is None:
-                meaning = past.field(str(name, "latin-1").lower())
-                if len(meanings) < _NAMES:
-                    meanings[bytes(name)] = meaning
-            if meaning:
-                seen |= meaning
-                if meaning == CACHE_CONTROL:
-                    control.append(str(value, "latin-1"))
-        told = past.miss if method == "GET" else past.method
-        if method != "GET":
-            if past.drops(method, status):
-                found = seen & REFERENCE
-                keys = (
-                    invalidated(request_of(scope), _decode(headers), driver.options)
-                    if found
-                    else dropped((key,), driver.options)
-                )
-                await driver.drop(ASYNCIO, keys)
+    def _invalid(self, scope: Scope, headers: Any) -> Sequence[str]:
+        """Return the keys that a successful request makes invalid, answered with *headers*."""
+        options = self._driver.options
+        for name, _ in headers:
+            if len(name) in _LENGTHS and name.lower() in _REFERENCES:
+                break
         else:
-            expected = past.passes(control, seen)
-            if not expected or (tags and not control):
-                request, fields = request_of(scope), _decode(headers)
-                sent = await driver.went_past(ASYNCIO, request, status, fields, tags, expected=expected)
-                return {**message, "headers": _encode(sent)}
-        if told is not None:
-            headers.append((b"cache-status", told.encode("latin-1")))
-        return {**message, "headers": headers}
+            key, _ = self._reader.read(scope)
+            if key is not None:
+                return (key, part_key(key)) if options.store_parts else (key,)
+        return invalidated(request_of(scope), _decode(headers), options)
+
+    def _past(self, scope: Scope, send: Send, tags: AbstractSet[str]) -> Send:
+        """Return the ``send`` of an application whose response goes past the cache, known to be uncacheable."""
+        driver = self._driver
+        past, meanings, told = (
+            driver.past,
+            self._meanings,
+            self._miss,
+        )
+
+        async def relay(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                try:
+                    headers = message.get("headers", ())
+                    control: list[str] = []
+                    seen = 0
+                    for name, value in headers:
+                        meaning = meanings.get(name)
+                        if meaning is None:
+                            meaning = self._learn(name)
+                        if meaning:
+                            seen |= meaning
+                            if meaning == CACHE_CONTROL:
+                                control.append(str(value, "latin-1"))
+                    expected = past.passes(control, seen)
+                    if not expected or (not control and tags):
+                        request, fields = request_of(scope), _decode(headers)
+                        status = message["status"]
+                        sent = await driver.went_past(ASYNCIO, request, status, fields, tags, expected=expected)
+                        message = {**message, "headers": _encode(sent)}
+                    elif told is not None:
+                        message = {**message, "headers": [*headers, told]}
+                except Exception:
+                    log.exception("the HTTP cache could not read a response; it passes by")
+            await send(message)
+
+        return relay
+
+    def _learn(self, name: bytes) -> int:
+        meaning = self._driver.past.field(str(name, "latin-1").lower())
+        if len(self._meanings) < _NAMES:
+            self._meanings[bytes(name)] = meaning
+        return meaning
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
         if passage.headers is not None:

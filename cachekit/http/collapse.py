@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from enum import Enum
 from typing import Final, TypeAlias
 
+from cachekit.clock import Clock
 from cachekit.http.following import Stream
 
 _REMEMBERED: Final = 4096
@@ -104,6 +105,11 @@ class Flights:
         if key in self._uncacheable:
             with self._lock:
                 self._uncacheable.pop(key, None)
+
+    def is_bare(self, key: FlightKey, clock: Clock) -> bool:
+        """Say whether *key* is remembered as uncacheable, with nothing stored there."""
+        found = self._uncacheable.get(key)
+        return found is not None and found[1] and clock() < found[0]
 
     def is_uncacheable(self, key: FlightKey, now: float, *, bare: bool = False) -> bool:
         """Say whether *key* is remembered as uncacheable; with *bare*, whether nothing is stored there either."""

@@ -100,10 +100,11 @@ class Driver:
     # Past the cache
 
     def goes_past(self, key: str, credentials: bool) -> bool:
-        """Say whether a plain GET of *key* need not be looked up: it was found uncacheable a moment ago."""
-        if not self._flights.is_uncacheable((key, credentials), self._cache.clock(), bare=True):
-            return False
-        return self.past.plain and self._cache.peek(key) is None
+        """Say whether a plain GET of *key*, of which this process holds nothing, need not be looked up.
+
+        It was found uncacheable a moment ago.
+        """
+        return self._flights.is_bare((key, credentials), self._cache.clock) and self.past.plain
 
     async def went_past(
         self, io: IO, request: Request, status: int, headers: Headers, tags: AbstractSet[str], *, expected: bool
@@ -120,6 +121,10 @@ class Driver:
         passage = Passage(exchange)
         passage.tags = tags
         return (await self.started(io, passage, status, "", headers)).headers
+
+    def forget(self, keys: Sequence[str]) -> bool:
+        """Drop *keys* at once, where that takes no more than this process."""
+        return self._cache.forget(keys)  # by the store's own fault it raises nothing: it is this process's memory
 
     async def drop(self, io: IO, keys: Sequence[str]) -> None:
         """Drop *keys*."""

@@ -15,6 +15,7 @@ from cachekit.http.message import StoredResponse
 from cachekit.http.ranges import cut_spans, if_range_holds, parse_range
 from cachekit.keys import bounded
 
+_SHORT: Final = 190
 _CONTENT_RANGE: Final = re.compile(r"[ \t]*bytes (\d{1,18})-(\d{1,18})/(\d{1,18})[ \t]*\Z", re.ASCII | re.IGNORECASE)
 
 
@@ -32,7 +33,7 @@ class Part:
 
 def part_key(key: str) -> str:
     """Return the key of the parts of what lies at *key*."""
-    return bounded(f"{key} ~part")
+    return f"{key} ~part" if len(key) <= _SHORT else bounded(f"{key} ~part")
 
 
 def content_range(headers: Headers) -> Part | None:

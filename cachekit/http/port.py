@@ -54,6 +54,10 @@ class CachePort(Protocol):
         """Give the right back without storing."""
         ...
 
+    def forget(self, keys: Sequence[str]) -> bool:
+        """Drop *keys* at once, as ``drop`` does; False where that takes more than this process."""
+        ...
+
     async def drop(self, io: IO, *keys: str) -> None:
         """Drop *keys*, and what is being made for them."""
         ...

@@ -12,6 +12,7 @@ from enum import IntFlag
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
+from cachekit.entry import Entry
 from cachekit.http.exchange import LONGEST_CHAIN, NEVER_PLAIN
 from cachekit.http.headers import SECRETS, Headers
 from cachekit.http.message import FORMAT, Mark, variant_key
@@ -112,18 +113,16 @@ class Warm(Generic[S, F]):
         self._ages: dict[int, F] = {}
         self._hits: dict[int, F] = {}
 
-    def answer(self, key: str, traits: int, request: S) -> tuple[int, str, list[F], bytes] | None:
+    def answer(self, key: str, entry: Entry[Any], traits: int, request: S) -> tuple[int, str, list[F], bytes] | None:
         """Return status, reason, fields and body of the stored response at *key*, or None.
 
         Args:
             key: the key of the URL.
+            entry: what this process holds there.
             traits: the ``Trait`` of the request; ODD is not among them.
             request: the request as the edge knows it.
         """
         cache = self._cache
-        entry = cache.peek(key)
-        if entry is None:
-            return None
         packed = entry.value
         if type(packed) is not tuple or len(packed) != 14 or packed[0] != FORMAT:
             return None

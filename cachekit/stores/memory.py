@@ -245,6 +245,21 @@ class Memory:
             self.mark([_KEY + key for key in keys])
             return found
 
+    def void(self, keys: Sequence[str]) -> None:
+        """Drop *keys*, and refuse what began before now for them: ``forget`` for who needs no count."""
+        nodes, marks = self._nodes, self._marks
+        with self._lock:
+            self.sequence = now = self.sequence + 1
+            for key in keys:
+                if (node := nodes.get(key)) is not None:
+                    self._drop(node)
+                name = _KEY + key
+                marks.pop(name, None)
+                marks[name] = now
+            if len(marks) > self._max_marks:
+                self.mark(())
+            self._advance()
+
     def flush(self) -> None:
         """Drop everything, and refuse whatever began before now."""
         with self._lock:

@@ -384,6 +384,9 @@ class FakeCache:
         self._check("release", ticket.key)
         self.held.discard(ticket.key)
 
+    def forget(self, keys: Any) -> bool:
+        return False
+
     async def drop(self, io: Any, *keys: str) -> None:
         self._check("drop", " ".join(keys))
         for key in keys:
