@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -170,8 +172,8 @@ class StoredResponse:
     def pack(self) -> tuple[Any, ...]:
         """Return it as plain values."""
         return (
-            FORMAT, self.status, self.reason, tuple(self.headers), self.body, self.made_at, self.age, self.lifetime,
-            self.swr, self.sie, int(self.marks), self.vary, self.generation, tuple(self.added),
+            FORMAT, self.status, self.reason, _shared(tuple(map(_pair, self.headers))), self.body, self.made_at, self.age,
+            self.lifetime, self.swr, self.sie, int(self.marks), self.vary, self.generation, tuple(map(_pair, self.added)),
         )  # fmt: skip
 
     @classmethod
@@ -189,6 +191,17 @@ class StoredResponse:
         if fields is None or selecting is None or ours is None:
             return None
         return cls(status, reason, fields, body, made_at, age, lifetime, swr, sie, marks, selecting, generation, ours)
+
+
+@lru_cache(maxsize=4096)
+def _pair(pair: tuple[str, str]) -> tuple[str, str]:
+    """Return the one object for equal pairs: most responses have most of their fields in common."""
+    return sys.intern(pair[0]), pair[1]
+
+
+@lru_cache(maxsize=1024)
+def _shared(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return pairs
 
 
 def _pairs(found: object) -> tuple[tuple[str, str], ...] | None:

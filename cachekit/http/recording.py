@@ -274,7 +274,7 @@ class Recording:
         fresh_until = self._made_at + max(0.0, terms.lifetime - self._age)
         if terms.marks & Mark.NO_CACHE:
             fresh_until = self._made_at
-        swr_until = fresh_until + terms.swr
+        swr_until = fresh_until + terms.swr if terms.swr else fresh_until
         # What varies is kept too: the keys of the other variants are made with it.
         keep = self._options.span("keep_stale") if vary or has_validator(headers) else 0.0
         dead_at = max(swr_until, fresh_until + terms.sie, self._made_at + max(0.0, terms.lifetime - self._age) + keep)
