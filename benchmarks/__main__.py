@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-NAMES = ("hit_path", "redis_roundtrip", "http_hit", "http_served", "imports")
+NAMES = ("hit_path", "redis_roundtrip", "http_hit", "http_served", "compression", "imports")
 
 
 def main() -> int:

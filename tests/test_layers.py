@@ -16,7 +16,7 @@ LAYERS = [
     "signatures", "options", "codecs",
     "stores", "flight",
     "engine", "shell", "instances", "decorator", "many", "functions", "stats",
-    "facade", "default", "jinja", "observe", "warm", "http", "asgi",
+    "facade", "default", "jinja", "observe", "warm", "http", "compress", "asgi",
     "wsgi", "proxy", "config", "serve", "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}
