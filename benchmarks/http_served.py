@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.http_hit import BareDict
+from benchmarks.http_hit import BareDict, receive
 
 CONNECTIONS, SLICES, SLICE_SECONDS = 32, 12, 0.5
 STORED, SIZE, CROWD, SLOW = 100_000, 2_048, 100, 0.3
@@ -155,9 +155,6 @@ async def stampede(control: bytes) -> list[tuple[int, float]]:
     async def discard(message: Any) -> None:
         return None
 
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
     wrapped = CacheKit(slow, cache=Cache())
     scope = {"type": "http", "method": "GET", "scheme": "http", "path": "/", "raw_path": b"/", "query_string": b"",
              "headers": [(b"host", b"bench")]}  # fmt: skip
@@ -199,7 +196,7 @@ def fill() -> None:
             path = f"/many/{number}"
             scope = {"type": "http", "method": "GET", "scheme": "http", "path": path, "raw_path": path.encode(),
                      "query_string": b"", "headers": [(b"host", b"bench")]}  # fmt: skip
-            await wrapped(scope, None, discard)
+            await wrapped(scope, receive, discard)
         assert wrapped.http._driver._cache.stats().entries == STORED  # type: ignore[attr-defined]
         print((_resident() - before) // STORED)
 

@@ -34,7 +34,7 @@ class Tags(AbstractSet[str]):
     def _flat(self) -> frozenset[str]:
         found = frozenset[Noted]().union(*self.groups)
         return frozenset(
-            noted if isinstance(noted, str) else noted[0] for noted in found if not isinstance(noted, float)
+            noted if isinstance(noted, str) else noted[0] for noted in found if isinstance(noted, (str, tuple))
         )
 
     @property

@@ -114,7 +114,7 @@ def said(fields):
     for name in ("surrogate-control", "cdn-cache-control"):
         if any(value.strip() for value in lines(fields, name)):
             if name == "cdn-cache-control" and any(
-                re.search(r"[A-Z]", value.split('"')[0]) for value in lines(fields, name)
+                re.search(r"[A-Z]", re.sub(r'"[^"]*"', "", value)) for value in lines(fields, name)
             ):
                 continue  # no Structured Field: ignored as a whole
             return words(", ".join(lines(fields, name))), True
