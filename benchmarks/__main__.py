@@ -7,7 +7,9 @@ import os
 import platform
 import sys
 
-NAMES = ("hit_path", "redis_roundtrip", "http_hit", "http_served", "compression", "imports")
+NAMES = (
+    "hit_path", "redis_roundtrip", "stampede", "propagation", "http_hit", "http_served", "compression", "imports"
+)  # fmt: skip
 
 
 def main() -> int:
