@@ -8,7 +8,8 @@ import platform
 import sys
 
 NAMES = (
-    "hit_path", "redis_roundtrip", "stampede", "propagation", "http_hit", "compression", "sessions", "imports",
+    "hit_path", "redis_roundtrip", "stampede", "propagation", "http_hit", "http_served", "compression", "sessions",
+    "imports",
 )  # fmt: skip
 
 

@@ -24,9 +24,9 @@ from cachekit.loading import Loading, Outcomes
 from cachekit.loading import here as loading_here
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
-from cachekit.stores.base import AnyEntry, SharedLeases, Store, Ticket
+from cachekit.stores.base import AnyEntry, SharedLeases, Store, Ticket, Vouching
 from cachekit.stores.memory import Memory, Tally
-from cachekit.tags import collecting, is_collected, is_implicit, note
+from cachekit.tags import collecting, is_collected, is_implicit, note, note_until
 
 log = logging.getLogger("cachekit")
 
@@ -130,6 +130,7 @@ class Engine:
         self.chance = chance
         self.events = events
         self.l1 = l1
+        self._vouching: Vouching | None = store if hasattr(store, "holds") else None  # type: ignore[assignment]
         self.flights = Flights()
         self.open = True
         self.beyond: Beyond | None = None
@@ -181,6 +182,17 @@ class Engine:
     async def drop(self, io: IO, *keys: str) -> None:
         """Drop *keys*."""
         await self.delete(io, keys)
+
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether what is made with *ticket* would still be kept; False when the store cannot say."""
+        if self._vouching is None:
+            return False
+        try:
+            return await self._vouching.holds(io, ticket, tags, stamps)
+        except StoreError:
+            return False
 
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give a ticket back unused."""
@@ -310,6 +322,7 @@ class Engine:
                 if not leads:
                     self.flights.left(flight)
             note(flight.tags)
+            note_until(flight.until)
             return value
         return await self._alone(job)
 
@@ -318,6 +331,7 @@ class Engine:
         with collecting() as used:
             value = await self._run(job)
         note((*job.tags, *used.every))
+        note_until(used.until)
         return value
 
     async def _lead_behind(self, io: IO, flight: Flight, job: Job) -> None:
@@ -345,6 +359,7 @@ class Engine:
         else:
             flight.result.set_exception(Retry(value if certainty is Certainty.LOADED else NOTHING))
         note(flight.tags)
+        note_until(flight.until)
         return value
 
     async def _load_and_keep(self, io: IO, flight: Flight, job: Job) -> tuple[Any, Certainty]:
@@ -354,6 +369,7 @@ class Engine:
         if ticket is not None and not job.force:
             if (found := self._appeared(ticket.found, job.seen)) is not None:
                 flight.tags.update(found.tags)
+                flight.until = found.until
                 await self.release(io, ticket)
                 return found.value, Certainty.FOUND  # valid when it was found: followers look for themselves
             if not ticket.leads and job.behind:
@@ -364,6 +380,7 @@ class Engine:
                 ticket, found, certain = await self._wait_elsewhere(io, flight, job, ticket)
                 if found is not None:
                     flight.tags.update(found.tags)
+                    flight.until = found.until
                     return found.value, Certainty.SURE if certain else Certainty.FOUND
         let_go = hold(io, self._leases, ticket, plan.policy.lease)
         token = leading.set((*leading.get(), flight))
@@ -383,6 +400,7 @@ class Engine:
             loading_here.reset(outer)
             leading.reset(token)
         flight.tags.update(used.every)
+        flight.until = used.until
         flight.sealed = True
         if ticket is None or not ticket.leads:
             return value, Certainty.SURE  # without the store nobody hears of others: those who wait share one load
@@ -394,6 +412,8 @@ class Engine:
         tags = tuple(dict.fromkeys((*job.tags, *used.every)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
+        entry = replace(entry, uses_until=used.until)
+        flight.until = entry.until
         kept = await self.keep(io, ticket, entry)
         return value, Certainty.LOADED if kept is Kept.REFUSED else Certainty.SURE
 

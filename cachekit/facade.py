@@ -404,9 +404,22 @@ class Cache(Functions, Purging):
         """Keep *entry*. Returns False when it must not be kept, or the store is away."""
         return await self.engine.commit(io, ticket, entry)
 
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether what is made with *ticket* would still be kept; False when that cannot be said."""
+        return await self.engine.holds(io, ticket, tags, stamps)
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give a ticket back unused."""
         await self.engine.release(io, ticket)
+
+    def forget(self, keys: Sequence[str]) -> bool:
+        """Drop *keys* at once where everything lies in this process; False where a server has to be asked."""
+        if self.l1 is None or self.store is not self.l1:
+            return False
+        self.l1.void(keys)
+        return True
 
     async def keep(self, io: IO, key: str, value: Any, ttl: Duration) -> None:
         """Keep *value* under *key* for *ttl*, as far as the store is there."""

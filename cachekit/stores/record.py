@@ -5,7 +5,7 @@ server's script writes them (on a cluster ``write_head`` does): damage there can
 
 Layout: ``CA 01``, number of tags (2 bytes), then for each tag the length of its name (2 bytes), its name and its stamp
 (16 bytes: 8 of server time in microseconds, 0 if the tag was never invalidated, and 8 random), then the frame, whose
-meta part holds the times.
+meta part holds the times: five of them, and a sixth where the value was made of other cached values.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cachekit.stores.base import AnyEntry
 
 _MAGIC: Final = b"\xca\x01"
 _TIMES: Final = struct.Struct(">5d")
+_TIME: Final = struct.Struct(">d")
 _U16: Final = struct.Struct(">H")
 STAMP: Final = 16
 
@@ -39,6 +40,8 @@ class Record:
 def write_frame(entry: AnyEntry, codec: Codec, *, compress_from: int) -> bytes:
     """Return the frame of *entry*, stamps excluded. Raises ``CodecError`` for a value that cannot be encoded."""
     times = _TIMES.pack(entry.created_at, entry.fresh_until, entry.swr_until, entry.dead_at, entry.delta)
+    if entry.uses_until != math.inf:
+        times += _TIME.pack(entry.uses_until)
     return seal(times, codec.encode(entry.value), codec_id=codec.id, compress_from=compress_from)
 
 
@@ -100,10 +103,13 @@ def read_frame(
     codec = codecs.get(codec_id)
     if codec is None:
         raise FrameError(f"codec {codec_id} of this value is not configured here")
-    if len(meta) != _TIMES.size:
+    more = len(meta) - _TIMES.size
+    if more not in (0, _TIME.size):
         raise FrameError("the times of this value are damaged")
-    created_at, fresh_until, swr_until, dead_at, delta = _TIMES.unpack(meta)
-    if not created_at <= fresh_until <= swr_until <= dead_at or math.isnan(delta):
+    created_at, fresh_until, swr_until, dead_at, delta = _TIMES.unpack_from(meta)
+    uses_until: float = _TIME.unpack_from(meta, _TIMES.size)[0] if more else math.inf
+    if not created_at <= fresh_until <= swr_until <= dead_at or math.isnan(delta) or math.isnan(uses_until):
         raise FrameError("the times of this value contradict each other")
     tags = tuple([tag for tag, _ in stamps])
-    return Entry(codec.decode(payload), created_at, fresh_until, swr_until, dead_at, tags, delta, stamps)
+    value = codec.decode(payload)
+    return Entry(value, created_at, fresh_until, swr_until, dead_at, tags, delta, stamps, uses_until)

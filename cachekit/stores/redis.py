@@ -297,6 +297,24 @@ class RedisStore:
         stamps = await self._keep(io, ticket.key, entry, self._frame(entry), mode="lease", proof=proof)
         return None if stamps is None else replace(entry, stamps=stamps)
 
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        if not ticket.leads or (proof := ticket.proof.with_stamps(stamps)) is None:
+            return False
+        names = list(dict.fromkeys((NAMESPACE, *proof.stamps, *tags)))
+        token, *found = await self._mget(io, [self.names.lease(ticket.key), *map(self.names.tag, names)])
+        if token != proof.token:
+            return False
+        for name, stamp in zip(names, found, strict=True):
+            expected = proof.stamps.get(name)
+            if expected is not None:
+                if stamp != expected:
+                    return False
+            elif stamp is not None and int.from_bytes(stamp[:8]) >= int(proof.since):
+                return False  # as keep.lua has it: the first eight bytes of a stamp are the time of the invalidation
+        return True
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         if ticket.leads:
             await self._release(io, ticket.key, ticket.proof.token)
