@@ -168,7 +168,7 @@ class Handle(Generic[T]):
         if l1 is None or (node := l1.peek(key)) is None or mode_here() is not None:
             return None
         policy = self._plan.policy
-        if self._engine.clock() >= quiet_until(node.entry, policy.beta, policy.refresh_at):
+        if self._engine.clock() >= quiet_until(node.entry, self._plan.beta, policy.refresh_at):
             return None
         self._engine.count_hit(key, self._plan.counters)
         note(node.tags)
@@ -181,7 +181,7 @@ class Handle(Generic[T]):
         if l1 is None or (node := l1.peek(key)) is None:
             return
         l1.claim(node, self._plan.counters.tally)
-        node.quiet_until = quiet_until(node.entry, self._plan.policy.beta, self._plan.policy.refresh_at)
+        node.quiet_until = quiet_until(node.entry, self._plan.beta, self._plan.policy.refresh_at)
         if type(node.value) is Raised or self._copy or self._shape.variadic or self._key is not None:
             return  # a key function may look at more than the arguments
         if self._template is not None and self._shape.instance:

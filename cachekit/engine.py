@@ -19,6 +19,7 @@ from cachekit.entry import Verdict, judge, refresh_eagerly, refresh_early, seal
 from cachekit.errors import CodecError, ConfigError, LoadTimeout, StoreError
 from cachekit.events import Event, Events, Kind
 from cachekit.flight import Abandoned, Flight, Flights, Retry, leading
+from cachekit.keys import MAX_TAGS
 from cachekit.loading import Loading, Outcomes
 from cachekit.loading import here as loading_here
 from cachekit.modes import Mode, mode_here
@@ -69,6 +70,12 @@ class Plan:
     shared_flight: bool = True
     counters: Counters = field(default_factory=Counters)
     outcomes: Outcomes = field(default_factory=Outcomes)
+
+    @property
+    def beta(self) -> float:
+        """Return the eagerness of early refresh: where no lease keeps processes from loading at once, chance must."""
+        beta = self.policy.beta
+        return beta if beta is not None else 0.0 if self.shared_flight else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +166,12 @@ class Engine:
 
     async def keep(self, io: IO, ticket: Ticket, entry: AnyEntry) -> Kept:
         """Keep *entry*, and say what became of it."""
+        if len(entry.tags) > MAX_TAGS:  # to leave some out would be to miss invalidations
+            detail = f"{len(entry.tags):,} tags, over the bound of {MAX_TAGS:,}: tag with what they have in common"
+            log.warning("%s is not cached: it has %s", ticket.key, detail)
+            self.events(Event(Kind.NOT_STORED, ticket.key, detail=detail))
+            await self.release(io, ticket)
+            return Kept.AWAY
         try:
             kept = await self.store.commit(io, ticket, entry)
         except StoreError:
@@ -195,7 +208,7 @@ class Engine:
         verdict = judge(entry, now)
         if entry is not None:
             if verdict is Verdict.HIT:
-                if self._refresh_now(entry, now, plan.policy):
+                if self._refresh_now(entry, now, plan):
                     self._refresh_behind(io, job, entry)
                 self.count_hit(key, plan.counters)
                 note(entry.evidence)
@@ -218,11 +231,11 @@ class Engine:
         """Say whether an expired *entry* may be served when its loader fails or is slow."""
         return entry is not None and self.clock() < entry.fresh_until + policy.stale_if_error
 
-    def _refresh_now(self, entry: AnyEntry, now: float, policy: Policy) -> bool:
+    def _refresh_now(self, entry: AnyEntry, now: float, plan: Plan) -> bool:
         """Say whether a fresh *entry* should be refreshed behind already."""
-        if refresh_eagerly(entry, now, policy.refresh_at):
+        if refresh_eagerly(entry, now, plan.policy.refresh_at):
             return True
-        return policy.beta > 0 and refresh_early(entry, now, policy.beta, self.chance())
+        return plan.beta > 0 and refresh_early(entry, now, plan.beta, self.chance())
 
     def count_hit(self, key: str, counters: Counters) -> None:
         """Count a hit of *key*: on its node, whose use the eviction policy follows, or else on *counters* itself."""

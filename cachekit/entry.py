@@ -8,11 +8,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from cachekit.policy import Policy
 
 T = TypeVar("T")
+
+
+MAX_AHEAD: Final = 300.0
+"""Seconds that the clocks of two machines may differ, or one may be set back, without entries being taken for old ones."""
 
 
 class Verdict(Enum):
@@ -61,9 +65,17 @@ class Entry(Generic[T]):
         return frozenset((tag, stamped[tag]) if tag in stamped else tag for tag in self.tags)
 
 
+def is_alive(entry: Entry[object], now: float) -> bool:
+    """Say whether *entry* is of use at *now*, stale windows included.
+
+    One from the future is not: the clock was set back, and it would live for as long as the clock went back.
+    """
+    return entry.created_at - MAX_AHEAD <= now < entry.dead_at
+
+
 def judge(entry: Entry[object] | None, now: float) -> Verdict:
     """Say what may be done with *entry* at *now*. As time passes the verdict only ever gets worse."""
-    if entry is None or now >= entry.dead_at:
+    if entry is None or not is_alive(entry, now):
         return Verdict.MISS
     if now < entry.fresh_until:
         return Verdict.HIT

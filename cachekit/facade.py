@@ -22,7 +22,7 @@ from cachekit.entry import seal
 from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Events, Observer
 from cachekit.functions import Functions
-from cachekit.keys import bounded, check_tags
+from cachekit.keys import bounded, check_entry_tags, check_tags
 from cachekit.policy import Duration, Policy, TTLClasses
 from cachekit.stats import Stats, snapshot
 from cachekit.stores.base import AnyEntry, Store, Ticket
@@ -181,7 +181,7 @@ class Cache(Functions):
         self, io: IO, values: Mapping[str, Any], *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
     ) -> None:
         """Keep each of *values* under its key. Raises as ``set`` does, before anything is kept."""
-        policy, checked, now = self.policy(ttl), check_tags(tags), self.clock()
+        policy, checked, now = self.policy(ttl), check_entry_tags(tags), self.clock()
         entries = {
             bounded(key): seal(value, policy, now, tags=checked, chance=self._chance()) for key, value in values.items()
         }
@@ -236,7 +236,7 @@ class Cache(Functions):
         self, io: IO, key: str, value: Any, *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
     ) -> bool:
         """Keep *value* only if *key* is absent. Returns whether it was kept; False when the store is away."""
-        entry = seal(value, self.policy(ttl), self.clock(), tags=check_tags(tags), chance=self._chance())
+        entry = seal(value, self.policy(ttl), self.clock(), tags=check_entry_tags(tags), chance=self._chance())
         try:
             return (
                 await self.engine.here().store.update(io, bounded(key), lambda old: entry if self._gone(old) else old)

@@ -86,7 +86,7 @@ class Functions:
             stale_while_revalidate: window after the ttl in which stale results are served while one refresh runs.
             stale_if_error: window after the ttl in which stale results are served when the function raises.
             jitter: part of the ttl (0 to 1) by which it is randomly shortened.
-            beta: eagerness of probabilistic early refresh; 0 turns it off.
+            beta: eagerness of probabilistic early refresh; 0 turns it off; by default 1 with ``lock=False``, else 0.
             lease: how long one process may load while the others wait for it.
             lock: whether processes wait for each other; within a process callers always share one load.
             copy: give each caller a deep copy instead of the shared, read-only result.

@@ -18,7 +18,7 @@ from typing import Final
 from cachekit.codecs.base import Codec
 from cachekit.codecs.frame import Frame, open_frame, seal
 from cachekit.entry import Entry
-from cachekit.errors import FrameError
+from cachekit.errors import CodecError, FrameError
 from cachekit.stores.base import AnyEntry
 
 _MAGIC: Final = b"\xca\x01"
@@ -35,10 +35,20 @@ class Record:
     frame: bytes
 
 
-def write_frame(entry: AnyEntry, codec: Codec, *, compress_from: int) -> bytes:
-    """Return the frame of *entry*, stamps excluded. Raises ``CodecError`` for a value that cannot be encoded."""
+def write_frame(entry: AnyEntry, codec: Codec, *, compress_from: int, max_size: int) -> bytes:
+    """Return the frame of *entry*, stamps excluded.
+
+    Raises:
+        CodecError: the value cannot be encoded, or takes more than *max_size* bytes, compressed or not.
+    """
     times = _TIMES.pack(entry.created_at, entry.fresh_until, entry.swr_until, entry.dead_at, entry.delta)
-    return seal(times, codec.encode(entry.value), codec_id=codec.id, compress_from=compress_from)
+    payload = codec.encode(entry.value)
+    if len(payload) > max_size:  # before compression: it could not be read again
+        raise CodecError(f"the encoded value has {len(payload):,} bytes, over the bound of {max_size:,}")
+    frame = seal(times, payload, codec_id=codec.id, compress_from=compress_from)
+    if len(frame) > max_size:
+        raise CodecError(f"the frame of the value has {len(frame):,} bytes, over the bound of {max_size:,}")
+    return frame
 
 
 def read_record(data: bytes) -> Record:

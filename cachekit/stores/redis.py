@@ -21,6 +21,7 @@ from typing import Any, Final
 from cachekit._io import IO
 from cachekit.clock import Clock, random_token, system_clock
 from cachekit.codecs.base import Codec
+from cachekit.entry import is_alive
 from cachekit.errors import CodecError, ConfigError, StoreTimeout
 from cachekit.events import Emit, Event, Kind
 from cachekit.stores.base import AnyEntry, Change, Ticket
@@ -165,7 +166,7 @@ class RedisStore:
         except CodecError as exc:
             self._emit(Event(Kind.UNREADABLE, key, detail=str(exc), error=exc))
             return None
-        return entry if self._clock() < entry.dead_at else None
+        return entry if is_alive(entry, self._clock()) else None
 
     def _hint(self, key: str, record: Record) -> None:
         if len(self._hints) >= _HINTS:
@@ -284,10 +285,7 @@ class RedisStore:
         await self.link.close(io)
 
     def _frame(self, entry: AnyEntry) -> bytes:
-        frame = write_frame(entry, self._codec, compress_from=self._compress_from)
-        if len(frame) > self._max_value_bytes:
-            raise CodecError(f"the encoded value has {len(frame)} bytes, over the bound of {self._max_value_bytes}")
-        return frame
+        return write_frame(entry, self._codec, compress_from=self._compress_from, max_size=self._max_value_bytes)
 
     async def _keep(
         self, io: IO, key: str, entry: AnyEntry, frame: bytes, *, mode: str, proof: _Proof | bytes = b""
