@@ -10,6 +10,8 @@ TYPE_CHECKING = False  # as in typing, whose import would cost more than everyth
 if TYPE_CHECKING:
     from typing import Any
 
+    from cachekit.codecs.protection import Encryption as Encryption
+    from cachekit.codecs.protection import Signing as Signing
     from cachekit.default import cached as cached
     from cachekit.default import default_cache as default_cache
     from cachekit.default import use as use
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     )
     from cachekit.errors import (
         LoadTimeout as LoadTimeout,
+    )
+    from cachekit.errors import (
+        SignatureError as SignatureError,
     )
     from cachekit.errors import (
         StoreError as StoreError,
@@ -63,6 +68,9 @@ _HOMES = {
     "CacheKitError": "errors",
     "CodecError": "errors",
     "ConfigError": "errors",
+    "Encryption": "codecs.protection",
+    "Signing": "codecs.protection",
+    "SignatureError": "errors",
     "Event": "events",
     "Figures": "stats",
     "Kind": "events",

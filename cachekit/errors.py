@@ -78,3 +78,7 @@ class CodecError(CacheKitError):
 
 class FrameError(CodecError):
     """Bytes read from a store are truncated, corrupt, foreign, or written by a newer version."""
+
+
+class SignatureError(FrameError):
+    """Bytes read from a store were changed, belong somewhere else, or were not made with one of the configured keys."""

@@ -16,6 +16,7 @@ from cachekit._io import ASYNCIO, BLOCKING, IO, both
 from cachekit.clock import Chance, Clock, system_chance, system_clock
 from cachekit.codecs.base import Codec
 from cachekit.codecs.msgpack import MsgpackCodec
+from cachekit.codecs.protection import Protection
 from cachekit.decorator import reusable
 from cachekit.engine import Counters, Engine, Plan
 from cachekit.entry import seal
@@ -52,6 +53,7 @@ class Cache(Functions):
         compress_from: bytes from which encoded values are compressed.
         max_value_bytes: bound on one encoded value, decompressed; a larger one is not kept.
         isolated_ttl: with ``tiered+``, seconds for which the in-process level serves when the server is gone altogether.
+        protection: ``Encryption`` or ``Signing``, for what lies on a server; objects in this process stay as they are.
         observers: callables that receive each ``Event``.
         clock: source of time, for tests.
         chance: source of randomness, for tests.
@@ -86,6 +88,7 @@ class Cache(Functions):
         compress_from: int = 1024,
         max_value_bytes: int = 64 * 1024 * 1024,
         isolated_ttl: float = 30.0,
+        protection: Protection | None = None,
         observers: Sequence[Observer] = (),
         clock: Clock = system_clock,
         chance: Chance = system_chance,
@@ -113,9 +116,14 @@ class Cache(Functions):
                 compress_from=compress_from,
                 max_value_bytes=max_value_bytes,
                 isolated_ttl=isolated_ttl,
+                protection=protection,
             )
             self.store, self.l1 = build(url, settings)
         else:
+            if protection is not None:
+                raise ConfigError(
+                    f"protection= does not reach a {type(url).__name__} that you built: protect values there"
+                )
             self.url = f"<{type(url).__name__}>"
             self.store = url
             self.l1 = url if isinstance(url, Memory) else None

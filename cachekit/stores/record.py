@@ -17,6 +17,7 @@ from typing import Final
 
 from cachekit.codecs.base import Codec
 from cachekit.codecs.frame import Frame, open_frame, seal
+from cachekit.codecs.protection import Protection
 from cachekit.entry import Entry
 from cachekit.errors import CodecError, FrameError
 from cachekit.stores.base import AnyEntry
@@ -35,8 +36,16 @@ class Record:
     frame: bytes
 
 
-def write_frame(entry: AnyEntry, codec: Codec, *, compress_from: int, max_size: int) -> bytes:
-    """Return the frame of *entry*, stamps excluded.
+def write_frame(
+    entry: AnyEntry,
+    codec: Codec,
+    *,
+    compress_from: int,
+    max_size: int,
+    protection: Protection | None = None,
+    context: bytes = b"",
+) -> bytes:
+    """Return the frame of *entry*, stamps excluded; *protection* binds it to *context*, the name it is kept under.
 
     Raises:
         CodecError: the value cannot be encoded, or takes more than *max_size* bytes, compressed or not.
@@ -45,7 +54,7 @@ def write_frame(entry: AnyEntry, codec: Codec, *, compress_from: int, max_size: 
     payload = codec.encode(entry.value)
     if len(payload) > max_size:  # before compression: it could not be read again
         raise CodecError(f"the encoded value has {len(payload):,} bytes, over the bound of {max_size:,}")
-    frame = seal(times, payload, codec_id=codec.id, compress_from=compress_from)
+    frame = seal(times, payload, codec_id=codec.id, compress_from=compress_from, protection=protection, context=context)
     if len(frame) > max_size:
         raise CodecError(f"the frame of the value has {len(frame):,} bytes, over the bound of {max_size:,}")
     return frame
@@ -71,9 +80,16 @@ def read_record(data: bytes) -> Record:
     return Record(stamps, data[at:])
 
 
-def read_frame(record: Record, codecs: dict[int, Codec], *, max_size: int) -> AnyEntry:
-    """Return the entry of *record*. Raises ``CodecError``."""
-    frame: Frame = open_frame(record.frame, max_size=max_size)
+def read_frame(
+    record: Record,
+    codecs: dict[int, Codec],
+    *,
+    max_size: int,
+    protection: Protection | None = None,
+    context: bytes = b"",
+) -> AnyEntry:
+    """Return the entry of *record*. Raises ``CodecError``, as ``SignatureError`` where it is not what *protection* made."""
+    frame: Frame = open_frame(record.frame, max_size=max_size, protection=protection, context=context)
     codec = codecs.get(frame.codec_id)
     if codec is None:
         raise FrameError(f"codec {frame.codec_id} of this value is not configured here")

@@ -21,8 +21,9 @@ from typing import Any, Final
 from cachekit._io import IO
 from cachekit.clock import Clock, random_token, system_clock
 from cachekit.codecs.base import Codec
+from cachekit.codecs.protection import Protection
 from cachekit.entry import is_alive
-from cachekit.errors import CodecError, ConfigError, StoreTimeout
+from cachekit.errors import CodecError, ConfigError, SignatureError, StoreTimeout
 from cachekit.events import Emit, Event, Kind
 from cachekit.stores.base import AnyEntry, Change, Ticket
 from cachekit.stores.link import Call, RedisLink, Script
@@ -70,6 +71,7 @@ class RedisStore:
         clock: source of time.
         compress_from: bytes from which values are compressed.
         max_value_bytes: bound on a value, decompressed; a larger one is not kept.
+        protection: encrypts or signs values, or None.
 
     Raises:
         ConfigError: the namespace contains ``{``, ``}``, ``:`` or characters that cannot be printed.
@@ -85,6 +87,7 @@ class RedisStore:
         clock: Clock = system_clock,
         compress_from: int = 1024,
         max_value_bytes: int = 64 * 1024 * 1024,
+        protection: Protection | None = None,
     ) -> None:
         if not namespace or not namespace.isprintable() or any(char in "{}: *?[]^\\" for char in namespace):
             raise ConfigError(f"namespace={namespace!r} must be a word without spaces and without any of {{}}:*?[]^\\")
@@ -98,6 +101,7 @@ class RedisStore:
         self._clock = clock
         self._compress_from = compress_from
         self._max_value_bytes = max_value_bytes
+        self._protection = protection
         self._hints: dict[str, tuple[str, ...]] = {}
         self._orphans: dict[bytes, str] = {}
         self.origin = random_token(8).hex()
@@ -162,9 +166,16 @@ class RedisStore:
 
     def _entry(self, key: str, record: Record) -> AnyEntry | None:
         try:
-            entry = read_frame(record, self._codecs, max_size=self._max_value_bytes)
+            entry = read_frame(
+                record,
+                self._codecs,
+                max_size=self._max_value_bytes,
+                protection=self._protection,
+                context=self._value(key),
+            )
         except CodecError as exc:
-            self._emit(Event(Kind.UNREADABLE, key, detail=str(exc), error=exc))
+            kind = Kind.UNAUTHENTIC if isinstance(exc, SignatureError) else Kind.UNREADABLE
+            self._emit(Event(kind, key, detail=str(exc), error=exc))
             return None
         return entry if is_alive(entry, self._clock()) else None
 
@@ -176,7 +187,7 @@ class RedisStore:
     # -- writing --------------------------------------------------------------------------------------------------
 
     async def set_many(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:
-        calls = [self._keeping(key, entry, self._frame(entry), "force") for key, entry in entries.items()]
+        calls = [self._keeping(key, entry, self._frame(key, entry), "force") for key, entry in entries.items()]
         if len(calls) == 1:
             await self.link.script(io, _script("keep"), *calls[0])
             return
@@ -197,7 +208,7 @@ class RedisStore:
             if new is None:
                 await self.delete(io, [key])
                 return None
-            if await self._keep(io, key, new, self._frame(new), mode="swap", proof=raw or b"") is not None:
+            if await self._keep(io, key, new, self._frame(key, new), mode="swap", proof=raw or b"") is not None:
                 return new
         raise StoreTimeout(f"{key!r} was changed by others {_TRIES} times in a row: give up")
 
@@ -274,7 +285,7 @@ class RedisStore:
         if proof is None:  # two things that it was made of contradict each other: one of them was old
             await self.release(io, ticket)
             return None
-        stamps = await self._keep(io, ticket.key, entry, self._frame(entry), mode="lease", proof=proof)
+        stamps = await self._keep(io, ticket.key, entry, self._frame(ticket.key, entry), mode="lease", proof=proof)
         return None if stamps is None else replace(entry, stamps=stamps)
 
     async def release(self, io: IO, ticket: Ticket) -> None:
@@ -284,8 +295,15 @@ class RedisStore:
     async def close(self, io: IO) -> None:
         await self.link.close(io)
 
-    def _frame(self, entry: AnyEntry) -> bytes:
-        return write_frame(entry, self._codec, compress_from=self._compress_from, max_size=self._max_value_bytes)
+    def _frame(self, key: str, entry: AnyEntry) -> bytes:
+        return write_frame(
+            entry,
+            self._codec,
+            compress_from=self._compress_from,
+            max_size=self._max_value_bytes,
+            protection=self._protection,
+            context=self._value(key),
+        )
 
     async def _keep(
         self, io: IO, key: str, entry: AnyEntry, frame: bytes, *, mode: str, proof: _Proof | bytes = b""
