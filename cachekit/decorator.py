@@ -43,7 +43,14 @@ T = TypeVar("T")
 class Handle(Generic[T]):
     """One decorated function: makes its keys and answers the calls that its shell could not."""
 
-    def __init__(self, engine: Engine, fn: Any, options: Options, counters: Counters) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        fn: Any,
+        options: Options,
+        counters: Counters,
+        learn: Callable[[], object] | None = None,
+    ) -> None:
         if not callable(fn) or not hasattr(fn, "__qualname__"):
             raise ConfigError(f"cached() decorates functions, not {fn!r}: write @cached(ttl=...) above a def")
         self._fn: Callable[..., Any] = fn
@@ -51,6 +58,7 @@ class Handle(Generic[T]):
         _refuse_generators(fn, self.name)
         self.is_async = inspect.iscoroutinefunction(fn)
         self._engine = engine
+        self._learn = learn
         self._copy = options.copy
         self._shape: Shape = shape_of(fn, options.ignore)
         names = self._shape.names
@@ -91,6 +99,9 @@ class Handle(Generic[T]):
 
     def key_of(self, values: tuple[Any, ...]) -> str:
         """Return the key for *values*, one for each parameter. Raises ``KeyArgumentError``, ``ConfigError``."""
+        if (learn := self._learn) is not None:  # whatever follows reads or writes values
+            learn()
+            self._learn = None
         arguments = dict(zip(self._shape.names, values, strict=True))
         if self._template is not None:
             return bounded(self._template.render(self.name, arguments) + self._suffix)
@@ -366,10 +377,15 @@ class _ClassMethod(wrapt.FunctionWrapper[Any, Any]):
         self._self_cached = made
 
 
-def decorate(engine: Engine, fn: Any, options: Options, counters: Counters) -> Any:
-    """Return the stand-in for *fn*, which may also be a ``staticmethod`` or ``classmethod`` object."""
+def decorate(
+    engine: Engine, fn: Any, options: Options, counters: Counters, learn: Callable[[], object] | None = None
+) -> Any:
+    """Return the stand-in for *fn*, which may also be a ``staticmethod`` or ``classmethod`` object.
+
+    *learn* is called before the first load, when everything that *fn* names is defined.
+    """
     if isinstance(fn, staticmethod):
-        return staticmethod(Handle[Any](engine, fn.__func__, options, counters).attach())
+        return staticmethod(Handle[Any](engine, fn.__func__, options, counters, learn).attach())
     if isinstance(fn, classmethod):
-        return _ClassMethod(Handle[Any](engine, fn.__func__, options, counters).attach())
-    return Handle[Any](engine, fn, options, counters).attach()
+        return _ClassMethod(Handle[Any](engine, fn.__func__, options, counters, learn).attach())
+    return Handle[Any](engine, fn, options, counters, learn).attach()

@@ -110,13 +110,22 @@ class Functions:
         def apply(target: Any) -> Any:
             self._claim(chosen.key, target)
             counters = Counters()
-            made = decorate(self.engine, target, chosen, counters)
             inner = getattr(target, "__func__", target)
-            self.codec.learn(getattr(inner, "__annotations__", {}).get("return") and return_type(inner))
+            made = decorate(self.engine, target, chosen, counters, self._learning(inner))
             self._counted.append((f"{inner.__module__}.{inner.__qualname__}", chosen.policy.name, counters))
             return made
 
         return apply if fn is None else apply(fn)
+
+    def _learning(self, fn: Any) -> Callable[[], object] | None:
+        """Have the codec learn what *fn* returns. Where that is defined only later, return what does it then."""
+        if "return" not in getattr(fn, "__annotations__", {}):
+            return None
+        found = return_type(fn)
+        if found is None:
+            return lambda: self.codec.learn(return_type(fn))
+        self.codec.learn(found)
+        return None
 
     def cached_many(
         self,

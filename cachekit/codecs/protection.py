@@ -103,7 +103,7 @@ class Encryption(_Keys):
         b'value'
     """
 
-    flag: Final = 0x02
+    flag: int = 0x02
 
     def __init__(self, keys: Sequence[bytes | str]) -> None:
         super().__init__(keys)
@@ -162,7 +162,7 @@ class Signing(_Keys):
         ConfigError: a key cannot be used.
     """
 
-    flag: Final = 0x04
+    flag: int = 0x04
 
     def _mac(self, identity: bytes, body: bytes, context: bytes) -> bytes:
         size = len(context).to_bytes(4, "big")  # so that no byte can move from the context to the body
