@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-NAMES = ("hit_path", "redis_roundtrip", "http_hit", "imports")
+NAMES = ("hit_path", "hit_anatomy", "hit_ratio", "redis_roundtrip", "http_hit", "imports")
 
 
 def main() -> int:

@@ -134,6 +134,7 @@ class Engine:
         self.l1 = l1
         self.flights = Flights()
         self.open = True
+        self.on_hit: Callable[[str, str], None] | None = None  # told of hits that no node counts: key and function
 
     def here(self) -> Engine:
         """Return the engine for what runs here: that of the transaction that is open here, or this one."""
@@ -210,7 +211,7 @@ class Engine:
             if verdict is Verdict.HIT:
                 if self._refresh_now(entry, now, plan):
                     self._refresh_behind(io, job, entry)
-                self.count_hit(key, plan.counters)
+                self.count_hit(key, plan.counters, plan.name)
                 note(entry.evidence)
                 return entry.value
             if verdict is Verdict.STALE:
@@ -237,10 +238,12 @@ class Engine:
             return True
         return plan.beta > 0 and refresh_early(entry, now, plan.beta, self.chance())
 
-    def count_hit(self, key: str, counters: Counters) -> None:
+    def count_hit(self, key: str, counters: Counters, name: str = "") -> None:
         """Count a hit of *key*: on its node, whose use the eviction policy follows, or else on *counters* itself."""
         if self.l1 is None or (node := self.l1.peek(key)) is None:
             counters.tally.hits += 1
+            if self.on_hit is not None:
+                self.on_hit(key, name)
             return
         self.l1.claim(node, counters.tally)
         node.hits += 1
@@ -297,7 +300,7 @@ class Engine:
                 entry = await self.read(io, key, job.tags)
                 if entry is None or judge(entry, self.clock()) is not Verdict.HIT:
                     continue
-                self.count_hit(key, plan.counters)
+                self.count_hit(key, plan.counters, plan.name)
                 note(entry.evidence)
                 return entry.value
             finally:

@@ -19,6 +19,7 @@ from cachekit.many import LEARN, Many, decorate_many
 from cachekit.options import resolve, return_type
 from cachekit.policy import Duration, Policy, TTLClasses, positive_seconds
 from cachekit.signatures import CachedCoroutine, CachedFunction, CachedOptions, Decorate, DecorateMany, KeySource
+from cachekit.stores.memory import Tally
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +56,10 @@ class Functions:
     def ttl_classes(self) -> tuple[str, ...]:
         """Return the names of the TTL classes."""
         return self._classes.names
+
+    def function_names(self) -> dict[Tally, str]:
+        """Return the names of the decorated functions by what their hits are counted on."""
+        return {counters.tally: name for name, _, counters in list(self._counted)}
 
     def policy(self, ttl: Duration | Policy | None) -> Policy:
         """Return the policy that *ttl* means here: a policy, a class by its name, a duration, or None for the default.

@@ -285,6 +285,11 @@ class Memory:
                     total[node.owner] = total.get(node.owner, node.owner.hits) + node.hits
         return total
 
+    def uses(self) -> list[tuple[str, Tally, int]]:
+        """Return the key, the owner and the hits of every entry that served one."""
+        with self._lock:
+            return [(node.key, node.owner, node.hits) for node in self._nodes.values() if node.hits]
+
     def sizes(self) -> tuple[int, int]:
         """Return the number of entries and their estimated bytes."""
         return self._queue.entries, self._queue.bytes
