@@ -7,7 +7,10 @@ import os
 import platform
 import sys
 
-NAMES = ("hit_path", "hit_anatomy", "hit_ratio", "redis_roundtrip", "http_hit", "imports")
+NAMES = (
+    "hit_path", "hit_anatomy", "hit_ratio", "redis_roundtrip", "stampede", "propagation", "http_hit", "compression",
+    "imports",
+)  # fmt: skip
 
 
 def main() -> int:

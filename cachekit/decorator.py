@@ -34,10 +34,12 @@ from cachekit.keys import KeyTemplate, TagTemplates, Unrenderable, bounded, chec
 from cachekit.loading import Raised
 from cachekit.modes import Mode, mode_here
 from cachekit.options import Options
-from cachekit.shell import Shape, build, memo_key, shape_of, split
+from cachekit.shell import EXACT, Shape, build, memo_key, shape_of, split
 from cachekit.tags import function_tag, note
 
 T = TypeVar("T")
+
+_ASKED: Final = 4096
 
 
 class Handle(Generic[T]):
@@ -86,6 +88,11 @@ class Handle(Generic[T]):
         self._suffix = f"@{options.version}" if options.version else ""
         self._prefix = prefix + self._suffix
         self._own_tag = function_tag(prefix)  # whatever the version: data that changed is old in all of them
+        # Where there is a first level the shell remembers.
+        self._remembers = (
+            engine.l1 is None and self._key is None and not callable(options.tags) and not self._shape.instance
+        )
+        self._asked: dict[tuple[tuple[type, ...], tuple[Any, ...]], tuple[str, tuple[str, ...]]] = {}
         self.function, self._memo = build(
             fn,
             self._shape,
@@ -130,6 +137,23 @@ class Handle(Generic[T]):
             return self._render(self._shape.instance, instance)
         return f"~{instances.token_of(instance, self.name)}"
 
+    def _ask(self, values: tuple[Any, ...]) -> tuple[str, tuple[str, ...]]:
+        """Return key and tags for *values*, remembered where equal arguments of equal types always give the same."""
+        if not self._remembers:
+            return self.key_of(values), self.tags_of(values)
+        kinds = tuple(map(type, values))
+        try:
+            found = self._asked.get((kinds, values))
+        except TypeError:  # something in them has no hash
+            return self.key_of(values), self.tags_of(values)
+        if found is None:
+            found = self.key_of(values), self.tags_of(values)
+            if EXACT.issuperset(kinds):
+                if len(self._asked) >= _ASKED:
+                    self._asked.clear()
+                self._asked[kinds, values] = found
+        return found
+
     def tags_of(self, values: tuple[Any, ...]) -> tuple[str, ...]:
         """Return the tags for *values*."""
         if self._tags.is_static:
@@ -154,18 +178,18 @@ class Handle(Generic[T]):
     # -- calls ----------------------------------------------------------------------------------------------------
 
     def _slow(self, values: tuple[Any, ...]) -> Any:
-        key = self.key_of(values)
+        key, tags = self._ask(values)
         if (found := self._peek(key, values)) is not None:
             return self._given(found[0])
-        value = drive(self._engine.here().fetch(BLOCKING, key, self.tags_of(values), self._loader(values), self._plan))
+        value = drive(self._engine.here().fetch(BLOCKING, key, tags, self._loader(values), self._plan))
         self._link(key, values)
         return self._given(value)
 
     async def _aslow(self, values: tuple[Any, ...]) -> Any:
-        key = self.key_of(values)
+        key, tags = self._ask(values)
         if (found := self._peek(key, values)) is not None:
             return self._given(found[0])
-        value = await self._engine.here().fetch(ASYNCIO, key, self.tags_of(values), self._loader(values), self._plan)
+        value = await self._engine.here().fetch(ASYNCIO, key, tags, self._loader(values), self._plan)
         self._link(key, values)
         return self._given(value)
 

@@ -62,6 +62,18 @@ class LoadTimeout(CacheKitError, TimeoutError):
         self.seconds = seconds
 
 
+class AppTimeout(CacheKitError, TimeoutError):
+    """An application fell silent in the middle of its response, which is cut: an operator should look at it."""
+
+
+class PurgeError(CacheKitError):
+    """A CDN gave no answer, or none that can be used. The purge stays in the outbox; an operator should look."""
+
+
+class SignatureError(CacheKitError):
+    """A webhook delivery is not what its sender signed, or is too old: it is refused and changes nothing."""
+
+
 class CodecError(CacheKitError):
     """A value cannot be encoded, or bytes cannot be decoded.
 
@@ -80,5 +92,5 @@ class FrameError(CodecError):
     """Bytes read from a store are truncated, corrupt, foreign, or written by a newer version."""
 
 
-class SignatureError(FrameError):
+class AuthenticityError(FrameError):
     """Bytes read from a store were changed, belong somewhere else, or were not made with one of the configured keys."""

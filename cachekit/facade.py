@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cachekit._io import ASYNCIO, BLOCKING, IO, both
 from cachekit.clock import Chance, Clock, system_chance, system_clock
@@ -25,6 +25,7 @@ from cachekit.events import Events, Observer
 from cachekit.functions import Functions
 from cachekit.keys import bounded, check_entry_tags, check_tags
 from cachekit.policy import Duration, Policy, TTLClasses
+from cachekit.purging import Purging, open_outbox
 from cachekit.stats import Stats, snapshot
 from cachekit.stores.base import AnyEntry, Store, Ticket
 from cachekit.stores.build import Settings, build
@@ -32,12 +33,17 @@ from cachekit.stores.memory import Memory
 from cachekit.tags import note
 from cachekit.transaction import OnCommit, Transaction
 
+if TYPE_CHECKING:
+    from cachekit.cdn.base import Purger
+    from cachekit.cdn.options import PurgeOptions
 
-class Cache(Functions):
+
+class Cache(Functions, Purging):
     """Keeps values in this process, on Redis or Valkey, or in this process in front of a server.
 
     Args:
-        url: ``memory://``; ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``; ``embedded://`` for a
+        url: ``memory://``; ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``;
+            ``sentinel://host:port,host:port/0?service=name``; ``redis+cluster://host:port,host:port``; ``embedded://`` for a
             private Valkey of its own; ``tiered+redis://`` (and so on) for an in-process level in front of the server.
             A ``Store`` of your own is taken as it is.
         ttl: default lifetime of entries, as a duration; None keeps them until they are evicted or invalidated.
@@ -55,6 +61,8 @@ class Cache(Functions):
         isolated_ttl: with ``tiered+``, seconds for which the in-process level serves when the server is gone altogether.
         protection: ``Encryption`` or ``Signing``, for what lies on a server; objects in this process stay as they are.
         observers: callables that receive each ``Event``.
+        purgers: the CDNs in front: ``Cloudflare``, ``Fastly``, ``Varnish``. What ``invalidate`` drops is purged there too.
+        purging: when purges are delivered, see ``PurgeOptions``.
         clock: source of time, for tests.
         chance: source of randomness, for tests.
 
@@ -90,6 +98,8 @@ class Cache(Functions):
         isolated_ttl: float = 30.0,
         protection: Protection | None = None,
         observers: Sequence[Observer] = (),
+        purgers: Sequence[Purger] = (),
+        purging: PurgeOptions | None = None,
         clock: Clock = system_clock,
         chance: Chance = system_chance,
     ) -> None:
@@ -132,6 +142,17 @@ class Cache(Functions):
             self._own.tally = self.l1.unclaimed
         engine = Engine(self.store, clock=clock, chance=chance, events=self.events, l1=self.l1)
         super().__init__(engine, chosen, classes, default, [("", "", self._own)])
+        if purgers:
+            self.attach(*purgers, purging=purging)
+
+    def attach(self, *purgers: Purger, purging: PurgeOptions | None = None) -> None:
+        """Purge *purgers* too from now on, as ``Cache(purgers=...)`` does. Raises ``ConfigError`` the second time."""
+        if self.outbox is not None:
+            raise ConfigError("this cache has purgers already: name all of them at once")
+        self.outbox = open_outbox(
+            self, purgers, purging, self.store, clock=self.clock, chance=self._chance, emit=self.events
+        )
+        self.engine.beyond = self.outbox.put
 
     def __repr__(self) -> str:
         scheme, found, rest = self.url.partition("://")
@@ -307,12 +328,19 @@ class Cache(Functions):
 
         When the server is away the invalidation is kept, and delivered before anything else is asked of it again.
 
+        The purges of the CDNs are put into the outbox before this returns.
+
         Raises:
             ConfigError: no tag was given, or one cannot be used.
         """
-        await self.engine.here().invalidate(io, check_tags(tags))
+        await self.drop_tags(io, tags)
 
     invalidate, ainvalidate = both(_invalidate)
+
+    async def drop_tags(self, io: IO, tags: Iterable[str]) -> bool:
+        """Do what ``invalidate`` does. Returns False when it would be lost if this process ended now: the server is away."""
+        saved = await self.engine.here().invalidate(io, check_tags(tags))
+        return saved and not getattr(getattr(self.store, "l2", self.store), "pending", 0)
 
     async def _clear(self, io: IO) -> None:
         """Drop everything in this cache's namespace."""
@@ -343,6 +371,8 @@ class Cache(Functions):
 
     async def _close(self, io: IO) -> None:
         """Give up connections and threads. In asyncio this closes those of the running loop too."""
+        if self.outbox is not None:
+            await self.outbox.close(io)
         await self.store.close(io)
 
     close, aclose = both(_close)
@@ -386,9 +416,28 @@ class Cache(Functions):
         """Give a ticket back unused."""
         await self.engine.release(io, ticket)
 
+    async def keep(self, io: IO, key: str, value: Any, ttl: Duration) -> None:
+        """Keep *value* under *key* for *ttl*, as far as the store is there."""
+        await self._set(io, key, value, ttl=ttl)
+
     async def drop(self, io: IO, *keys: str) -> None:
         """Drop *keys*."""
         await self.engine.drop(io, *keys)
+
+    # -- health ---------------------------------------------------------------------------------------------------
+
+    async def _available(self, io: IO, max_age: float = 1.0) -> bool:
+        """Say whether the store answers; it is asked unless it said so within the last *max_age* seconds."""
+        guarded: Any = getattr(self.store, "l2", self.store)
+        return await guarded.answers(io, max_age) if hasattr(guarded, "answers") else True
+
+    available, aavailable = both(_available)
+
+    @property
+    def is_away(self) -> bool:
+        """Say whether the store is known to be away, without asking it."""
+        breaker = getattr(getattr(self.store, "l2", self.store), "breaker", None)
+        return breaker is not None and breaker.is_open
 
     # -- looking --------------------------------------------------------------------------------------------------
 
@@ -397,7 +446,6 @@ class Cache(Functions):
         counted = snapshot(list(self._counted), self.l1)
         entries, size = (0, 0) if self.l1 is None else self.l1.sizes()
         guarded: Any = getattr(self.store, "l2", self.store)
-        breaker = getattr(guarded, "breaker", None)
         live = getattr(self.store, "live", None)
         return Stats(
             total=counted.total,
@@ -408,8 +456,9 @@ class Cache(Functions):
             entries=entries,
             bytes=size,
             evictions=0 if self.l1 is None else self.l1.evictions,
-            store="away" if breaker is not None and breaker.is_open else "ok",
+            store="away" if self.is_away else "ok",
             channel="none" if live is None else "live" if live else "lost",
+            channel_kind=getattr(getattr(getattr(guarded, "inner", None), "channel", None), "kind", "none"),
             pending=getattr(guarded, "pending", 0),
         )
 

@@ -196,6 +196,14 @@ def check_entry_tags(tags: object) -> tuple[str, ...]:
     return checked
 
 
+_WIRE: Final = "!\"#$&'()*+-./:;<=>?@[]^_`{|}~\\"
+
+
+def wire_tag(tag: str) -> str:
+    """Return *tag* as it is told to CDNs, in response fields and in purges: what could end it is percent-encoded."""
+    return quote(tag, safe=_WIRE, errors="replace")
+
+
 def check_tags(tags: object) -> tuple[str, ...]:
     """Return *tags* without repeats. Raises ``ConfigError`` for a bare string or an invalid tag."""
     if isinstance(tags, str) or not isinstance(tags, Iterable):

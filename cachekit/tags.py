@@ -157,6 +157,11 @@ def tag(*tags: str) -> None:
     note(check_tags(tags))
 
 
+def is_collected() -> bool:
+    """Say whether tags are being collected here."""
+    return _groups.get() is not None
+
+
 def note(tags: Iterable[Noted]) -> None:
     """Add tags known to be valid to what is being collected here, if anything is."""
     groups = _collector()

@@ -41,12 +41,13 @@ class _Within(Engine):
         self.open = True
         self.names: dict[str, None] = {}
 
-    async def invalidate(self, io: IO, tags: Sequence[str], *, name: str = "") -> None:
+    async def invalidate(self, io: IO, tags: Sequence[str], *, name: str = "") -> bool:
         if name:
             self.names[name] = None
         self.flights.void(tags=tags)
         await self.store.invalidate(io, tags)
         self.flights.void(tags=tags)
+        return True  # caches further out are told at the end
 
     async def keep(self, io: IO, ticket: Ticket, entry: AnyEntry) -> Kept:
         kept = await self.store.commit(io, ticket, entry)

@@ -25,6 +25,7 @@ pytest.register_assert_rewrite("cachekit.testing")
 
 from cachekit import Cache, Event, Kind  # noqa: E402 - after the rewrite is registered
 from cachekit.testing import ManualClock, World  # noqa: E402
+from tests.topologies import Cluster, Deployment, Sentinels  # noqa: E402
 
 # The same examples in every run, so that a run can be repeated; other ones each time under `make soak`.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -124,6 +125,50 @@ def redis_server() -> Iterator[Server]:
     yield from _serve("redis")
 
 
+@pytest.fixture(scope="session")
+def deployments() -> Iterator[Callable[[str, str], Deployment]]:
+    """Starts a cluster or a Sentinel deployment of an engine, once in a run."""
+    started: dict[tuple[str, str], Deployment] = {}
+
+    def start(kind: str, engine: str) -> Deployment:
+        if (kind, engine) not in started:
+            started[kind, engine] = {"cluster": Cluster, "sentinel": Sentinels}[kind](engine, _binary(engine))
+        return started[kind, engine]
+
+    yield start
+    for deployment in started.values():
+        deployment.stop()
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def cluster(deployments: Callable[[str, str], Deployment], engine: str) -> Deployment:
+    """A cluster of each engine in turn, empty."""
+    found = deployments("cluster", engine)
+    found.flush()
+    return found
+
+
+@pytest.fixture
+def sentinels(deployments: Callable[[str, str], Deployment], engine: str) -> Deployment:
+    """A Sentinel deployment of each engine in turn, empty."""
+    found = deployments("sentinel", engine)
+    found.flush()
+    return found
+
+
+@pytest.fixture(params=["cluster", "sentinel"])
+def own_deployment(request: pytest.FixtureRequest, engine: str) -> Iterator[Deployment]:
+    """A deployment that a test may break."""
+    made = {"cluster": Cluster, "sentinel": Sentinels}[request.param](engine, _binary(engine))
+    yield made
+    made.stop()
+
+
 @pytest.fixture(params=["valkey", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Each engine in turn, empty."""
@@ -131,6 +176,24 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with chosen.client() as client:
         client.flushall()
     yield chosen
+
+
+@pytest.fixture
+def commands(server):
+    """Counts the commands that clients send, as the server sees them; those inside of scripts do not count."""
+
+    @contextlib.contextmanager
+    def counted():
+        seen: list[str] = []
+        with server.client() as client, server.client() as marker, client.monitor() as monitor:
+            yield seen
+            marker.echo("the end")
+            while (line := monitor.next_command())["command"] != "ECHO the end":
+                if line["client_type"] != "lua":
+                    seen.append(line["command"].split()[0].upper())
+        seen[:] = [name for name in seen if name not in ("CLIENT", "HELLO", "PING", "SELECT", "ECHO")]
+
+    return counted
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ LAYERS = [
     "signatures", "options", "codecs",
     "stores", "flight",
     "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "stats",
-    "facade", "default", "observe", "warm", "http", "asgi",
-    "wsgi", "config", "serve", "cli", "__main__",
+    "cdn", "purging", "facade", "default", "observe", "warm", "http", "compress", "webhook", "degrade", "asgi",
+    "wsgi", "edge_config", "config", "serve", "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}
 """Modules that nothing of cachekit may import but those after them, and the lowest layer that they may use."""

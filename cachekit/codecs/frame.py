@@ -29,7 +29,7 @@ from zlib import crc32
 import snappy
 
 from cachekit.codecs.protection import Protection
-from cachekit.errors import ConfigError, FrameError, SignatureError
+from cachekit.errors import AuthenticityError, ConfigError, FrameError
 
 MAGIC = b"\xfeK"  # no text starts like this, nor does pickle, gzip, zlib or JSON
 VERSION = 2
@@ -106,66 +106,84 @@ def open_frame(
 
     Raises:
         FrameError: the bytes are truncated, corrupt, foreign, too large or from a newer version.
-        SignatureError: they are not protected as they must be, or were made with another key or for another context.
+        AuthenticityError: they are not protected as they must be, or were made with another key or for another context.
     """
-    flags, codec_id, meta_length = _check(data, max_size)
-    body = _body(data, flags, protection, context)
-    if meta_length > len(body):
-        raise FrameError(f"corrupt: meta of {meta_length} bytes is longer than the frame")
-    payload = body[meta_length:]
-    if flags & _SNAPPY:
-        payload = _decompress(payload, max_size)
-    return Frame(meta=body[:meta_length], payload=payload, codec_id=codec_id)
+    return Frame(*opened(data, max_size=max_size, protection=protection, context=context))
+
+
+def opened(
+    data: bytes, *, max_size: int = MAX_SIZE, protection: Protection | None = None, context: bytes = b""
+) -> tuple[bytes, bytes, int]:
+    """Return meta, payload and the codec's id of the frame *data*. Raises what ``open_frame`` raises."""
+    flags, codec_id, end = _check(data, max_size)
+    if protection is not None or flags & ~_SNAPPY:
+        data = _revealed(data, flags, end, protection, context)
+    payload = data[end:]
+    return data[_BODY:end], _decompress(payload, max_size) if flags & _SNAPPY else payload, codec_id
 
 
 def open_meta(
     data: bytes, *, max_size: int = MAX_SIZE, protection: Protection | None = None, context: bytes = b""
 ) -> bytes:
     """Return only the meta of the frame *data*: checked like ``open_frame`` does, but nothing is decompressed."""
-    flags, _, meta_length = _check(data, max_size)
-    body = _body(data, flags, protection, context)
-    if meta_length > len(body):
-        raise FrameError(f"corrupt: meta of {meta_length} bytes is longer than the frame")
-    return body[:meta_length]
+    flags, _, end = _check(data, max_size)
+    if protection is not None or flags & ~_SNAPPY:
+        data = _revealed(data, flags, end, protection, context)
+    return data[_BODY:end]
 
 
-def _body(data: bytes, flags: int, protection: Protection | None, context: bytes) -> bytes:
-    """Return meta and payload, as they were before they were protected."""
+def _revealed(data: bytes, flags: int, end: int, protection: Protection | None, context: bytes) -> bytes:
+    """Return the frame *data* with the body as it was before it was protected."""
     way = flags & ~_SNAPPY
     if protection is None:
-        if way:
-            raise SignatureError(f"the value is {_WAYS[way]}, and this cache has no keys: give it protection=")
-        return data[_BODY:]
+        raise AuthenticityError(f"the value is {_WAYS[way]}, and this cache has no keys: give it protection=")
     if way != protection.flag:
         found = _WAYS.get(way, "not protected")
-        raise SignatureError(f"the value is {found}, and this cache takes only what is {_WAYS[protection.flag]}")
-    return protection.reveal(data[_BODY:], data[: _HEAD.size] + context)
+        raise AuthenticityError(f"the value is {found}, and this cache takes only what is {_WAYS[protection.flag]}")
+    plain = data[:_BODY] + protection.reveal(data[_BODY:], data[: _HEAD.size] + context)
+    if end > len(plain):
+        raise FrameError(f"corrupt: meta of {end - _BODY} bytes is longer than the frame")
+    return plain
 
 
 def _check(data: bytes, max_size: int) -> tuple[int, int, int]:
-    """Return the flags, the codec's id, and the length of meta."""
+    """Return the flags, the codec's id, and where meta ends once the body is plain."""
+    if _BODY <= len(data) <= max_size:
+        magic, version, flags, codec_id, meta_length = _HEAD.unpack_from(data)
+        end = _BODY + meta_length
+        if version == _PLAIN:
+            known = not flags & ~_SNAPPY and end <= len(data)
+        else:
+            known = version == _PROTECTED and flags & ~_SNAPPY in _WAYS
+        if known and magic == MAGIC and codec_id:
+            view = memoryview(data)
+            if crc32(view[_BODY:], crc32(view[: _HEAD.size])) == _CRC.unpack_from(data, _HEAD.size)[0]:
+                return flags, codec_id, end
+    raise _fault(data, max_size)
+
+
+def _fault(data: bytes, max_size: int) -> FrameError:
+    """Return what is wrong with *data*."""
     if not data:
-        raise FrameError("empty: not a frame of cachekit")
+        return FrameError("empty: not a frame of cachekit")
     if data[:2] != MAGIC[: len(data)]:
-        raise FrameError("foreign bytes: not a frame of cachekit. Does another program use this key prefix?")
+        return FrameError("foreign bytes: not a frame of cachekit. Does another program use this key prefix?")
     if len(data) < _BODY:
-        raise FrameError(f"truncated: a frame has at least {_BODY} bytes, this has {len(data)}")
+        return FrameError(f"truncated: a frame has at least {_BODY} bytes, this has {len(data)}")
     if len(data) > max_size:
-        raise FrameError(f"the frame has {len(data)} bytes, more than max_size={max_size}")
+        return FrameError(f"the frame has {len(data)} bytes, more than max_size={max_size}")
     _, version, flags, codec_id, meta_length = _HEAD.unpack_from(data)
     if version > VERSION:
-        raise FrameError(f"version {version} of the frame: this cachekit reads {VERSION}. Written by a newer one?")
+        return FrameError(f"version {version} of the frame: this cachekit reads {VERSION}. Written by a newer one?")
     if version < 1:
-        raise FrameError("corrupt: there is no version 0 of the frame")
+        return FrameError("corrupt: there is no version 0 of the frame")
     if flags & ~_SNAPPY not in ((0,) if version == _PLAIN else _WAYS):
-        raise FrameError(f"unknown flags {flags:#04x} in the frame: corrupt, or written by a newer cachekit")
-    (expected,) = _CRC.unpack_from(data, _HEAD.size)
-    view = memoryview(data)
-    if crc32(view[_BODY:], crc32(view[: _HEAD.size])) != expected:
-        raise FrameError("truncated or corrupt: the checksum of the frame does not match")
+        return FrameError(f"unknown flags {flags:#04x} in the frame: corrupt, or written by a newer cachekit")
+    if version == _PLAIN and _BODY + meta_length > len(data):
+        return FrameError(f"corrupt: meta of {meta_length} bytes is longer than the frame")
     if codec_id == 0:
-        raise FrameError("corrupt: 0 is no id of a codec")
-    return flags, codec_id, meta_length
+        return FrameError("corrupt: 0 is no id of a codec")
+    return FrameError("truncated or corrupt: the checksum of the frame does not match")
 
 
 def _claimed_length(block: bytes) -> int:

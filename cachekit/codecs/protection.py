@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 from cachekit.clock import random_token
-from cachekit.errors import ConfigError, SignatureError
+from cachekit.errors import AuthenticityError, ConfigError
 
 KEY_SIZE: Final = 32
 _ID: Final = 4
@@ -36,7 +36,7 @@ class Protection(Protocol):
         ...
 
     def reveal(self, data: bytes, context: bytes) -> bytes:
-        """Return the body of *data*. Raises ``SignatureError`` unless a key of ours made it, for this *context*."""
+        """Return the body of *data*. Raises ``AuthenticityError`` unless a key of ours made it, for this *context*."""
         ...
 
 
@@ -75,10 +75,12 @@ class _Keys:
 
     def _find(self, data: bytes, least: int) -> bytes:
         if len(data) < least:
-            raise SignatureError("the protected value is truncated")
+            raise AuthenticityError("the protected value is truncated")
         key = self._keys.get(data[:_ID])
         if key is None:
-            raise SignatureError(f"the value was protected with key {data[:_ID].hex()}, which is not configured here")
+            raise AuthenticityError(
+                f"the value was protected with key {data[:_ID].hex()}, which is not configured here"
+            )
         return key
 
 
@@ -126,7 +128,7 @@ class Encryption(_Keys):
         try:
             body: bytes = self._derive[data[:_ID]](nonce[:12]).decrypt(nonce[12:], data[_ID + _NONCE :], context)
         except InvalidTag as exc:
-            raise SignatureError("the value was changed, or belongs under another key") from exc
+            raise AuthenticityError("the value was changed, or belongs under another key") from exc
         return body
 
 
@@ -175,5 +177,5 @@ class Signing(_Keys):
         self._find(data, _ID + _MAC)
         body = data[_ID + _MAC :]
         if not hmac.compare_digest(self._mac(data[:_ID], body, context), data[_ID : _ID + _MAC]):
-            raise SignatureError("the value was changed, or belongs under another key")
+            raise AuthenticityError("the value was changed, or belongs under another key")
         return body

@@ -195,7 +195,8 @@ def test_django_redis_609_and_225_no_pattern_is_searched_for(server, clock) -> N
         plain.invalidate_all()
         stats = client.info("commandstats")
         assert stats["cmdstat_evalsha"]["calls"] <= 3
-        assert not {"cmdstat_scan", "cmdstat_keys", "cmdstat_unlink", "cmdstat_del", "cmdstat_smembers"} & stats.keys()
+        assert sum(found["calls"] for found in stats.values()) < 20  # whatever the 300 entries are
+        assert not {"cmdstat_scan", "cmdstat_keys", "cmdstat_unlink", "cmdstat_smembers"} & stats.keys()
 
 
 @pytest.mark.server

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachekit import Cache, ConfigError, Encryption, SignatureError, Signing
+from cachekit import AuthenticityError, Cache, ConfigError, Encryption, Signing
 from cachekit.codecs.frame import open_frame, open_meta, seal
 from cachekit.codecs.protection import _derivation
 from cachekit.stores.memory import Memory
@@ -39,7 +39,7 @@ def test_what_was_protected_comes_back(way, meta, payload, context) -> None:
     data = seal(meta, payload, codec_id=1, protection=protection, context=context)
     assert open_frame(data, protection=protection, context=context).payload == payload
     assert open_meta(data, protection=protection, context=context) == meta
-    with pytest.raises(SignatureError):
+    with pytest.raises(AuthenticityError):
         open_frame(data, protection=protection, context=context + b"x")
 
 
@@ -57,11 +57,11 @@ def test_no_byte_can_be_changed(way) -> None:
             changed[9:13] = crc32(changed[13:], crc32(changed[:9])).to_bytes(4, "big")
             with pytest.raises(Exception) as caught:
                 open_frame(bytes(changed), protection=protection, context=b"k")
-            assert type(caught.value).__name__ in ("SignatureError", "FrameError"), (index, caught.value)
+            assert type(caught.value).__name__ in ("AuthenticityError", "FrameError"), (index, caught.value)
     for size in range(13, len(data)):
         cut = bytearray(data[:size])
         cut[9:13] = crc32(cut[13:], crc32(cut[:9])).to_bytes(4, "big")
-        with pytest.raises(SignatureError):
+        with pytest.raises(AuthenticityError):
             open_frame(bytes(cut), protection=protection, context=b"k")
 
 
@@ -80,7 +80,7 @@ def test_keys_rotate(way) -> None:
     assert open_frame(after, protection=both).payload == b"v"
     assert open_frame(after, protection=new).payload == b"v"
     for data, keys in ((before, new), (after, old)):
-        with pytest.raises(SignatureError, match="is not configured here"):
+        with pytest.raises(AuthenticityError, match="is not configured here"):
             open_frame(data, protection=keys)
 
 
@@ -98,7 +98,7 @@ def test_one_kind_is_not_taken_for_another() -> None:
         (signed, None, "no keys"),
     ):
         for opened in (open_frame, open_meta):
-            with pytest.raises(SignatureError, match=says):
+            with pytest.raises(AuthenticityError, match=says):
                 opened(data, protection=protection)
 
 

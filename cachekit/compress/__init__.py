@@ -1,0 +1,1 @@
+"""Responses travel compressed: negotiation, codings, and the edges that apply them."""

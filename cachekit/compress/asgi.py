@@ -1,0 +1,212 @@
+"""Compression at the ASGI edge: ``app = Compress(app)``.
+
+Owns the order of messages: the head waits for the first piece of the body. Must not know when a response is encoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+from cachekit.compress.codings import Stream
+from cachekit.compress.options import Compression
+from cachekit.compress.response import (
+    BYTES,
+    REFUSAL,
+    Asked,
+    Verdict,
+    asked,
+    begin,
+    conditions,
+    encode,
+    feed,
+    judge,
+    refusal,
+)
+from cachekit.compress.response import plain as plain_head
+from cachekit.http.asgi_client import Message, Receive, Send
+from cachekit.http.asgi_request import Scope
+from cachekit.http.headers import HeaderList, Headers
+
+log = logging.getLogger("cachekit")
+
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_REMEMBERED: Final = 1024
+_BESIDE: Final = frozenset({"http.response.early_hint", "http.response.debug", "http.response.push"})
+"""Messages that are no part of the body; others say where the server takes it from, as pathsend does."""
+_RELEVANT: Final = frozenset({b"accept-encoding", b"cache-control", b"if-none-match", b"if-match"})
+
+
+class Compress:
+    """Encode the responses of an ASGI application as its clients accept it.
+
+    Args:
+        app: the application.
+        options: see ``Compression``.
+
+    Example:
+        >>> async def app(scope, receive, send): ...
+        >>> app = Compress(app, Compression(minimum=1000))
+    """
+
+    def __init__(self, app: App, options: Compression | None = None) -> None:
+        self.app = app
+        self.options = options or Compression()
+        self._known: dict[tuple[str, bytes | None], Asked] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        scope, sender = self.around(scope, send)
+        if sender is None:
+            await refuse(send, ())
+            return
+        await self.app(scope, receive, sender)
+        await sender.finished()
+
+    def around(self, scope: Scope, send: Send) -> tuple[Scope, Sender | None]:
+        """Return the scope and the ``send`` for the application; None where no answer could be acceptable."""
+        options = self.options
+        accept: bytes | None = None
+        special = bool(options.padding)
+        for name, value in scope["headers"]:
+            if name in _RELEVANT:
+                special = special or name != b"accept-encoding" or accept is not None
+                accept = value
+        wanted = None if special else self._known.get((scope["method"], accept))
+        if wanted is None:
+            fields = _decode(field for field in scope["headers"] if field[0] in _RELEVANT)
+            wanted = asked(options, scope["method"], scope["path"], fields)
+            if not special and len(self._known) < _REMEMBERED:
+                self._known[scope["method"], accept] = wanted
+            if (changed := conditions(options, fields)) is not None:
+                kept = [field for field in scope["headers"] if field[0] not in _RELEVANT]
+                scope = {**scope, "headers": [*kept, *_encode(changed)]}
+        if wanted.hopeless:
+            return scope, None
+        return scope, Sender(options, wanted, send)
+
+
+class Sender:
+    """The ``send`` that the application gets."""
+
+    __slots__ = ("_asked", "_done", "_flush", "_head", "_options", "_send", "_stream")
+
+    def __init__(self, options: Compression, asked: Asked, send: Send) -> None:
+        self._options = options
+        self._asked = asked
+        self._send = send
+        self._head: Message | None = None
+        self._stream: Stream | None = None
+        self._flush = False
+        self._done = False  # the response is complete, whatever else the application sends
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self._head = message
+        elif kind == "http.response.body":
+            await self._body(message)
+        elif self._done:
+            if kind == "http.response.trailers":
+                await self._send(message)
+        else:
+            if self._head is not None and kind not in _BESIDE:
+                head, self._head = self._head, None
+                await self._send(head)
+            await self._send(message)
+
+    async def finished(self) -> None:
+        """Send what is still held back, once the application has returned."""
+        if self._head is not None:
+            head, self._head = self._head, None
+            await self._send(head)
+
+    async def _body(self, message: Message) -> None:
+        if self._done:
+            return
+        if self._head is not None:
+            head, self._head = self._head, None
+            await self._first(head, message)
+        elif self._stream is not None:
+            more = message.get("more_body", False)
+            piece = await self._feed(self._stream, message.get("body", b""), last=not more)
+            if piece or not more:
+                await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+        else:
+            await self._send(message)
+
+    async def _first(self, head: Message, message: Message) -> None:
+        body, more = message.get("body", b""), message.get("more_body", False)
+        options, wanted, send = self._options, self._asked, self._send
+        headers = head.get("headers", ())
+        if not isinstance(headers, list | tuple):
+            headers = list(headers)  # an iterable that can be read once
+            head = {**head, "headers": headers}
+        try:
+            found = judge(BYTES, options, wanted, head["status"], headers, len(body), last=not more)
+        except Exception:
+            log.exception("compression could not read a response; it passes by")
+            await send(head)
+            await send(message)
+            return
+        verdict, fields, whole, flush = found
+        name = wanted.choice.coding
+        if verdict is not Verdict.ENCODE or name is None or wanted.method == "HEAD":
+            if verdict is Verdict.REFUSE:
+                self._done = True
+                await refuse(send, _decode(headers))
+                return
+            await send(head if fields is headers else {**head, "headers": fields})
+            await send(message)
+            return
+        if not whole:
+            self._stream, self._flush = begin(options.coding(name), wanted), flush
+            await send({**head, "headers": fields})
+            if piece := await self._feed(self._stream, body, last=False):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            return
+        made = await self._whole(name, body)
+        if made is None or (len(made) >= len(body) and wanted.choice.identity):
+            await send({**head, "headers": plain_head(BYTES, headers)})
+            await send(message)
+            return
+        if not head.get("trailers"):
+            fields.append(BYTES.length(len(made)))
+        self._done = True
+        await send({**head, "headers": fields})
+        await send({"type": "http.response.body", "body": made, "more_body": False})
+
+    async def _whole(self, name: str, body: bytes) -> bytes | None:
+        """Return *body* encoded, or None when that failed: it then travels as it is."""
+        coding = self._options.coding(name)
+        try:
+            if len(body) >= self._options.offload:
+                return await asyncio.to_thread(encode, coding, self._asked, body)
+            return encode(coding, self._asked, body)
+        except Exception:
+            log.exception("compression failed; the response is sent without it")
+            return None
+
+    async def _feed(self, stream: Stream, chunk: bytes, *, last: bool) -> bytes:
+        if len(chunk) >= self._options.offload:
+            return await asyncio.to_thread(feed, stream, chunk, self._flush, last)
+        return feed(stream, chunk, self._flush, last)
+
+
+async def refuse(send: Send, headers: Headers) -> None:
+    """Send 406."""
+    await send({"type": "http.response.start", "status": 406, "headers": _encode(refusal(headers))})
+    await send({"type": "http.response.body", "body": REFUSAL, "more_body": False})
+
+
+def _decode(headers: object) -> HeaderList:
+    return [(str(name, "latin-1"), str(value, "latin-1")) for name, value in headers]  # type: ignore[attr-defined]
+
+
+def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
