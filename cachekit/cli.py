@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        return {"run": _run, "invalidate": _invalidate, "purges": _purges}[given.command](given)
+        return {"run": _run, "proxy": _run, "invalidate": _invalidate, "purges": _purges}[given.command](given)
     except ConfigError as exc:
         print(f"cachekit: {exc}", file=sys.stderr)
         return 2
