@@ -7,7 +7,11 @@ import os
 import platform
 import sys
 
-NAMES = ("hit_path", "redis_roundtrip", "http_hit", "compression", "sessions", "imports")
+NAMES = (
+    "hit_path", "hit_anatomy", "hit_ratio", "redis_roundtrip", "stampede", "propagation", "http_hit", "http_served",
+    "compression", "sessions",
+    "imports",
+)  # fmt: skip
 
 
 def main() -> int:

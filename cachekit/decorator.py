@@ -1,7 +1,7 @@
 """``@cached``: a function whose results are kept, for both kinds of function.
 
 Binds together what happens when a function is decorated (its shape, its key and tag templates, its policy) and what
-happens on a call that the generated shell could not answer. The handles ``invalidate``, ``refresh`` and ``key_for`` have
+happens on a call that the generated shell could not answer. The handles (``invalidate``, ``refresh``, ``peek`` ...) have
 the colour of the function: those of a coroutine function are awaited. Must not know where entries lie.
 """
 
@@ -32,18 +32,27 @@ from cachekit.entry import quiet_until
 from cachekit.errors import ConfigError
 from cachekit.keys import KeyTemplate, TagTemplates, Unrenderable, bounded, check_tags, refused, render
 from cachekit.loading import Raised
-from cachekit.modes import mode_here
+from cachekit.modes import Mode, mode_here
 from cachekit.options import Options
-from cachekit.shell import Shape, build, memo_key, shape_of, split
-from cachekit.tags import note
+from cachekit.shell import EXACT, Shape, build, memo_key, shape_of, split
+from cachekit.tags import function_tag, note
 
 T = TypeVar("T")
+
+_ASKED: Final = 4096
 
 
 class Handle(Generic[T]):
     """One decorated function: makes its keys and answers the calls that its shell could not."""
 
-    def __init__(self, engine: Engine, fn: Any, options: Options, counters: Counters) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        fn: Any,
+        options: Options,
+        counters: Counters,
+        learn: Callable[[], object] | None = None,
+    ) -> None:
         if not callable(fn) or not hasattr(fn, "__qualname__"):
             raise ConfigError(f"cached() decorates functions, not {fn!r}: write @cached(ttl=...) above a def")
         self._fn: Callable[..., Any] = fn
@@ -51,6 +60,7 @@ class Handle(Generic[T]):
         _refuse_generators(fn, self.name)
         self.is_async = inspect.iscoroutinefunction(fn)
         self._engine = engine
+        self._learn = learn
         self._copy = options.copy
         self._shape: Shape = shape_of(fn, options.ignore)
         names = self._shape.names
@@ -74,8 +84,15 @@ class Handle(Generic[T]):
             counters,
             options.outcomes,
         )
-        self._prefix = _prefix(fn, self.name) + (f"@{options.version}" if options.version else "")
+        prefix = _prefix(fn, self.name)
         self._suffix = f"@{options.version}" if options.version else ""
+        self._prefix = prefix + self._suffix
+        self._own_tag = function_tag(prefix)  # whatever the version: data that changed is old in all of them
+        # Where there is a first level the shell remembers.
+        self._remembers = (
+            engine.l1 is None and self._key is None and not callable(options.tags) and not self._shape.instance
+        )
+        self._asked: dict[tuple[tuple[type, ...], tuple[Any, ...]], tuple[str, tuple[str, ...]]] = {}
         self.function, self._memo = build(
             fn,
             self._shape,
@@ -89,6 +106,9 @@ class Handle(Generic[T]):
 
     def key_of(self, values: tuple[Any, ...]) -> str:
         """Return the key for *values*, one for each parameter. Raises ``KeyArgumentError``, ``ConfigError``."""
+        if (learn := self._learn) is not None:  # whatever follows reads or writes values
+            learn()
+            self._learn = None
         arguments = dict(zip(self._shape.names, values, strict=True))
         if self._template is not None:
             return bounded(self._template.render(self.name, arguments) + self._suffix)
@@ -117,11 +137,29 @@ class Handle(Generic[T]):
             return self._render(self._shape.instance, instance)
         return f"~{instances.token_of(instance, self.name)}"
 
+    def _ask(self, values: tuple[Any, ...]) -> tuple[str, tuple[str, ...]]:
+        """Return key and tags for *values*, remembered where equal arguments of equal types always give the same."""
+        if not self._remembers:
+            return self.key_of(values), self.tags_of(values)
+        kinds = tuple(map(type, values))
+        try:
+            found = self._asked.get((kinds, values))
+        except TypeError:  # something in them has no hash
+            return self.key_of(values), self.tags_of(values)
+        if found is None:
+            found = self.key_of(values), self.tags_of(values)
+            if EXACT.issuperset(kinds):
+                if len(self._asked) >= _ASKED:
+                    self._asked.clear()
+                self._asked[kinds, values] = found
+        return found
+
     def tags_of(self, values: tuple[Any, ...]) -> tuple[str, ...]:
         """Return the tags for *values*."""
         if self._tags.is_static:
-            return self._tags.render({})
-        return self._tags.render(dict(zip(self._shape.names, values, strict=True)), lambda: split(self._shape, values))
+            return (self._own_tag, *self._tags.render({}))
+        arguments = dict(zip(self._shape.names, values, strict=True))
+        return (self._own_tag, *self._tags.render(arguments, lambda: split(self._shape, values)))
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Return one value for each parameter, defaults included."""
@@ -140,18 +178,18 @@ class Handle(Generic[T]):
     # -- calls ----------------------------------------------------------------------------------------------------
 
     def _slow(self, values: tuple[Any, ...]) -> Any:
-        key = self.key_of(values)
+        key, tags = self._ask(values)
         if (found := self._peek(key, values)) is not None:
             return self._given(found[0])
-        value = drive(self._engine.fetch(BLOCKING, key, self.tags_of(values), self._loader(values), self._plan))
+        value = drive(self._engine.here().fetch(BLOCKING, key, tags, self._loader(values), self._plan))
         self._link(key, values)
         return self._given(value)
 
     async def _aslow(self, values: tuple[Any, ...]) -> Any:
-        key = self.key_of(values)
+        key, tags = self._ask(values)
         if (found := self._peek(key, values)) is not None:
             return self._given(found[0])
-        value = await self._engine.fetch(ASYNCIO, key, self.tags_of(values), self._loader(values), self._plan)
+        value = await self._engine.here().fetch(ASYNCIO, key, tags, self._loader(values), self._plan)
         self._link(key, values)
         return self._given(value)
 
@@ -161,11 +199,11 @@ class Handle(Generic[T]):
         return copying.deepcopy(value) if self._copy else value
 
     def _peek(self, key: str, values: tuple[Any, ...]) -> tuple[Any] | None:
-        l1 = self._engine.l1
+        l1 = self._engine.here().l1
         if l1 is None or (node := l1.peek(key)) is None or mode_here() is not None:
             return None
         policy = self._plan.policy
-        if self._engine.clock() >= quiet_until(node.entry, policy.beta, policy.refresh_at):
+        if self._engine.clock() >= quiet_until(node.entry, self._plan.beta, policy.refresh_at):
             return None
         self._engine.count_hit(key, self._plan.counters)
         note(node.tags)
@@ -174,11 +212,11 @@ class Handle(Generic[T]):
 
     def _link(self, key: str, values: tuple[Any, ...]) -> None:
         """Let the shell find the node of *key* by these arguments from now on."""
-        l1 = self._engine.l1
+        l1 = self._engine.here().l1
         if l1 is None or (node := l1.peek(key)) is None:
             return
         l1.claim(node, self._plan.counters.tally)
-        node.quiet_until = quiet_until(node.entry, self._plan.policy.beta, self._plan.policy.refresh_at)
+        node.quiet_until = quiet_until(node.entry, self._plan.beta, self._plan.policy.refresh_at)
         if type(node.value) is Raised or self._copy or self._shape.variadic or self._key is not None:
             return  # a key function may look at more than the arguments
         if self._template is not None and self._shape.instance:
@@ -204,16 +242,49 @@ class Handle(Generic[T]):
     # -- handles --------------------------------------------------------------------------------------------------
 
     async def _drop(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        await self._engine.delete(io, [self.key_of(self.bind(args, kwargs))])
+        await self._engine.here().delete(io, [self.key_of(self.bind(args, kwargs))])
 
     async def _reload(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         values = self.bind(args, kwargs)
         key, tags = self.key_of(values), self.tags_of(values)
-        self._engine.flights.void(keys=[key])
-        return self._given(await self._engine.load(io, Job(key, tags, self._loader(values), self._plan, force=True)))
+        engine = self._engine.here()
+        engine.flights.void(keys=[key])
+        return self._given(await engine.load(io, Job(key, tags, self._loader(values), self._plan, force=True)))
+
+    async def _drop_all(self, io: IO) -> None:
+        await self._engine.here().invalidate(io, [self._own_tag], name=self.name)
+
+    async def _look(self, io: IO, default: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return what a call would be served without a load, or *default*: nothing is loaded, counted or waited for."""
+        values = self.bind(args, kwargs)
+        if mode_here() is Mode.BYPASS:
+            return default
+        entry = await self._engine.here().read(io, self.key_of(values), self.tags_of(values))
+        if entry is None or self._engine.clock() >= entry.swr_until or type(entry.value) is Raised:
+            return default
+        note(entry.evidence)
+        return self._given(entry.value)
 
     def attach(self) -> Callable[..., Any]:
         """Return the stand-in with its handles: those of the function's own kind, and ``a...`` ones that are awaited."""
+
+        async def ainvalidate_all() -> None:
+            await self._drop_all(ASYNCIO)
+
+        def invalidate_all() -> None:
+            drive(self._drop_all(BLOCKING))
+
+        async def apeek(*args: Any, **kwargs: Any) -> Any:
+            return await self._look(ASYNCIO, None, args, kwargs)
+
+        def peek(*args: Any, **kwargs: Any) -> Any:
+            return drive(self._look(BLOCKING, None, args, kwargs))
+
+        async def apeek_or(default: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return await self._look(ASYNCIO, default, args, kwargs)
+
+        def peek_or(default: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return drive(self._look(BLOCKING, default, args, kwargs))
 
         async def ainvalidate(*args: Any, **kwargs: Any) -> None:
             await self._drop(ASYNCIO, args, kwargs)
@@ -229,12 +300,16 @@ class Handle(Generic[T]):
 
         handles: dict[str, Any] = {
             "invalidate": ainvalidate if self.is_async else invalidate,
+            "invalidate_all": ainvalidate_all if self.is_async else invalidate_all,
             "refresh": arefresh if self.is_async else refresh,
+            "peek": apeek if self.is_async else peek,
+            "peek_or": apeek_or if self.is_async else peek_or,
             "key_for": lambda *args, **kwargs: self.key_of(self.bind(args, kwargs)),
             "counters": self._plan.counters,
         }
         if not self.is_async:
-            handles |= {"ainvalidate": ainvalidate}
+            handles |= {"ainvalidate": ainvalidate, "ainvalidate_all": ainvalidate_all}
+            handles |= {"apeek": apeek, "apeek_or": apeek_or}
         self.function.__dict__.update(handles)
         return self.function
 
@@ -297,6 +372,16 @@ class _BoundClassMethod(wrapt.BoundFunctionWrapper[Any, Any]):
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         return self._handle("refresh", args, kwargs)
 
+    def peek(self, *args: Any, **kwargs: Any) -> Any:
+        return self._handle("peek", args, kwargs)
+
+    def peek_or(self, default: Any, /, *args: Any, **kwargs: Any) -> Any:
+        bound: Any = self.__wrapped__
+        return self._self_parent._self_cached.peek_or(default, bound.__self__, *args, **kwargs)
+
+    def invalidate_all(self) -> Any:
+        return self._self_parent._self_cached.invalidate_all()
+
     def key_for(self, *args: Any, **kwargs: Any) -> Any:
         return self._handle("key_for", args, kwargs)
 
@@ -316,10 +401,15 @@ class _ClassMethod(wrapt.FunctionWrapper[Any, Any]):
         self._self_cached = made
 
 
-def decorate(engine: Engine, fn: Any, options: Options, counters: Counters) -> Any:
-    """Return the stand-in for *fn*, which may also be a ``staticmethod`` or ``classmethod`` object."""
+def decorate(
+    engine: Engine, fn: Any, options: Options, counters: Counters, learn: Callable[[], object] | None = None
+) -> Any:
+    """Return the stand-in for *fn*, which may also be a ``staticmethod`` or ``classmethod`` object.
+
+    *learn* is called before the first load, when everything that *fn* names is defined.
+    """
     if isinstance(fn, staticmethod):
-        return staticmethod(Handle[Any](engine, fn.__func__, options, counters).attach())
+        return staticmethod(Handle[Any](engine, fn.__func__, options, counters, learn).attach())
     if isinstance(fn, classmethod):
-        return _ClassMethod(Handle[Any](engine, fn.__func__, options, counters).attach())
-    return Handle[Any](engine, fn, options, counters).attach()
+        return _ClassMethod(Handle[Any](engine, fn.__func__, options, counters, learn).attach())
+    return Handle[Any](engine, fn, options, counters, learn).attach()

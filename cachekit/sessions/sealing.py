@@ -50,7 +50,7 @@ class AesGcm:
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as exc:
-            raise ConfigError("AesGcm needs the extra `crypto` (the package cryptography), not installed") from exc
+            raise ConfigError("AesGcm needs the extra `encryption` (the package cryptography), not installed") from exc
         given = (keys,) if isinstance(keys, bytes) else tuple(keys)
         if not given or any(len(key) != 32 for key in given):
             raise ConfigError("AesGcm takes keys of exactly 32 random bytes, the newest first")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from cachekit.breaker import Breaker
 from cachekit.clock import Clock
 from cachekit.codecs.base import Codec
+from cachekit.codecs.protection import Protection
 from cachekit.errors import ConfigError
 from cachekit.events import Emit
 from cachekit.stores.base import Store
@@ -36,6 +37,7 @@ class Settings:
     compress_from: int
     max_value_bytes: int
     isolated_ttl: float
+    protection: Protection | None = None
 
 
 def build(url: str, settings: Settings) -> tuple[Store, Memory | None]:
@@ -52,11 +54,13 @@ def build(url: str, settings: Settings) -> tuple[Store, Memory | None]:
     inner = url[len(TIERED) :] if tiered else url
     if urlsplit(inner).scheme == "embedded":
         return _redis(inner, settings, tiered=tiered)
-    from cachekit.stores.link import SCHEMES
+    from cachekit.stores.address import SCHEMES
 
     if urlsplit(inner).scheme in SCHEMES:
         return _redis(inner, settings, tiered=tiered)
     for plugin in entry_points(group="cachekit.stores", name=scheme):
+        if settings.protection is not None:
+            raise ConfigError(f"protection= does not reach the store behind {scheme}://: protect values there")
         store: Store = plugin.load()(url)
         return store, None
     known = ["memory", "embedded", *SCHEMES]
@@ -72,7 +76,7 @@ def _memory(settings: Settings) -> Memory:
 
 def _redis(url: str, settings: Settings, *, tiered: bool) -> tuple[Store, Memory | None]:
     from cachekit.stores.guarded import Guarded
-    from cachekit.stores.link import RedisLink
+    from cachekit.stores.link import connect
     from cachekit.stores.redis import RedisStore
 
     server = None
@@ -82,7 +86,7 @@ def _redis(url: str, settings: Settings, *, tiered: bool) -> tuple[Store, Memory
         parts = urlsplit(url)
         server = EmbeddedServer(parts.netloc + parts.path or None)
         url = server.url
-    link = RedisLink(url, timeout=settings.timeout)
+    link = connect(url, timeout=settings.timeout)
     remote = RedisStore(
         link,
         settings.codec,
@@ -91,22 +95,20 @@ def _redis(url: str, settings: Settings, *, tiered: bool) -> tuple[Store, Memory
         clock=settings.clock,
         compress_from=settings.compress_from,
         max_value_bytes=settings.max_value_bytes,
+        protection=settings.protection,
     )
     if server is not None:
         weakref.finalize(remote, server.close)
     guarded = Guarded(remote, Breaker(), clock=settings.clock, emit=settings.emit)
     if not tiered:
         return guarded, None
-    from cachekit.stores.bus import Bus
     from cachekit.stores.tiered import Tiered
 
     memory = _memory(settings)
     store = Tiered(
         memory,
         guarded,
-        open_bus=lambda on_message, on_live, on_lost: Bus(
-            link, remote.channel, on_message=on_message, on_live=on_live, on_lost=on_lost
-        ),
+        open_bus=remote.channel.subscribe,
         origin=remote.origin,
         clock=settings.clock,
         emit=settings.emit,
