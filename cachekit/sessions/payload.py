@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgpack import packb, unpackb
 
@@ -121,7 +121,7 @@ class Payloads:
 
     def pack(self, about: About, values: Packed, context: bytes) -> bytes:
         """Return the body of *values*, bound to *context*. Raises ``SessionTooLarge``."""
-        data: bytes = packb(values)
+        data = cast("bytes", packb(values))
         if len(data) > self._limit:
             largest = max(values, key=lambda key: len(values[key]))
             raise SessionTooLarge(
@@ -133,7 +133,7 @@ class Payloads:
         if self._zstd is not None and len(data) >= self._from:
             data, made = self._zstd.ZstdCompressor(level=3).compress(data), _ZSTD
         frame = seal(b"", data, codec_id=MAP_CODEC, compress_from=self._from if made == _PLAIN else len(data) + 1)
-        head: bytes = packb((about.user, about.agent, about.remembered))
+        head = cast("bytes", packb((about.user, about.agent, about.remembered)))
         if self._sealer is not None:
             head = self._sealer.seal(head, b"about " + context)
             frame = self._sealer.seal(frame, b"values " + context)
