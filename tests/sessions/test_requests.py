@@ -660,10 +660,10 @@ def test_replicas_with_other_compression_read_each_other(site, source) -> None:
 
 
 def test_encryption_at_rest(site, source, watch) -> None:
-    from cachekit.sessions import AesGcm
+    from cachekit import Encryption
 
     old, new = bytes(32), bytes([1]) * 32
-    edge = site(source, sealer=AesGcm(old))
+    edge = site(source, protection=Encryption([old]))
     browser = edge.browser()
 
     def login(session):
@@ -682,7 +682,7 @@ def test_encryption_at_rest(site, source, watch) -> None:
         assert plain not in kept
     assert [info.agent for info in edge.sessions.of("ann@example.com")] == ["Browser of Ann"]
     for keys, expected in (([new, old], "4242 4242"), ([new], None)):
-        other = site(source, sealer=AesGcm(keys))
+        other = site(source, protection=Encryption(keys))
         other.sessions.driver.store.inner = edge.sessions.store.inner
         reader = browser.copy()
         reader.edge = other
@@ -693,9 +693,9 @@ def test_encryption_at_rest(site, source, watch) -> None:
 def test_a_sealed_session_cannot_be_put_in_the_place_of_another(site) -> None:
     from dataclasses import replace
 
-    from cachekit.sessions import AesGcm
+    from cachekit import Encryption
 
-    edge = site(sealer=AesGcm(bytes(32)))
+    edge = site(protection=Encryption([bytes(32)]))
     ann, bob = edge.browser(), edge.browser()
     ann.ask(put("name", "ann"))
     bob.ask(put("name", "bob"))
