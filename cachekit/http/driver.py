@@ -91,6 +91,7 @@ class Driver:
         self._rules = rules if isinstance(rules, Rules) else Rules(rules)
         self.options = options or HttpOptions()
         self._flights = Flights(self.options.span("collapse_timeout"))
+        self._purges = self.options.purge_urls
         self.past = Past(self.options, self._rules)
         self.hits = 0
 
@@ -125,7 +126,7 @@ class Driver:
 
     def forget(self, keys: Sequence[str]) -> bool:
         """Drop *keys* at once, where that takes no more than this process."""
-        if self._outbox is not None:
+        if self._purges and self._outbox is not None:
             return False
         return self._cache.forget(keys)  # by the store's own fault it raises nothing: it is this process's memory
 
@@ -145,7 +146,7 @@ class Driver:
     @property
     def _outbox(self) -> Any:
         """Return where URLs of CDNs are put that are to be purged, or None."""
-        return getattr(self._cache, "outbox", None) if self.options.purge_urls else None
+        return getattr(self._cache, "outbox", None) if self._purges else None
 
     # Before the application
 

@@ -272,7 +272,7 @@ class Memory:
                 marks[name] = now
             if len(marks) > self._max_marks:
                 self.mark(())
-            self._advance()
+            self.epoch = _SUSPENDED if self.suspended else self.sequence
 
     def flush(self) -> None:
         """Drop everything, and refuse whatever began before now."""
