@@ -136,7 +136,8 @@ class HttpCache:
         def relay(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 try:
-                    headers, message = _fields_of(message)
+                    if type(headers := message.get("headers")) is not list:
+                        headers, message = _fields_of(message)
                     if unsafe and message["status"] < 400:
                         keys = self._invalid(scope, headers)
                         if not self._driver.forget(keys):
@@ -173,7 +174,8 @@ class HttpCache:
         def relay(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 try:
-                    headers, message = _fields_of(message)
+                    if type(headers := message.get("headers")) is not list:
+                        headers, message = _fields_of(message)
                     control: list[str] = []
                     seen = 0
                     meanings = self._meanings
@@ -389,7 +391,7 @@ async def _discard(message: Message) -> None:
 def _fields_of(message: Message) -> tuple[Any, Message]:
     """Return the fields of the head *message*, and *message* itself; fields that can be read only once are kept."""
     headers = message.get("headers", ())
-    if type(headers) is not list and not isinstance(headers, (list, tuple)):
+    if not isinstance(headers, (list, tuple)):
         headers = list(headers)
         message = {**message, "headers": headers}
     return headers, message
