@@ -418,6 +418,13 @@ class Cache(Functions, Purging):
         """Say whether what is made with *ticket* would still be kept; False when that cannot be said."""
         return await self.engine.holds(io, ticket, tags, stamps)
 
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept.
+
+        Where the store cannot tell, it waits for *poll* seconds.
+        """
+        return await self.engine.ended(io, ticket, poll)
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give a ticket back unused."""
         await self.engine.release(io, ticket)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from cachekit._io import IO
-from cachekit.clock import random_token
+from cachekit.clock import random_token, stopwatch
 from cachekit.events import Event, Kind
 from cachekit.http.collapse import Flight, Flights, Landing
 from cachekit.http.exchange import Drop, Exchange, Forward, Keep, Outcome, Refuse, Relay, Serve, Validate
@@ -294,13 +294,19 @@ class Driver:
             return passage
         ticket = await self._begin(io, passage)
         if ticket is not None and not ticket.leads and exchange.found is None and passage.flight is not None:
-            ticket = await self._wait_elsewhere(io, passage, ticket)
+            theirs = await self._wait_elsewhere(io, passage, ticket)
+            if isinstance(theirs, Serve):
+                self._land(passage, Landing.STORED)
+                return theirs
+            ticket = theirs
             if ticket is not None and ticket.found is None:
                 # Nothing came of it. Whoever follows here has waited once, and does not wait for a second one.
                 if not ticket.leads:
                     until = self._cache.clock() + self.options.span("uncacheable_for")
                     self._flights.remember(exchange.flight_key, until, bare=True)
                 self._land(passage, Landing.FAILED)
+        if ticket is not None and not ticket.leads:  # the end of that lease need not be told any more
+            await self._guard(self._cache.release(io, ticket), exchange, None)
         if ticket is not None and ticket.found is not None and exchange.found is None:
             exchange.reset()
             again = await self._look(io, exchange)
@@ -316,26 +322,35 @@ class Driver:
             await self._release(io, passage)
         return passage
 
-    async def _wait_elsewhere(self, io: IO, passage: Passage, ticket: Ticket) -> Ticket | None:
-        """Wait while another process makes the response; returns what was learned last.
+    async def _wait_elsewhere(self, io: IO, passage: Passage, ticket: Ticket) -> Serve | Ticket | None:
+        """Wait while another process makes the response; returns it, or what was learned last.
 
-        No longer than its lease and the time-out, and for one other only: when the lease passes on to a third, the
-        response of the first was not for others, and waiting in line for the next would be in vain.
+        The store tells when the lease ended, where it can; otherwise it is asked again and again. No longer than the
+        lease and the time-out, and for one other only: when the lease passes on to a third, the response of the first
+        was not for others, and waiting in line for the next would be in vain.
         """
         exchange = passage.exchange
         exchange.collapsed = True
-        pause, waited = _FIRST_POLL, 0.0
+        pause, started = _FIRST_POLL, stopwatch()
         longest = min(self.options.span("collapse_timeout"), ticket.retry_in)
-        while waited < longest:
-            await io.sleep(pause)
-            waited += pause
+        while (left := longest - (stopwatch() - started)) > 0:
+            bounded = replace(ticket, retry_in=min(left, ticket.retry_in))
+            kept = await self._guard(self._cache.ended(io, bounded, min(pause, left)), exchange, None)
+            if kept is None:
+                await io.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_POLL)
-            left = ticket.retry_in
+            if kept:
+                exchange.reset()
+                found = await self._look(io, exchange)
+                if isinstance(found, Serve):
+                    return found
+                passage.headers = found.headers if isinstance(found, Validate) else None
+            before = ticket.retry_in
             again = await self._begin(io, passage)
             if again is None or again.leads or again.found is not None:
                 return again
             ticket = again
-            if ticket.retry_in > left:
+            if kept or ticket.retry_in > before:
                 break
         return ticket
 
