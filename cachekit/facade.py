@@ -436,6 +436,11 @@ class Cache(Functions, Purging):
         self.l1.void(keys)
         return True
 
+    @property
+    def trail(self) -> bytearray | None:
+        """Return the cells of what may be kept, by hashes; None where a server has to be asked."""
+        return self.l1.trail if self.l1 is not None and self.store is self.l1 else None
+
     async def keep(self, io: IO, key: str, value: Any, ttl: Duration) -> None:
         """Keep *value* under *key* for *ttl*, as far as the store is there."""
         await self._set(io, key, value, ttl=ttl)

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from cachekit._io import ASYNCIO
 from cachekit.http.asgi_client import Client, Message, Receive, Send
-from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
+from cachekit.http.asgi_request import Reader, Scope, is_plain, request_of, values_of
 from cachekit.http.driver import Driver, Passage
 from cachekit.http.exchange import Exchange, Serve, invalidated
 from cachekit.http.following import Following
@@ -140,7 +140,7 @@ class HttpCache:
                         headers, message = _fields_of(message)
                     if unsafe and message["status"] < 400:
                         keys = self._invalid(scope, headers)
-                        if not self._driver.forget(keys):
+                        if keys and not self._driver.forget(keys):
                             return self._drop_first(keys, message, send)
                     if (told := self._method) is not None:
                         message = {**message, "headers": [*headers, told]}
@@ -158,11 +158,14 @@ class HttpCache:
 
     def _invalid(self, scope: Scope, headers: Any) -> Sequence[str]:
         """Return the keys that a successful request makes invalid, answered with *headers*."""
-        options = self._driver.options
+        driver = self._driver
+        options = driver.options
         for name, _ in headers:
             if len(name) in _LENGTHS and name.lower() in _REFERENCES:
                 break
         else:
+            if driver.untrodden(raw := scope.get("raw_path")) and is_plain(raw, scope["path"]):
+                return ()
             key, _ = self._reader.read(scope)
             if key is not None:
                 return (key, part_key(key)) if options.store_parts else (key,)

@@ -53,6 +53,11 @@ def values_of(scope: Scope, name: str) -> tuple[str, ...]:
     return tuple([value.decode("latin-1") for field, value in scope["headers"] if field.lower() == wanted])
 
 
+def is_plain(raw: bytes | None, path: str) -> bool:
+    """Say whether *raw* is *path* in plain letters and digits: it is then the path of the request target too."""
+    return raw is not None and not raw.translate(None, _IN_PATH) and raw.decode() == path
+
+
 class Reader:
     """Reads keys and traits of requests, and remembers those of the latest."""
 

@@ -25,6 +25,7 @@ from cachekit.http.past import Past
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.stores.base import Ticket
+from cachekit.stores.memory import TRAIL
 from cachekit.tags import Tags
 
 log = logging.getLogger("cachekit")
@@ -34,6 +35,7 @@ R = TypeVar("R")
 _NAME: Final = "http"
 _BODY_PATIENCE: Final = 2.0
 """Seconds that followers wait for a body that has begun: its client may read it slowly."""
+_MASK: Final = TRAIL - 1
 _LOOKS: Final = 3
 _FIRST_POLL: Final = 0.01
 _LONGEST_POLL: Final = 0.04
@@ -91,12 +93,15 @@ class Driver:
         self._rules = rules if isinstance(rules, Rules) else Rules(rules)
         self.options = options or HttpOptions()
         self._flights = Flights(self.options.span("collapse_timeout"))
+        self._trail: bytearray | None = getattr(cache, "trail", None)
         self._purges = self.options.purge_urls
         self.past = Past(self.options, self._rules)
         self.hits = 0
 
     def open(self, request: Request) -> Exchange:
         """Return the exchange for *request*."""
+        if (trail := self._trail) is not None:
+            trail[hash(request.target.partition("?")[0].encode("latin-1", "replace")) & _MASK] = 1
         return Exchange(request, self._rules, self.options)
 
     # Past the cache
@@ -123,6 +128,15 @@ class Driver:
         passage = Passage(exchange)
         passage.tags = tags
         return (await self.started(io, passage, status, "", headers)).headers
+
+    def untrodden(self, path: bytes | None) -> bool:
+        """Say whether nothing of *path*, written as in a request target, is stored or being made, whatever its query.
+
+        Every exchange leaves its trail in the memory before it stores, so False says only that something may be there.
+        """
+        return (
+            (trail := self._trail) is not None and bool(path) and not trail[hash(path) & _MASK] and not self._purges
+        )
 
     def forget(self, keys: Sequence[str]) -> bool:
         """Drop *keys* at once, where that takes no more than this process."""

@@ -25,6 +25,7 @@ from cachekit.stores._size import estimate
 from cachekit.stores.base import AnyEntry, Change, Ticket
 from cachekit.stores.eviction import Resident, S3Fifo
 
+TRAIL: Final = 1 << 16
 _KEY: Final = "\0"
 _SUSPENDED: Final = -2
 _NODE_BYTES: Final = 400
@@ -122,6 +123,8 @@ class Memory:
         self.sequence = 1
         self.epoch = 1
         self.suspended = False
+        self.trail = bytearray(TRAIL)
+        """For whoever keeps things here by paths: a cell for each hash of one, 1 once something may be kept there."""
         renew_in_child(self, _renew)
 
     # -- the hit path and the first level use these directly ------------------------------------------------------
