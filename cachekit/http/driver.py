@@ -134,9 +134,7 @@ class Driver:
 
         Every exchange leaves its trail in the memory before it stores, so False says only that something may be there.
         """
-        return (
-            (trail := self._trail) is not None and bool(path) and not trail[hash(path) & _MASK] and not self._purges
-        )
+        return (trail := self._trail) is not None and bool(path) and not trail[hash(path) & _MASK] and not self._purges
 
     def forget(self, keys: Sequence[str]) -> bool:
         """Drop *keys* at once, where that takes no more than this process."""

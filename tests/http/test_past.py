@@ -141,7 +141,8 @@ def test_what_is_being_made_while_it_is_changed_is_not_stored(site):
             assert pool.submit(other.request, "POST", "/x").result(10).status == 200
 
     site.answer(
-        Answer(headers=[("Cache-Control", "max-age=60")], before=change), Answer(headers=[("Cache-Control", "max-age=60")])
+        Answer(headers=[("Cache-Control", "max-age=60")], before=change),
+        Answer(headers=[("Cache-Control", "max-age=60")]),
     )
     site.get("/x")
     assert not site.get("/x").hit
