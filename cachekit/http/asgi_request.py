@@ -93,12 +93,11 @@ class Reader:
         if prefixes is not None and not keyed and (prefix := prefixes.get(host)) is not None:
             # The short way to what _plain says; anything else goes by it.
             path, raw, query = scope["path"], get("raw_path"), get("query_string")
-            if raw and len(raw) <= _SHORT and not raw.translate(None, _IN_PATH) and raw[0] == _SLASH:
-                if path == raw.decode():
-                    if not query:
-                        return prefix + path, traits
-                    if len(raw) + len(query) <= _SHORT and not query.translate(None, _IN_QUERY):
-                        return f"{prefix}{path}?{query.decode()}", traits
+            if raw and len(raw) <= _SHORT and raw[0] == _SLASH and is_plain(raw, path):
+                if not query:
+                    return prefix + path, traits
+                if len(raw) + len(query) <= _SHORT and not query.translate(None, _IN_QUERY):
+                    return f"{prefix}{path}?{query.decode()}", traits
         sign = (get("scheme"), host, scope["path"], get("raw_path"), get("query_string"), keyed)
         key = self._keys.young.get(sign) or self._keys.get(sign) or self._plain(sign)
         if key is None:
