@@ -178,7 +178,7 @@ class Rules:
         """Return the methods that some rule is for."""
         return frozenset(method for rule in self._rules for method in rule.methods)
 
-    def candidates(self, method: str, path: str) -> tuple[Match, ...]:
+    def candidates(self, method: str, path: str) -> Sequence[Match]:
         """Return the rules that may hold for a request.
 
         None holds for a path that an application might resolve to another one: dot segments, empty segments,
