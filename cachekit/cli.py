@@ -14,12 +14,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 from cachekit import __version__
 from cachekit.config import INTERFACES, LOG_LEVELS, RunConfig, load
+from cachekit.edge_config import purgers_of
 from cachekit.errors import CacheKitError, ConfigError
 from cachekit.policy import FOREVER
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cachekit.facade import Cache
     from cachekit.stores.embedded import EmbeddedServer
 
 
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        return _run(given)
+        return {"run": _run, "invalidate": _invalidate, "purges": _purges}[given.command](given)
     except ConfigError as exc:
         print(f"cachekit: {exc}", file=sys.stderr)
         return 2
@@ -61,7 +63,60 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--log-level", choices=LOG_LEVELS)
     run.add_argument("--access-log", action="store_true", default=None, help="log each request")
     run.add_argument("--check", action="store_true", help="show what would happen, and stop")
+    invalidate = commands.add_parser(
+        "invalidate",
+        help="drop everything that carries a tag, in every process and at the CDNs",
+        description="Drop everything that carries one of the tags: on the server, in every process, and at the purgers of "
+        "the [tool.cachekit] table. Ends with 1 when a CDN has not confirmed in time; the purge then goes on.",
+    )
+    invalidate.add_argument("tags", nargs="+", metavar="TAG")
+    invalidate.add_argument("--wait", type=float, default=10.0, metavar="SECONDS", help="for the CDNs (10)")
+    purges = commands.add_parser("purges", help="show what waits to be purged at the CDNs")
+    purges.add_argument("--retry-dead", action="store_true", help="try the purges anew that were given up")
+    for command in (invalidate, purges):
+        command.add_argument("--config", type=Path, metavar="FILE", help="TOML file with a [tool.cachekit] table")
+        command.add_argument("--store", dest="url", metavar="URL", help="redis://..., tiered+redis://...")
     return parser
+
+
+def _open(given: argparse.Namespace) -> Cache:
+    """Return the cache that the commands other than ``run`` work on."""
+    config = load(given.config, {"url": given.url})
+    if config.url.startswith("memory:"):
+        raise ConfigError(
+            "url=memory:// is in the processes that serve, which cannot be reached from here: name a server"
+        )
+    return config.cache()
+
+
+def _invalidate(given: argparse.Namespace) -> int:
+    with _open(given) as cache:
+        cache.invalidate(*given.tags)
+        if cache.stats().pending:
+            print("cachekit: the store is away; nothing was invalidated", file=sys.stderr)
+            return 1
+        done = cache.flush_purges(given.wait)
+        print(f"invalidated {', '.join(given.tags)}")
+        _show(cache)
+        return 0 if done else 1
+
+
+def _purges(given: argparse.Namespace) -> int:
+    with _open(given) as cache:
+        if given.retry_dead:
+            print(f"{cache.retry_purges()} purges are tried anew")
+        _show(cache)
+        return 0
+
+
+def _show(cache: Cache) -> None:
+    for name, status in cache.purges().items():
+        error = f"; last error: {status.last_error}" if status.last_error else ""
+        oldest = f", the oldest for {status.oldest_age:.0f} s" if status.pending else ""
+        print(
+            f"{name}: {status.pending} pending{oldest}, {status.dead} given up, {status.delivered} delivered, "
+            f"{status.failed} failed{error}"
+        )
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -151,6 +206,15 @@ def summary(config: RunConfig, interface: str) -> Table:
     ]
     rows += [(f"class {name}", _span(policy.ttl)) for name, policy in config.classes().items()]
     rows += [(f"rule {rule.path}", _describe(rule)) for rule in config.header_rules()]
+    rows += [("purges", repr(purger)) for purger in purgers_of(config.purgers)]
+    if (webhook := config.received()) is not None:
+        rows.append(("webhook", f"{webhook.path}: {', '.join(webhook.events.effects)}"))
+    if (degraded := config.degraded()) is not None:
+        rows.append(("degradation", f"protected {', '.join(degraded.protected) or 'nothing'}; {degraded.health_path}"))
+    rows += [
+        (f"route {route.path}", f"time-out {route.timeout}, concurrency {route.concurrency}")
+        for route in config.guarded()
+    ]
     for label, text in rows:
         table.add_row(Text(label), Text(text))
     return table

@@ -62,6 +62,18 @@ class LoadTimeout(CacheKitError, TimeoutError):
         self.seconds = seconds
 
 
+class AppTimeout(CacheKitError, TimeoutError):
+    """An application fell silent in the middle of its response, which is cut: an operator should look at it."""
+
+
+class PurgeError(CacheKitError):
+    """A CDN gave no answer, or none that can be used. The purge stays in the outbox; an operator should look."""
+
+
+class SignatureError(CacheKitError):
+    """A webhook delivery is not what its sender signed, or is too old: it is refused and changes nothing."""
+
+
 class CodecError(CacheKitError):
     """A value cannot be encoded, or bytes cannot be decoded.
 

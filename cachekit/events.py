@@ -33,6 +33,12 @@ class Kind(StrEnum):
     BREAKER_CLOSED = "breaker-closed"
     CHANNEL_LOST = "channel-lost"
     CHANNEL_LIVE = "channel-live"
+    PURGED = "purged"
+    PURGE_FAILED = "purge-failed"
+    PURGE_DEAD = "purge-dead"
+    DEGRADED = "degraded"
+    REFUSED = "refused"
+    TIMED_OUT = "timed-out"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,18 @@ class Abandoned(Exception):
 
 
 class Retry(Exception):
-    """What the leader loaded was invalidated meanwhile: load again."""
+    """Nobody knows whether what the leader has was invalidated since some of the followers came: they look again.
+
+    Attributes:
+        value: what was loaded, for those who came before the flight began; ``NOTHING`` if it was found.
+    """
+
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self.value = value
+
+
+NOTHING: Final = object()
 
 
 class Flight:
@@ -33,9 +44,12 @@ class Flight:
         void: whether something invalidated it while it ran.
         scope: what it belongs to; held, so that no other scope takes its identity while the flight is in the air.
         waits_for: the flights that its loader follows, directly or in loads of its own.
+        number: in the order in which flights began.
+        sealed: whether its result is on its way to the store: what is invalidated from then on, the store cannot say.
+        cold: whether its leader found nothing: who comes meanwhile will find nothing either.
     """
 
-    __slots__ = ("followers", "key", "result", "scope", "tags", "void", "waits_for")
+    __slots__ = ("cold", "followers", "key", "number", "result", "scope", "sealed", "tags", "void", "waits_for")
 
     def __init__(self, scope: object, key: str, tags: Iterable[str]) -> None:
         self.scope = scope
@@ -45,6 +59,9 @@ class Flight:
         self.result.set_running_or_notify_cancel()  # so that a follower cannot cancel it
         self.void = False
         self.followers = 0
+        self.cold = False
+        self.sealed = False
+        self.number = 0
         self.waits_for: list[Flight] = []
 
 
@@ -62,6 +79,8 @@ class Flights:
     def _renew(self) -> None:
         self._lock = threading.Lock()
         self._flights: dict[tuple[int, str], Flight] = {}
+        self.begun = 0
+        """How many flights have begun so far."""
 
     def join(self, scope: object, key: str, tags: Iterable[str]) -> tuple[Flight, bool] | None:
         """Return the flight of *key* and whether the caller leads it; None when waiting for it could never end.
@@ -74,6 +93,8 @@ class Flights:
             flight = self._flights.get(name)
             if flight is None:
                 flight = self._flights[name] = Flight(scope, key, tags)
+                self.begun += 1
+                flight.number = self.begun
                 return flight, True
             if own:
                 steps = [flight]
@@ -96,6 +117,11 @@ class Flights:
     def running(self, scope: object, key: str) -> bool:
         """Say whether *key* is being loaded in *scope*."""
         return (id(scope), key) in self._flights
+
+    def cold(self, scope: object, key: str) -> bool:
+        """Say whether *key* is being loaded in *scope* because it was not there."""
+        flight = self._flights.get((id(scope), key))
+        return flight is not None and flight.cold
 
     def land(self, flight: Flight) -> None:
         """Take *flight* off, before its result is published."""

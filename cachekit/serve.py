@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import default
-from cachekit.config import RunConfig
+from cachekit.config import LISTS, RunConfig
 from cachekit.errors import ConfigError
 
 ENVIRONMENT: Final = "CACHEKIT_RUN"
@@ -82,7 +82,15 @@ def wrap(app: Any, config: RunConfig) -> Any:
         from a2wsgi import WSGIMiddleware
 
         app = WSGIMiddleware(app, workers=config.threads)
-    return CacheKit(app, cache=default.default_cache(), rules=config.header_rules(), options=config.http_options())
+    return CacheKit(
+        app,
+        cache=default.default_cache(),
+        rules=config.header_rules(),
+        options=config.http_options(),
+        webhook=config.received(),
+        degradation=config.degraded(),
+        routes=config.guarded(),
+    )
 
 
 def publish(config: RunConfig) -> None:
@@ -93,7 +101,7 @@ def publish(config: RunConfig) -> None:
 def create() -> Any:
     """Build the application of one worker."""
     values = json.loads(os.environ[ENVIRONMENT])
-    config = RunConfig(**{**values, "rules": tuple(values["rules"])})
+    config = RunConfig(**{**values, **{name: tuple(values[name]) for name in LISTS}})
     if not default.is_made():
         default.use(config.cache())
     return wrap(load_app(config.app, factory=config.factory), config)

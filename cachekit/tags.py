@@ -6,9 +6,11 @@ Whoever produces something out of cached results (a cached function that calls a
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar, Token
+from hashlib import blake2b
 from typing import Final, TypeAlias
 
 from cachekit.keys import check_tags
@@ -17,11 +19,28 @@ Noted: TypeAlias = str | tuple[str, bytes]
 Groups: TypeAlias = set[frozenset[Noted]]
 
 
+_FUNCTION: Final = "\x1f"
+
+
+def function_tag(name: str) -> str:
+    """Return the tag that every result of the function *name* carries by itself, so that all of them can be dropped.
+
+    It begins with a character that no tag of a user's may contain, and is short, because it lies in every entry.
+    """
+    return _FUNCTION + urlsafe_b64encode(blake2b(name.encode(), digest_size=9).digest()).decode()
+
+
+def is_implicit(tag: str) -> bool:
+    """Say whether *tag* was given by cachekit itself: it means nothing to users and to caches further out."""
+    return tag.startswith(_FUNCTION)
+
+
 class Tags(AbstractSet[str]):
     """The tags collected so far: a set that grows while what it belongs to is being made.
 
     Tags arrive in groups, one for each thing used. A group is a frozenset, which keeps its hash, so that noting the
     tags of a hit is one step however many they are. A tag may come with the stamp that it had when the thing was read.
+    As a set it shows the tags that users gave; ``every`` has those of the functions too.
     """
 
     __slots__ = ("groups",)
@@ -29,9 +48,14 @@ class Tags(AbstractSet[str]):
     def __init__(self) -> None:
         self.groups: Groups = set()
 
-    def _flat(self) -> frozenset[str]:
+    @property
+    def every(self) -> frozenset[str]:
+        """Return all tags, those included that functions have by themselves."""
         found = frozenset[Noted]().union(*self.groups)
         return frozenset(noted if isinstance(noted, str) else noted[0] for noted in found)
+
+    def _flat(self) -> frozenset[str]:
+        return frozenset(tag for tag in self.every if not is_implicit(tag))
 
     @property
     def stamps(self) -> tuple[tuple[str, bytes], ...]:
@@ -131,6 +155,11 @@ def tag(*tags: str) -> None:
     Outside of both it does nothing. Raises ``ConfigError`` for an invalid tag.
     """
     note(check_tags(tags))
+
+
+def is_collected() -> bool:
+    """Say whether tags are being collected here."""
+    return _groups.get() is not None
 
 
 def note(tags: Iterable[Noted]) -> None:

@@ -15,9 +15,9 @@ LAYERS = [
     "errors", "clock", "_fork", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
     "signatures", "options", "codecs",
     "stores", "flight",
-    "engine", "shell", "instances", "decorator", "many", "functions", "stats",
-    "facade", "default", "observe", "warm", "http", "compress", "asgi",
-    "wsgi", "config", "serve", "cli", "__main__",
+    "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "stats",
+    "cdn", "purging", "facade", "default", "observe", "warm", "http", "compress", "webhook", "degrade", "asgi",
+    "wsgi", "edge_config", "config", "serve", "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}
 """Modules that nothing of cachekit may import but those after them, and the lowest layer that they may use."""

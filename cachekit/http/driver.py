@@ -18,12 +18,13 @@ from cachekit.events import Event, Kind
 from cachekit.http.collapse import Flight, Flights, Landing
 from cachekit.http.exchange import Drop, Exchange, Forward, Keep, Outcome, Refuse, Relay, Serve, Validate
 from cachekit.http.headers import Headers
-from cachekit.http.message import Request
+from cachekit.http.message import Request, url_of
 from cachekit.http.options import HttpOptions
 from cachekit.http.past import Past
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.stores.base import Ticket
+from cachekit.tags import Tags
 
 log = logging.getLogger("cachekit")
 
@@ -105,11 +106,18 @@ class Driver:
         return (await self.started(io, passage, status, "", headers)).headers
 
     async def drop(self, io: IO, keys: Sequence[str]) -> None:
-        """Drop *keys*."""
+        """Drop *keys*, here and, where the options want it, at the CDNs."""
         try:
             await self._cache.drop(io, *keys)
+            await self._purge(io, keys)
         except Exception:  # a broken cache never breaks a response
             log.exception("the HTTP cache failed; the response goes on without it")
+
+    async def _purge(self, io: IO, keys: Sequence[str]) -> None:
+        """Purge the URLs of *keys* at the CDNs, after they were dropped here."""
+        outbox = getattr(self._cache, "outbox", None) if self.options.purge_urls else None
+        if outbox is not None:
+            await outbox.put(io, (), [url for key in keys if (url := url_of(key)) is not None])
 
     # Before the application
 
@@ -329,10 +337,15 @@ class Driver:
         exchange = passage.exchange
         if isinstance(outcome, Drop):
             await self._guard(self._cache.drop(io, *outcome.keys), exchange, None)
+            if exchange.request.method not in ("GET", "HEAD"):  # those replace what is at a CDN by their own answer
+                await self._guard(self._purge(io, outcome.keys), exchange, None)
         landing = Landing.FAILED
         if isinstance(outcome, Keep) and (ticket := passage.ticket) is not None:
             passage.ticket = None
-            entry = replace(outcome.entry, stamps=getattr(passage.tags, "stamps", ()))  # of the results that it used
+            entry = outcome.entry
+            if isinstance(passage.tags, Tags):  # what it used: the stamps of their tags, and the functions that made it
+                used = dict.fromkeys((*entry.tags, *passage.tags.every))
+                entry = replace(entry, tags=tuple(used), stamps=passage.tags.stamps)
             passage.committed = await self._guard(self._cache.commit(io, ticket, entry), exchange, False)
             reusable = outcome.entry.fresh_until > self._cache.clock()
             landing = Landing.STORED if passage.committed and reusable else Landing.FAILED

@@ -13,7 +13,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
+
+from cachekit.keys import wire_tag
 
 Headers: TypeAlias = Sequence[tuple[str, str]]
 """Fields in the order received; a name may repeat. Names compare without regard to case."""
@@ -222,12 +224,10 @@ def nominated(headers: Headers, name: str) -> str:
 
 # Tags: Cache-Tag is a comma list, Surrogate-Key and xkey are lists separated by spaces
 
-_TAG_SAFE: Final = "!\"#$&'()*+-./:;<=>?@[]^_`{|}~\\"
-
 
 def print_tags(tags: Iterable[str], separator: str = ",") -> str:
     """Return *tags* as one value; what could end a tag or a header line is percent-encoded."""
-    return separator.join(quote(tag, safe=_TAG_SAFE, errors="replace") for tag in tags)
+    return separator.join(map(wire_tag, tags))
 
 
 MAX_TAG: Final = 1024

@@ -69,6 +69,12 @@ def key_of(request: Request, keyed: Sequence[str] = (), target: str | None = Non
     return bounded(key)
 
 
+def url_of(key: str) -> str | None:
+    """Return the URL that *key* is for, or None when the key was shortened, or is none of a URL."""
+    url = key.partition(" ")[0]
+    return url.removeprefix("http:") if url.startswith("http:") and "#" not in url else None
+
+
 def _own(request: Request, name: str) -> str | None:
     if name in ("x-forwarded-host", "x-host"):
         return request.host.lower()

@@ -68,6 +68,8 @@ class HttpOptions:
         status_detail: tell in it why a response is not stored.
         emit_tags: which tags are told in *tag_header*: "none", "rules" or "all".
         tag_header: the field that tells tags, such as "Cache-Tag" or "Surrogate-Key".
+        purge_urls: purge at the CDNs too what a successful unsafe method drops here: its URL, and those that it names in
+            Location and Content-Location. With *sort_query* or *ignore_query* the URL is purged as its key has it.
         collapse: let concurrent requests for a missing response wait for one of them.
         collapse_timeout: seconds to wait for the start of that response; the others then go on by themselves.
         uncacheable_for: seconds for which a response found uncacheable makes nobody wait.
@@ -100,6 +102,7 @@ class HttpOptions:
     status_detail: bool = False
     emit_tags: EmitTags | str = EmitTags.ALL
     tag_header: str = "Cache-Tag"
+    purge_urls: bool = False
     collapse: bool = True
     collapse_timeout: Duration = 30
     uncacheable_for: Duration = 10

@@ -69,7 +69,7 @@ class Rule:
     _control: CacheControl = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        names, pattern = _compile(self.path)
+        names, pattern = compile_path(self.path)
         self._set("_pattern", pattern)
         self._set("_control", _check_control(self.cache_control, "cache_control", self.path))
         _check_control(self.surrogate_control, "surrogate_control", self.path)
@@ -197,7 +197,8 @@ def choose(candidates: Sequence[Match], status: int, content_type: str | None) -
     return None
 
 
-def _compile(path: object) -> tuple[tuple[str, ...], re.Pattern[str]]:
+def compile_path(path: object) -> tuple[tuple[str, ...], re.Pattern[str]]:
+    """Return the names in the pattern *path* and what it matches. Raises ``ConfigError``."""
     if not isinstance(path, str) or not path.startswith("/"):
         raise ConfigError(f"rule path={path!r} must be a string that begins with /")
     if not path.isprintable() or _ODD_PATH.search(path):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from cachekit._io import IO
 from cachekit.entry import Entry
@@ -95,4 +95,20 @@ class Store(Protocol):
 
     async def close(self, io: IO) -> None:
         """Give up connections and threads. A closed store may be used again: it then opens anew."""
+        ...
+
+
+@runtime_checkable
+class SharedLeases(Protocol):
+    """A capability of stores whose leases other processes hold: learning that one ended, and holding one longer."""
+
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept.
+
+        Where the store cannot be told, it waits for *poll* seconds.
+        """
+        ...
+
+    async def renew(self, io: IO, ticket: Ticket, lease: float) -> bool:
+        """Hold the lease of *ticket* for *lease* seconds from now. Returns False when another has it, or nobody."""
         ...

@@ -17,7 +17,7 @@ from cachekit import Cache, ConfigError, default_cache
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
 
-_SETTINGS = ("URL", "RULES", "OPTIONS")
+_SETTINGS = ("URL", "RULES", "OPTIONS", "PURGERS", "WEBHOOK", "DEGRADATION", "ROUTES")
 
 
 def _settings() -> dict[str, Any]:
@@ -29,8 +29,14 @@ def _settings() -> dict[str, Any]:
         wrong = f"; it has {', '.join(unknown)}"
         raise ConfigError(f"the setting CACHEKIT must be a dictionary with some of {', '.join(_SETTINGS)}{wrong}")
     url = given.get("URL")
+    cache = Cache(url) if url else default_cache()
+    if (purgers := given.get("PURGERS")) and cache.outbox is None:
+        cache.attach(*purgers)
     return {
-        "cache": Cache(url) if url else default_cache(),
+        "cache": cache,
+        "webhook": given.get("WEBHOOK"),
+        "degradation": given.get("DEGRADATION"),
+        "routes": given.get("ROUTES", ()),
         "rules": given.get("RULES", ()),
         "options": given.get("OPTIONS"),
     }

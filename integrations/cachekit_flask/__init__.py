@@ -5,6 +5,7 @@ from __future__ import annotations
 from cachekit.compress.options import Compression
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
+from cachekit.wsgi import DegradeOptions, Route, Webhook
 from cachekit_flask.kit import CacheKit
 from cachekit_flask.signals import (
     cache_hit,
@@ -18,8 +19,11 @@ from cachekit_flask.signals import (
 __all__ = [
     "CacheKit",
     "Compression",
+    "DegradeOptions",
     "HttpOptions",
+    "Route",
     "Rule",
+    "Webhook",
     "cache_hit",
     "cache_invalidated",
     "cache_miss",

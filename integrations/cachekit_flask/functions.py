@@ -5,10 +5,11 @@ A function may be decorated before there is an application, and belong to severa
 
 from __future__ import annotations
 
+import asyncio
 import functools
-import hashlib
 import inspect
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
@@ -31,16 +32,9 @@ class Memoized:
     def __init__(self, fn: Callable[..., Any], state_of: Callable[[], State], options: dict[str, Any]) -> None:
         self.fn = fn
         name = f"{fn.__module__}.{fn.__qualname__}"
-        # What delete_memoized(fn) drops. It travels with the results, so it does not tell the name.
-        self.everything = f"memoized-{hashlib.blake2b(name.encode(), digest_size=9).hexdigest()}"
         tags: Any = options.get("tags", ())
-        if callable(tags):
-            made: Callable[..., Any] = tags
-            options = {**options, "tags": lambda *args, **kwargs: (*made(*args, **kwargs), self.everything)}
-        elif isinstance(tags, str):
+        if isinstance(tags, str):
             raise ConfigError(f"{name}: tags={tags!r} must be a list: write tags=[{tags!r}]")
-        else:
-            options = {**options, "tags": (*tags, self.everything)}
         self._options = options
         self._state_of = state_of
         self._made: WeakKeyDictionary[Cache, Any] = WeakKeyDictionary()
@@ -94,7 +88,10 @@ class Memoized:
     def delete(self, cache: Cache, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Drop the result for these arguments; without any, every result."""
         if not args and not kwargs:
-            cache.invalidate(self.everything)
+            made = self.on(cache).invalidate_all()
+            if inspect.iscoroutine(made):  # which needs a loop, and may be called where one is running
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(asyncio.run, made).result()
         else:
             cache.delete(self.on(cache).key_for(*args, **kwargs))
 

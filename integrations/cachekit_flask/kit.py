@@ -16,6 +16,7 @@ from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
 from cachekit.warm import Warmer
 from cachekit.wsgi import CacheKit as HttpKit
+from cachekit.wsgi import DegradeOptions, Route, Webhook
 from cachekit_flask.commands import commands
 from cachekit_flask.decorators import Decorators
 from cachekit_flask.settings import State, read
@@ -40,6 +41,9 @@ class CacheKit(Decorators):
         rules: header rules, the first that suits a response holds; before those of ``CACHEKIT_RULES``.
         options: settings of the HTTP cache; else ``CACHEKIT_HTTP``.
         compression: True, or settings: responses travel compressed; else ``CACHEKIT_COMPRESSION``.
+        webhook: deliveries that it receives invalidate; else ``CACHEKIT_WEBHOOK``.
+        degradation: what is refused while the store is away; else ``CACHEKIT_DEGRADATION``.
+        routes: time-outs, bounds and breakers of the application; before those of ``CACHEKIT_ROUTES``.
         warmer: what ``flask cachekit warm`` runs.
 
     Raises:
@@ -61,6 +65,9 @@ class CacheKit(Decorators):
         rules: Sequence[Rule] = (),
         options: HttpOptions | None = None,
         compression: bool | Compression | None = None,
+        webhook: Webhook | None = None,
+        degradation: DegradeOptions | None = None,
+        routes: Sequence[Route] = (),
         warmer: Warmer | None = None,
     ) -> None:
         if cache is not None and not isinstance(cache, Cache):
@@ -68,7 +75,13 @@ class CacheKit(Decorators):
         super().__init__()
         self.warmer = warmer
         self._cache = cache
-        self._given: dict[str, Any] = {"rules": rules, "options": options, "compression": compression}
+        self._given: dict[str, Any] = {
+            "rules": rules,
+            "options": options,
+            "compression": compression,
+            "webhook": webhook,
+        }
+        self._given |= {"degradation": degradation, "routes": routes}
         self._states: WeakKeyDictionary[Any, State] = WeakKeyDictionary()
         self._only: State | None = None
         if app is not None:
@@ -80,12 +93,22 @@ class CacheKit(Decorators):
             raise ConfigError(f"the Flask application {app.name!r} has a CacheKit already: call init_app once")
         settings = read(app.config)
         cache = self._cache if self._cache is not None else settings.make_cache() or _default(app)
-        options = self._given["options"] or settings.http
-        compression = self._given["compression"]
+        given = self._given
+        options = given["options"] or settings.http
+        compression = given["compression"]
         if compression is None:
             compression = settings.compression
-        inner: Any = app.wsgi_app
-        wrapped: Any = HttpKit(inner, cache=cache, rules=(*self._given["rules"], *settings.rules), options=options)
+        if settings.purgers and cache.outbox is None:
+            cache.attach(*settings.purgers)
+        wrapped: Any = HttpKit(
+            app.wsgi_app,
+            cache=cache,
+            rules=(*given["rules"], *settings.rules),
+            options=options,
+            webhook=given["webhook"] or settings.webhook,
+            degradation=given["degradation"] or settings.degradation,
+            routes=(*given["routes"], *settings.routes),
+        )
         if compression:
             wrapped = Compress(wrapped, compression if isinstance(compression, Compression) else None)
         self._check(cache)

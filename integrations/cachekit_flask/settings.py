@@ -16,6 +16,7 @@ from cachekit import Cache, ConfigError, Policy
 from cachekit.compress.options import Compression
 from cachekit.http.options import CREDENTIALS, HttpOptions
 from cachekit.http.rules import Rule
+from cachekit.wsgi import DegradeOptions, Route, Webhook
 
 PREFIX: Final = "CACHEKIT_"
 
@@ -29,6 +30,10 @@ class Settings:
         rules: header rules.
         http: settings of the HTTP cache, or None for the usual ones.
         compression: settings of compression, or None for none.
+        webhook: deliveries that it receives invalidate.
+        degradation: what is refused while the store is away.
+        routes: time-outs, bounds and breakers of the application.
+        purgers: CDNs that are told of invalidations.
         cache: the arguments of ``Cache``; empty where nothing says what the cache should be.
     """
 
@@ -36,6 +41,10 @@ class Settings:
     rules: tuple[Rule, ...] = ()
     http: HttpOptions | None = None
     compression: Compression | None = None
+    webhook: Webhook | None = None
+    degradation: DegradeOptions | None = None
+    routes: tuple[Route, ...] = ()
+    purgers: tuple[Any, ...] = ()
     cache: Mapping[str, Any] = field(default_factory=dict)
 
     def make_cache(self) -> Cache | None:
@@ -85,15 +94,24 @@ def _made(kind: type[Any], words: str) -> Callable[[Any], Any]:
     return make
 
 
+_route = _made(Route, 'must be a list of Route(...) or of {"path": "/reports/**", "timeout": "5s"}')
+_degradation = _made(DegradeOptions, "must be DegradeOptions(...) or a dictionary of its arguments")
 _rule = _made(Rule, 'must be a list of Rule(...) or of {"path": "/products/{id}", "ttl": "1h"}')
 _http = _made(HttpOptions, "must be HttpOptions(...) or a dictionary of its arguments")
 _compression = _made(Compression, "must be True, False, Compression(...) or a dictionary of its arguments")
 
 
-def _rules(value: Any) -> tuple[Rule, ...]:
-    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
-        raise ConfigError("must be a list of Rule(...)")
-    return tuple(_rule(one) for one in value)
+def _list(make: Callable[[Any], Any], words: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> tuple[Any, ...]:
+        if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+            raise ConfigError(f"must be a list of {words}")
+        return tuple(make(one) for one in value)
+
+    return check
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 def _compress(value: Any) -> Compression | None:
@@ -140,9 +158,13 @@ CACHE: Final[Mapping[str, Callable[[Any], Any]]] = {
 
 OTHERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "ENABLED": _is(bool, "True or False"),
-    "RULES": _rules,
+    "RULES": _list(_rule, "Rule(...)"),
     "HTTP": _http,
     "COMPRESSION": _compress,
+    "WEBHOOK": _is(Webhook, "Webhook(secret)"),
+    "DEGRADATION": _degradation,
+    "ROUTES": _list(_route, "Route(...)"),
+    "PURGERS": _list(_itself, "purgers, such as cachekit.Cloudflare(...)"),
 }
 
 NAMES: Final = tuple(PREFIX + name for name in (*CACHE, *OTHERS))

@@ -5,6 +5,7 @@ app = Starlette(routes=..., middleware=[Middleware(CacheKit, cache=cache, rules=
 
 from __future__ import annotations
 
+from cachekit.asgi import DegradeOptions, Route, Webhook
 from cachekit.compress.options import Compression
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
@@ -13,4 +14,16 @@ from cachekit_starlette.middleware import CacheKit
 from cachekit_starlette.requests import get_cache, tag
 from cachekit_starlette.routes import cached_route
 
-__all__ = ["CacheKit", "Compression", "HttpOptions", "Rule", "cached_route", "cachekit_lifespan", "get_cache", "tag"]
+__all__ = [
+    "CacheKit",
+    "Compression",
+    "DegradeOptions",
+    "HttpOptions",
+    "Route",
+    "Rule",
+    "Webhook",
+    "cached_route",
+    "cachekit_lifespan",
+    "get_cache",
+    "tag",
+]

@@ -10,9 +10,10 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cachekit import Cache, ConfigError, default_cache
+from cachekit.asgi import CacheKit as _CacheKit
+from cachekit.asgi import DegradeOptions, Route, Webhook
 from cachekit.compress.asgi import Compress
 from cachekit.compress.options import Compression
-from cachekit.http.asgi import HttpCache
 from cachekit.http.options import HttpOptions
 from cachekit.http.routes import RouteRules, declare
 from cachekit.http.rules import Rule
@@ -33,6 +34,9 @@ class CacheKit:
         rules: header rules; ``cached_route`` at an endpoint comes before them, except where a rule has ``store=False``.
         options: settings of the HTTP cache.
         compression: True, or settings: responses travel compressed.
+        webhook: deliveries that it receives invalidate; answered at its path, before all else.
+        degradation: what is refused while the store is away, and where that is told.
+        routes: time-outs, bounds and breakers of the application, inside the HTTP cache, which serves stale first.
 
     Raises:
         ConfigError: an option cannot be used, or a ``cached_route`` names a TTL class or a path parameter that is not there.
@@ -51,6 +55,9 @@ class CacheKit:
         rules: Sequence[Rule] = (),
         options: HttpOptions | None = None,
         compression: bool | Compression = False,
+        webhook: Webhook | None = None,
+        degradation: DegradeOptions | None = None,
+        routes: Sequence[Route] = (),
     ) -> None:
         if options is not None and not isinstance(options, HttpOptions):
             raise ConfigError(f"options={options!r} must be HttpOptions(...)")
@@ -60,10 +67,17 @@ class CacheKit:
             raise ConfigError(f"cache={cache!r} must be a Cache, such as Cache('redis://localhost')")
         self.app = app
         self.cache = cache if cache is not None else default_cache()
-        self.http = HttpCache(_Routes(app, self.cache), self.cache, rules=RouteRules(rules), options=options)
-        self._outer: Any = self.http
+        self._outer: Any = _CacheKit(
+            _Routes(app, self.cache),
+            cache=self.cache,
+            rules=RouteRules(rules),
+            options=options,
+            webhook=webhook,
+            degradation=degradation,
+            routes=routes,
+        )
         if compression:
-            self._outer = Compress(self.http, compression if isinstance(compression, Compression) else None)
+            self._outer = Compress(self._outer, compression if isinstance(compression, Compression) else None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outer(scope, receive, send)
