@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-NAMES = ("hit_path", "redis_roundtrip", "stampede", "propagation", "http_hit", "compression", "imports")
+NAMES = ("hit_path", "redis_roundtrip", "stampede", "propagation", "http_hit", "compression", "adapters", "imports")
 
 
 def main() -> int:

@@ -43,6 +43,9 @@ _here: Final[ContextVar[_Candidates | None]] = ContextVar("cachekit_route", defa
 class RouteRules(Rules):
     """Header rules that routes may add to while a request is under way.
 
+    What was found uncacheable goes past the cache for a while as ever: a route that declares a policy, but whose last
+    response could not be kept, is looked at again when that has passed.
+
     Example:
         >>> rules = RouteRules([Rule("/account/**", store=False)])
         >>> found = rules.candidates("GET", "/product/42")

@@ -174,6 +174,11 @@ class Rules:
         return bool(self._rules)
 
     @property
+    def speaks(self) -> bool:
+        """Say whether there is a rule for what an application leaves unsaid."""
+        return bool(self._rules)
+
+    @property
     def methods(self) -> frozenset[str]:
         """Return the methods that some rule is for."""
         return frozenset(method for rule in self._rules for method in rule.methods)

@@ -72,7 +72,7 @@ class Watch:
             session.accessed = looked or self.accessed
         if getattr(session, "modified", False):
             return "it changes the session"
-        if shared and looked:
+        if shared and (looked or getattr(request_ctx, "flashes", None) is not None):
             return "it looks into the session, so it is not the same for everyone"
         return "it uses after_this_request" if _to_run_after() > self.after else ""
 

@@ -112,7 +112,7 @@ class CacheKit(Decorators):
         if compression:
             wrapped = Compress(wrapped, compression if isinstance(compression, Compression) else None)
         self._check(cache)
-        credentials = (options or HttpOptions()).credentials
+        credentials = [f"HTTP_{name.upper().replace('-', '_')}" for name in (options or HttpOptions()).credentials]
         state = State(cache, settings.enabled, credentials)
         if settings.enabled:
             app.wsgi_app = wrapped  # type: ignore[method-assign]
@@ -131,7 +131,7 @@ class CacheKit(Decorators):
             return found
         if not self._states:
             if self._cache is not None:
-                return State(self._cache)
+                return State(self._cache, credentials=())
             raise ConfigError("this CacheKit has no cache yet: call init_app(app) first")
         names = ", ".join(sorted(repr(app.name) for app in self._states))
         raise ConfigError(f"this CacheKit serves {names}: use it within `with app.app_context():` of one of them")

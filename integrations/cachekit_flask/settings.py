@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from cachekit import Cache, ConfigError, Policy
 from cachekit.compress.options import Compression
-from cachekit.http.options import CREDENTIALS, HttpOptions
+from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
 from cachekit.wsgi import DegradeOptions, Route, Webhook
 
@@ -66,12 +66,12 @@ class State:
     Attributes:
         cache: where everything is kept.
         enabled: whether anything is.
-        credentials: request fields that say who is asking.
+        credentials: the names in the environ of request fields that say who is asking.
     """
 
     cache: Cache
     enabled: bool = True
-    credentials: Sequence[str] = CREDENTIALS
+    credentials: Sequence[str] = ()
 
 
 def _made(kind: type[Any], words: str) -> Callable[[Any], Any]:

@@ -28,6 +28,9 @@ log = logging.getLogger("cachekit")
 
 _NOT_KEPT_FOR: Final = 10.0
 _REMEMBERED: Final = 1024
+_CONDITIONS: Final = frozenset(
+    {"HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE"}
+)
 _DROPPED: Final = frozenset({"date", "content-length", "connection"})
 
 Tags = Iterable[str] | Callable[..., Iterable[str]]
@@ -134,13 +137,16 @@ class CachedView:
         else:
             hit(application(), key)
             response = current_app.response_class(found[2], found[0], [(name, value) for name, value in found[1]])
-        return response.make_conditional(request) if found is not None else response
+        if found is not None and not _CONDITIONS.isdisjoint(request.environ):
+            return response.make_conditional(request)
+        return response
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return current_app.ensure_sync(self.view)(*args, **kwargs)
 
     def _is_for_all(self, state: State) -> bool:
-        return self._options.shared or not any(name in request.headers for name in state.credentials)
+        environ = request.environ
+        return self._options.shared or not any(name in environ for name in state.credentials)
 
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         options = self._options
@@ -150,8 +156,11 @@ class CachedView:
         elif callable(options.key_prefix):
             what = options.key_prefix()
         else:
-            what = options.key_prefix + request.root_url + request.path
-            if options.query_string:
+            environ = request.environ
+            host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+            what = f"{options.key_prefix}{environ['wsgi.url_scheme']}://{host}{environ.get('SCRIPT_NAME', '')}"
+            what += environ.get("PATH_INFO", "")
+            if options.query_string and environ.get("QUERY_STRING"):
                 what += "?" + urlencode(sorted(request.args.items(multi=True)))
         if not isinstance(what, str) or not what:
             raise ConfigError(f"{self.name}: {what!r} is no key: return text that is not empty")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from contextlib import asynccontextmanager
 
@@ -372,6 +373,8 @@ def test_what_is_no_plain_response_passes_through(tmp_path):
 
 
 def test_a_server_that_sends_files_itself_still_does(tmp_path):
+    if "pathsend" not in inspect.getsource(FileResponse):
+        pytest.skip("this version of Starlette sends all files itself")
     (tmp_path / "a.txt").write_bytes(b"file")
 
     async def file(request):
