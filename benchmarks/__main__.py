@@ -7,7 +7,11 @@ import os
 import platform
 import sys
 
-NAMES = ("hit_path", "redis_roundtrip", "stampede", "propagation", "http_hit", "compression", "adapters", "imports")
+NAMES = (
+    "hit_path", "hit_anatomy", "hit_ratio", "redis_roundtrip", "stampede", "propagation", "http_hit", "http_served",
+    "compression", "sessions", "adapters",
+    "imports",
+)  # fmt: skip
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cachekit.degrade import DegradeOptions, Route
 from cachekit.degrade.asgi import Degradation, Guards
@@ -14,6 +15,9 @@ from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule, Rules
 from cachekit.webhook import Webhook
 from cachekit.webhook.asgi import WebhookApp
+
+if TYPE_CHECKING:
+    from cachekit.sessions.facade import Sessions
 
 
 class CacheKit:
@@ -27,6 +31,8 @@ class CacheKit:
         webhook: deliveries that it receives invalidate; answered at its path, before all else.
         degradation: what is refused while the store is away, and where that is told.
         routes: time-outs, bounds and breakers of the application, inside the HTTP cache, which serves stale first.
+        sessions: gives each request its session, inside of the HTTP cache, so that what was made by looking at one is never
+            stored.
 
     Example:
         >>> async def app(scope, receive, send): ...
@@ -44,11 +50,16 @@ class CacheKit:
         webhook: Webhook | None = None,
         degradation: DegradeOptions | None = None,
         routes: Sequence[Route] = (),
+        sessions: Sessions | None = None,
     ) -> None:
         if cache is None:
             from cachekit.default import default_cache
 
             cache = default_cache()
+        if sessions is not None:
+            from cachekit.sessions.asgi import SessionMiddleware
+
+            app = SessionMiddleware(app, sessions)
         self.app = app
         clock, emit = cache.clock, cache.events
         self.guards = Guards(app, routes, clock=clock, emit=emit) if routes else None

@@ -18,6 +18,7 @@ from cachekit.degrade import DegradeOptions, Route
 from cachekit.edge_config import degradation_of, known, purgers_of, purging_of, routes_of, webhook_of
 from cachekit.errors import ConfigError
 from cachekit.facade import Cache
+from cachekit.http.message import check_origin
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
 from cachekit.policy import Duration, Policy, TTLClasses
@@ -35,10 +36,12 @@ _CLASS_FIELDS: Final = ("ttl", "stale_while_revalidate", "stale_if_error", "jitt
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What ``cachekit run`` does.
+    """What ``cachekit run`` and ``cachekit proxy`` do.
 
     Attributes:
         app: the application as ``package.module:attribute``.
+        to: the origin that ``cachekit proxy`` asks.
+        upstream_timeout: seconds that it waits for it.
         url: URL of the store.
         host: address to listen on.
         port: port to listen on; 0 chooses a free one.
@@ -65,6 +68,8 @@ class RunConfig:
     """
 
     app: str = ""
+    to: str = ""
+    upstream_timeout: float = 60.0
     url: str = "memory://"
     host: str = "127.0.0.1"
     port: int = 8000
@@ -102,6 +107,10 @@ class RunConfig:
             raise ConfigError(f"interface={self.interface!r} must be one of {', '.join(INTERFACES)}")
         if self.log_level not in LOG_LEVELS:
             raise ConfigError(f"log_level={self.log_level!r} must be one of {', '.join(LOG_LEVELS)}")
+        if not 0 < self.upstream_timeout <= 86400:
+            raise ConfigError(f"upstream_timeout={self.upstream_timeout!r} must be a number of seconds, more than 0")
+        if self.to:
+            object.__setattr__(self, "to", check_origin(self.to))
         if self.app and not all(self.app.partition(":")[::2]):
             raise ConfigError(f"app={self.app!r} must be written package.module:attribute, such as shop.main:app")
 
@@ -191,6 +200,8 @@ class RunConfig:
 
 _CHECKS: Final[tuple[tuple[str, Any, str], ...]] = (
     ("app", str, "a string such as shop.main:app"),
+    ("to", str, "a string such as http://127.0.0.1:3000"),
+    ("upstream_timeout", (int, float), "a number of seconds"),
     ("url", str, "a string such as memory:// or redis://localhost"),
     ("host", str, "an address such as 127.0.0.1"),
     ("port", int, "a whole number from 0 to 65535"),

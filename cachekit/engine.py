@@ -18,14 +18,16 @@ from cachekit.clock import Chance, Clock, stopwatch
 from cachekit.entry import Verdict, judge, quiet_until, refresh_eagerly, refresh_early, seal
 from cachekit.errors import CodecError, ConfigError, LoadTimeout, StoreError
 from cachekit.events import Event, Events, Kind
-from cachekit.flight import NOTHING, Abandoned, Flight, Flights, Retry, leading
+from cachekit.flight import NOTHING, Abandoned, Certainty, Flight, Flights, Retry, leading
+from cachekit.keys import MAX_TAGS
+from cachekit.leases import LONGEST_HOLD, hold
 from cachekit.loading import Loading, Outcomes
 from cachekit.loading import here as loading_here
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
-from cachekit.stores.base import AnyEntry, SharedLeases, Store, Ticket
+from cachekit.stores.base import AnyEntry, SharedLeases, Store, Ticket, Vouching
 from cachekit.stores.memory import Memory, Tally
-from cachekit.tags import collecting, is_collected, is_implicit, note
+from cachekit.tags import collecting, is_collected, is_implicit, note, note_until
 
 log = logging.getLogger("cachekit")
 
@@ -37,8 +39,6 @@ Beyond: TypeAlias = Callable[[IO, Sequence[str]], Awaitable[bool]]
 _FIRST_POLL: Final = 0.005
 _LONGEST_POLL: Final = 0.05
 _RETRIES: Final = 3
-_LONGEST_HOLD: Final = 10
-"""Leases for which a load may hold up other processes: one that hangs must not do so for ever."""
 
 
 class Counters:
@@ -74,6 +74,12 @@ class Plan:
     shared_flight: bool = True
     counters: Counters = field(default_factory=Counters)
     outcomes: Outcomes = field(default_factory=Outcomes)
+
+    @property
+    def beta(self) -> float:
+        """Return the eagerness of early refresh: where no lease keeps processes from loading at once, chance must."""
+        beta = self.policy.beta
+        return beta if beta is not None else 0.0 if self.shared_flight else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +119,6 @@ class Kept(Enum):
     """The store does not answer, or cannot hold this value: nobody knows."""
 
 
-class Certainty(Enum):
-    """What those who joined a flight may make of its result: it may have been invalidated before they came."""
-
-    SURE = "sure"
-    """It holds for all who joined."""
-    LOADED = "loaded"
-    """It was loaded: it holds for those who came before the flight began."""
-    FOUND = "found"
-    """It was there already, and held at that moment."""
-
-
 class Engine:
     """Runs loads over a store.
 
@@ -142,8 +137,10 @@ class Engine:
         self.chance = chance
         self.events = events
         self.l1 = l1
+        self._vouching: Vouching | None = store if hasattr(store, "holds") else None  # type: ignore[assignment]
         self.flights = Flights()
         self.open = True
+        self.on_hit: Callable[[str, str], None] | None = None  # told of hits that no node counts: key and function
         self.beyond: Beyond | None = None
 
     def here(self) -> Engine:
@@ -177,6 +174,12 @@ class Engine:
 
     async def keep(self, io: IO, ticket: Ticket, entry: AnyEntry) -> Kept:
         """Keep *entry*, and say what became of it."""
+        if len(entry.tags) > MAX_TAGS:  # to leave some out would be to miss invalidations
+            detail = f"{len(entry.tags):,} tags, over the bound of {MAX_TAGS:,}: tag with what they have in common"
+            log.warning("%s is not cached: it has %s", ticket.key, detail)
+            self.events(Event(Kind.NOT_STORED, ticket.key, detail=detail))
+            await self.release(io, ticket)
+            return Kept.AWAY
         try:
             kept = await self.store.commit(io, ticket, entry)
         except StoreError:
@@ -193,6 +196,17 @@ class Engine:
     async def drop(self, io: IO, *keys: str) -> None:
         """Drop *keys*."""
         await self.delete(io, keys)
+
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether what is made with *ticket* would still be kept; False when the store cannot say."""
+        if self._vouching is None:
+            return False
+        try:
+            return await self._vouching.holds(io, ticket, tags, stamps)
+        except StoreError:
+            return False
 
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give a ticket back unused."""
@@ -213,11 +227,9 @@ class Engine:
         now = self.clock()
         verdict = judge(entry, now)
         if entry is not None and verdict is Verdict.HIT:
-            if now >= quiet_until(entry, plan.policy.beta, plan.policy.refresh_at) and self._refresh_now(
-                entry, now, plan.policy
-            ):
+            if now >= quiet_until(entry, plan.beta, plan.policy.refresh_at) and self._refresh_now(entry, now, plan):
                 self._refresh_behind(io, Job(key, tags, load, plan), entry)
-            self.count_hit(key, plan.counters)
+            self.count_hit(key, plan.counters, plan.name)
             if is_collected():
                 note(entry.evidence)
             return entry.value
@@ -240,16 +252,18 @@ class Engine:
         """Say whether an expired *entry* may be served when its loader fails or is slow."""
         return entry is not None and self.clock() < entry.fresh_until + policy.stale_if_error
 
-    def _refresh_now(self, entry: AnyEntry, now: float, policy: Policy) -> bool:
+    def _refresh_now(self, entry: AnyEntry, now: float, plan: Plan) -> bool:
         """Say whether a fresh *entry* should be refreshed behind already."""
-        if refresh_eagerly(entry, now, policy.refresh_at):
+        if refresh_eagerly(entry, now, plan.policy.refresh_at):
             return True
-        return policy.beta > 0 and refresh_early(entry, now, policy.beta, self.chance())
+        return plan.beta > 0 and refresh_early(entry, now, plan.beta, self.chance())
 
-    def count_hit(self, key: str, counters: Counters) -> None:
+    def count_hit(self, key: str, counters: Counters, name: str = "") -> None:
         """Count a hit of *key*: on its node, whose use the eviction policy follows, or else on *counters* itself."""
         if self.l1 is None or (node := self.l1.peek(key)) is None:
             counters.tally.hits += 1
+            if self.on_hit is not None:
+                self.on_hit(key, name)
             return
         self.l1.claim(node, counters.tally)
         node.hits += 1
@@ -315,13 +329,14 @@ class Engine:
                 entry = await self.read(io, key, job.tags)
                 if entry is None or judge(entry, self.clock()) is not Verdict.HIT:
                     continue
-                self.count_hit(key, plan.counters)
+                self.count_hit(key, plan.counters, plan.name)
                 note(entry.evidence)
                 return entry.value
             finally:
                 if not leads:
                     self.flights.left(flight)
             note(flight.tags)
+            note_until(flight.until)
             return value
         return await self._alone(job)
 
@@ -330,6 +345,7 @@ class Engine:
         with collecting() as used:
             value = await self._run(job)
         note((*job.tags, *used.every))
+        note_until(used.until)
         return value
 
     async def _lead_behind(self, io: IO, flight: Flight, job: Job) -> None:
@@ -357,6 +373,7 @@ class Engine:
         else:
             flight.result.set_exception(Retry(value if certainty is Certainty.LOADED else NOTHING))
         note(flight.tags)
+        note_until(flight.until)
         return value
 
     async def _load_and_keep(self, io: IO, flight: Flight, job: Job) -> tuple[Any, Certainty]:
@@ -366,6 +383,7 @@ class Engine:
         if ticket is not None and not job.force:
             if (found := self._appeared(ticket.found, job.seen)) is not None:
                 flight.tags.update(found.tags)
+                flight.until = found.until
                 await self.release(io, ticket)
                 return found.value, Certainty.FOUND  # valid when it was found: followers look for themselves
             if not ticket.leads and job.behind:
@@ -376,8 +394,9 @@ class Engine:
                 ticket, found, certain = await self._wait_elsewhere(io, flight, job, ticket)
                 if found is not None:
                     flight.tags.update(found.tags)
+                    flight.until = found.until
                     return found.value, Certainty.SURE if certain else Certainty.FOUND
-        hold = self._hold(io, ticket, plan.policy.lease)
+        let_go = hold(io, self._leases, ticket, plan.policy.lease)
         token = leading.set((*leading.get(), flight))
         loading = Loading(key)
         outer = loading_here.set(loading)
@@ -391,10 +410,11 @@ class Engine:
                 await self._give_up(io, ticket, flight, job, exc)
             raise
         finally:
-            hold()
+            let_go()
             loading_here.reset(outer)
             leading.reset(token)
         flight.tags.update(used.every)
+        flight.until = used.until
         flight.sealed = True
         if ticket is None or not ticket.leads:
             return value, Certainty.SURE  # without the store nobody hears of others: those who wait share one load
@@ -406,6 +426,8 @@ class Engine:
         tags = tuple(dict.fromkeys((*job.tags, *used.every)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
+        entry = replace(entry, uses_until=used.until)
+        flight.until = entry.until
         kept = await self.keep(io, ticket, entry)
         return value, Certainty.LOADED if kept is Kept.REFUSED else Certainty.SURE
 
@@ -424,25 +446,6 @@ class Engine:
             return None
         return None if seen is not None and seen.created_at == found.created_at else found
 
-    def _hold(self, io: IO, ticket: Ticket | None, lease: float) -> Callable[[], None]:
-        """Hold the lease of *ticket* while its load runs, but not for ever. Returns what ends that."""
-        leases = self._leases
-        if leases is None or ticket is None or not ticket.leads:
-            return _nothing
-        held, renewals = ticket, 0
-
-        async def renew() -> None:
-            nonlocal renewals
-            renewals += 1
-            try:
-                if renewals >= 3 * _LONGEST_HOLD or not await leases.renew(io, held, lease):
-                    stop()
-            except StoreError:
-                pass  # the next time, or never: then the lease ends, and with it the right to keep the result
-
-        stop = io.every(lease / 3, renew)
-        return stop
-
     async def _wait_elsewhere(
         self, io: IO, flight: Flight, job: Job, ticket: Ticket | None
     ) -> tuple[Ticket | None, AnyEntry | None, bool]:
@@ -453,7 +456,7 @@ class Engine:
         pause = _FIRST_POLL
         lease = job.plan.policy.lease
         started = stopwatch()
-        while ticket is not None and not ticket.leads and stopwatch() - started < lease * _LONGEST_HOLD:
+        while ticket is not None and not ticket.leads and stopwatch() - started < lease * LONGEST_HOLD:
             if self._leases is None:
                 await io.sleep(min(pause, max(ticket.retry_in, 0.001)))
                 kept = False
@@ -530,7 +533,3 @@ class Engine:
             await self.store.clear(io)
         finally:
             self.flights.void(everything=True)
-
-
-def _nothing() -> None:
-    pass

@@ -8,11 +8,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from cachekit.policy import Policy
 
 T = TypeVar("T")
+
+Evidence: TypeAlias = "frozenset[str | tuple[str, bytes] | float] | tuple[float, ...]"
+"""What is known of a value that somebody uses: tags, with their stamps, and until when it is fresh. Hashable."""
+
+
+MAX_AHEAD: Final = 300.0
+"""Seconds that the clocks of two machines may differ, or one may be set back, without entries being taken for old ones."""
 
 
 class Verdict(Enum):
@@ -41,6 +48,7 @@ class Entry(Generic[T]):
         tags: the tags that drop it.
         delta: seconds that its loader took, for probabilistic early refresh.
         stamps: what the store knew of some of the tags when the value was made or read; the store's own business.
+        uses_until: when the first of the cached values that it was made of ceases to be fresh.
     """
 
     value: T
@@ -51,19 +59,35 @@ class Entry(Generic[T]):
     tags: tuple[str, ...] = ()
     delta: float = 0.0
     stamps: tuple[tuple[str, bytes], ...] = ()
+    uses_until: float = math.inf
 
     @property
-    def evidence(self) -> frozenset[str | tuple[str, bytes]]:
-        """Return the tags, each with its stamp where that is known: what a user of this value has to go by."""
-        if not self.stamps:
-            return frozenset(self.tags)
+    def until(self) -> float:
+        """Return the end of its freshness, or of that of something it was made of, whichever comes first."""
+        return min(self.fresh_until, self.uses_until)
+
+    @property
+    def evidence(self) -> Evidence:
+        """Return the tags, each with its stamp where that is known, and ``until``: what a user of this value goes by."""
+        until = self.until
+        times = () if until == math.inf else (float(until),)
+        if not self.tags:
+            return times  # a set would be four times as large, for each entry there is
         stamped = dict(self.stamps)
-        return frozenset((tag, stamped[tag]) if tag in stamped else tag for tag in self.tags)
+        return frozenset([*((tag, stamped[tag]) if tag in stamped else tag for tag in self.tags), *times])
+
+
+def is_alive(entry: Entry[object], now: float) -> bool:
+    """Say whether *entry* is of use at *now*, stale windows included.
+
+    One from the future is not: the clock was set back, and it would live for as long as the clock went back.
+    """
+    return entry.created_at - MAX_AHEAD <= now < entry.dead_at
 
 
 def judge(entry: Entry[object] | None, now: float) -> Verdict:
     """Say what may be done with *entry* at *now*. As time passes the verdict only ever gets worse."""
-    if entry is None or now >= entry.dead_at:
+    if entry is None or not is_alive(entry, now):
         return Verdict.MISS
     if now < entry.fresh_until:
         return Verdict.HIT
@@ -79,12 +103,13 @@ def seal(
     delta: float = 0.0,
     chance: float = 0.0,
     stamps: tuple[tuple[str, bytes], ...] = (),
+    uses_until: float = math.inf,
 ) -> Entry[T]:
     """Make the entry of *value* at *now*; *chance* in [0, 1) draws its jitter."""
     fresh_until = now + policy.ttl * (1.0 - policy.jitter * chance)
     swr_until = fresh_until + policy.stale_while_revalidate
     dead_at = max(swr_until, fresh_until + policy.stale_if_error)
-    return Entry(value, now, fresh_until, swr_until, dead_at, tags, delta, stamps)
+    return Entry(value, now, fresh_until, swr_until, dead_at, tags, delta, stamps, uses_until)
 
 
 def refresh_early(entry: Entry[object], now: float, beta: float, chance: float) -> bool:

@@ -90,3 +90,25 @@ class CodecError(CacheKitError):
 
 class FrameError(CodecError):
     """Bytes read from a store are truncated, corrupt, foreign, or written by a newer version."""
+
+
+class SessionError(CacheKitError):
+    """A session was used in a way that cannot be carried out: the developer must change the code."""
+
+
+class SessionTooLarge(SessionError):
+    """A session, or what of it rides in the cookie, is larger than its bound; nothing of the change is kept.
+
+    Attributes:
+        size: the size in bytes.
+        limit: the bound.
+    """
+
+    def __init__(self, message: str, *, size: int, limit: int) -> None:
+        super().__init__(message)
+        self.size = size
+        self.limit = limit
+
+
+class AuthenticityError(FrameError):
+    """Bytes read from a store were changed, belong somewhere else, or were not made with one of the configured keys."""

@@ -16,13 +16,14 @@ from cachekit._io import ASYNCIO, BLOCKING, IO, both
 from cachekit.clock import Chance, Clock, system_chance, system_clock
 from cachekit.codecs.base import Codec
 from cachekit.codecs.msgpack import MsgpackCodec
+from cachekit.codecs.protection import Protection
 from cachekit.decorator import reusable
 from cachekit.engine import Counters, Engine, Plan
 from cachekit.entry import seal
 from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Events, Observer
 from cachekit.functions import Functions
-from cachekit.keys import bounded, check_tags
+from cachekit.keys import bounded, check_entry_tags, check_tags
 from cachekit.policy import Duration, Policy, TTLClasses
 from cachekit.purging import Purging, open_outbox
 from cachekit.stats import Stats, snapshot
@@ -58,6 +59,7 @@ class Cache(Functions, Purging):
         compress_from: bytes from which encoded values are compressed.
         max_value_bytes: bound on one encoded value, decompressed; a larger one is not kept.
         isolated_ttl: with ``tiered+``, seconds for which the in-process level serves when the server is gone altogether.
+        protection: ``Encryption`` or ``Signing``, for what lies on a server; objects in this process stay as they are.
         observers: callables that receive each ``Event``.
         purgers: the CDNs in front: ``Cloudflare``, ``Fastly``, ``Varnish``. What ``invalidate`` drops is purged there too.
         purging: when purges are delivered, see ``PurgeOptions``.
@@ -94,6 +96,7 @@ class Cache(Functions, Purging):
         compress_from: int = 1024,
         max_value_bytes: int = 64 * 1024 * 1024,
         isolated_ttl: float = 30.0,
+        protection: Protection | None = None,
         observers: Sequence[Observer] = (),
         purgers: Sequence[Purger] = (),
         purging: PurgeOptions | None = None,
@@ -123,9 +126,14 @@ class Cache(Functions, Purging):
                 compress_from=compress_from,
                 max_value_bytes=max_value_bytes,
                 isolated_ttl=isolated_ttl,
+                protection=protection,
             )
             self.store, self.l1 = build(url, settings)
         else:
+            if protection is not None:
+                raise ConfigError(
+                    f"protection= does not reach a {type(url).__name__} that you built: protect values there"
+                )
             self.url = f"<{type(url).__name__}>"
             self.store = url
             self.l1 = url if isinstance(url, Memory) else None
@@ -202,7 +210,7 @@ class Cache(Functions, Purging):
         self, io: IO, values: Mapping[str, Any], *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
     ) -> None:
         """Keep each of *values* under its key. Raises as ``set`` does, before anything is kept."""
-        policy, checked, now = self.policy(ttl), check_tags(tags), self.clock()
+        policy, checked, now = self.policy(ttl), check_entry_tags(tags), self.clock()
         entries = {
             bounded(key): seal(value, policy, now, tags=checked, chance=self._chance()) for key, value in values.items()
         }
@@ -257,7 +265,7 @@ class Cache(Functions, Purging):
         self, io: IO, key: str, value: Any, *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
     ) -> bool:
         """Keep *value* only if *key* is absent. Returns whether it was kept; False when the store is away."""
-        entry = seal(value, self.policy(ttl), self.clock(), tags=check_tags(tags), chance=self._chance())
+        entry = seal(value, self.policy(ttl), self.clock(), tags=check_entry_tags(tags), chance=self._chance())
         try:
             return (
                 await self.engine.here().store.update(io, bounded(key), lambda old: entry if self._gone(old) else old)
@@ -404,9 +412,22 @@ class Cache(Functions, Purging):
         """Keep *entry*. Returns False when it must not be kept, or the store is away."""
         return await self.engine.commit(io, ticket, entry)
 
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether what is made with *ticket* would still be kept; False when that cannot be said."""
+        return await self.engine.holds(io, ticket, tags, stamps)
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give a ticket back unused."""
         await self.engine.release(io, ticket)
+
+    def forget(self, keys: Sequence[str]) -> bool:
+        """Drop *keys* at once where everything lies in this process; False where a server has to be asked."""
+        if self.l1 is None or self.store is not self.l1:
+            return False
+        self.l1.void(keys)
+        return True
 
     async def keep(self, io: IO, key: str, value: Any, ttl: Duration) -> None:
         """Keep *value* under *key* for *ttl*, as far as the store is there."""

@@ -7,10 +7,12 @@ no more followers. Must not know about stores.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Collection, Iterable
 from concurrent.futures import Future
 from contextvars import ContextVar
+from enum import Enum
 from typing import Any, Final
 
 from cachekit._fork import renew_in_child
@@ -35,12 +37,24 @@ class Retry(Exception):
 NOTHING: Final = object()
 
 
+class Certainty(Enum):
+    """What those who joined a flight may make of its result: it may have been invalidated before they came."""
+
+    SURE = "sure"
+    """It holds for all who joined."""
+    LOADED = "loaded"
+    """It was loaded: it holds for those who came before the flight began."""
+    FOUND = "found"
+    """It was there already, and held at that moment."""
+
+
 class Flight:
     """One load in progress.
 
     Attributes:
         result: what followers wait for.
         tags: the tags known so far; grows while the loader runs.
+        until: when what was used for it ceases to be fresh.
         void: whether something invalidated it while it ran.
         scope: what it belongs to; held, so that no other scope takes its identity while the flight is in the air.
         waits_for: the flights that its loader follows, directly or in loads of its own.
@@ -49,12 +63,25 @@ class Flight:
         cold: whether its leader found nothing: who comes meanwhile will find nothing either.
     """
 
-    __slots__ = ("cold", "followers", "key", "number", "result", "scope", "sealed", "tags", "void", "waits_for")
+    __slots__ = (
+        "cold",
+        "followers",
+        "key",
+        "number",
+        "result",
+        "scope",
+        "sealed",
+        "tags",
+        "until",
+        "void",
+        "waits_for",
+    )
 
     def __init__(self, scope: object, key: str, tags: Iterable[str]) -> None:
         self.scope = scope
         self.key = key
         self.tags = set(tags)
+        self.until = math.inf
         self.result: Future[Any] = Future()
         self.result.set_running_or_notify_cancel()  # so that a follower cannot cancel it
         self.void = False

@@ -23,7 +23,7 @@ from cachekit.keys import KeyTemplate, TagTemplates, bounded
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import Ticket
-from cachekit.tags import collecting, function_tag, note
+from cachekit.tags import collecting, function_tag, note, note_until
 
 ITEM: Final = "item"
 
@@ -124,7 +124,7 @@ class Many:
         now = self._engine.clock()
         fresh = {key: entry for key, entry in entries.items() if now < entry.fresh_until}
         for key, entry in fresh.items():
-            self._engine.count_hit(key, self._counters)
+            self._engine.count_hit(key, self._counters, self.name)
             note(entry.evidence)
         self._counters.misses += len(wanted) - len(fresh)
         return {key: entry.value for key, entry in fresh.items()}
@@ -159,13 +159,14 @@ class Many:
         every = tuple(used.every)
         for one in missing:
             note((*one.tags, *every))
+            note_until(min(used.until, self._engine.clock() + self._policy.ttl))
             if one.key in tickets:
-                await self._keep(io, one, tickets[one.key], loaded, every, used.stamps)
+                await self._keep(io, one, tickets[one.key], loaded, every, used.stamps, used.until)
         return loaded
 
     async def _keep(
         self, io: IO, one: _Wanted, ticket: Ticket, loaded: Mapping[Any, Any], used: tuple[str, ...],
-        stamps: tuple[tuple[str, bytes], ...],
+        stamps: tuple[tuple[str, bytes], ...], until: float,
     ) -> None:  # fmt: skip
         value = loaded.get(one.item, _Absent.ABSENT)
         policy = self._policy if value is not _Absent.ABSENT else None
@@ -176,7 +177,8 @@ class Many:
             return
         tags = tuple(dict.fromkeys((*one.tags, *used)))
         chance = self._engine.chance()
-        entry = seal(value, policy, self._engine.clock(), tags=tags, chance=chance, stamps=stamps)
+        now = self._engine.clock()
+        entry = seal(value, policy, now, tags=tags, chance=chance, stamps=stamps, uses_until=until)
         await self._engine.here().keep(io, ticket, entry)
 
     async def drop(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

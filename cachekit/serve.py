@@ -78,7 +78,7 @@ def wrap(app: Any, config: RunConfig) -> Any:
     """
     from cachekit.asgi import CacheKit
 
-    if interface_of(app, config.interface) == "wsgi":
+    if not config.to and interface_of(app, config.interface) == "wsgi":
         from a2wsgi import WSGIMiddleware
 
         app = WSGIMiddleware(app, workers=config.threads)
@@ -104,4 +104,8 @@ def create() -> Any:
     config = RunConfig(**{**values, **{name: tuple(values[name]) for name in LISTS}})
     if not default.is_made():
         default.use(config.cache())
+    if config.to:
+        from cachekit.proxy import ReverseProxy
+
+        return wrap(ReverseProxy(config.to, timeout=config.upstream_timeout), config)
     return wrap(load_app(config.app, factory=config.factory), config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from cachekit.degrade import DegradeOptions, Route
 from cachekit.degrade.wsgi import Degradation, Guards
@@ -13,6 +14,9 @@ from cachekit.http.wsgi import App, HttpCache, StartResponse
 from cachekit.http.wsgi_request import Environ
 from cachekit.webhook import Webhook
 from cachekit.webhook.wsgi import WebhookApp
+
+if TYPE_CHECKING:
+    from cachekit.sessions.facade import Sessions
 
 
 class CacheKit:
@@ -26,6 +30,8 @@ class CacheKit:
         webhook: deliveries that it receives invalidate; answered at its path, before all else.
         degradation: what is refused while the store is away, and where that is told.
         routes: time-outs, bounds and breakers of the application, inside the HTTP cache, which serves stale first.
+        sessions: gives each request its session, inside of the HTTP cache, so that what was made by looking at one is never
+            stored.
 
     Example:
         >>> def app(environ, start_response): ...
@@ -43,11 +49,16 @@ class CacheKit:
         webhook: Webhook | None = None,
         degradation: DegradeOptions | None = None,
         routes: Sequence[Route] = (),
+        sessions: Sessions | None = None,
     ) -> None:
         if cache is None:
             from cachekit.default import default_cache
 
             cache = default_cache()
+        if sessions is not None:
+            from cachekit.sessions.wsgi import SessionMiddleware
+
+            app = SessionMiddleware(app, sessions)
         self.app = app
         clock, emit = cache.clock, cache.events
         self.guards = Guards(app, routes, clock=clock, emit=emit) if routes else None

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.cdn.base import Rate
-from cachekit.stores.link import RedisLink, Script
+from cachekit.stores.link import Link, Script
 
 _MOST: Final = 512
 """Targets that are claimed at a time; no CDN takes more in one call."""
@@ -273,7 +273,7 @@ class ServerBox:
         namespace: prefix of the keys; processes with the same one share the outbox.
     """
 
-    def __init__(self, link: RedisLink, namespace: str) -> None:
+    def __init__(self, link: Link, namespace: str) -> None:
         self._link = link
         self._namespace = namespace
 

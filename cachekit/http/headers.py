@@ -7,7 +7,6 @@ Must not know what a field means for a cache.
 from __future__ import annotations
 
 import calendar
-import hashlib
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -202,24 +201,6 @@ def parse_vary(headers: Headers) -> tuple[str, ...]:
 def print_vary(names: Iterable[str]) -> str:
     """Return *names* as the value of Vary."""
     return ", ".join(names)
-
-
-def nominated(headers: Headers, name: str) -> str:
-    """Return what a request sent for the field *name* that Vary lists, made comparable; absent is ``""``.
-
-    White space round members carries no meaning, nor does the order of Accept-Encoding. Of what lets somebody in only
-    a digest is kept.
-    """
-    found = values(headers, name)
-    if not found:
-        return ""
-    if name == "accept-encoding":
-        codings = sorted(member.lower().replace(" ", "") for value in found for member in members(value))
-        return "=" + ",".join(codings)
-    text = "=" + ",".join(member for value in found for member in members(value))
-    if name in SECRETS:
-        return "#" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return text
 
 
 # Tags: Cache-Tag is a comma list, Surrogate-Key and xkey are lists separated by spaces

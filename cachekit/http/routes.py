@@ -65,9 +65,9 @@ class RouteRules(Rules):
         """Return the methods that some rule is for; what routes declare is for GET and HEAD."""
         return super().methods | {"GET", "HEAD"}
 
-    def candidates(self, method: str, path: str) -> Sequence[Match]:
+    def candidates(self, method: str, path: str, query: str = "") -> Sequence[Match]:
         """Return the rules that may hold for a request, to which ``declare`` adds from now on, in this context."""
-        found = _Candidates(super().candidates(method, path))
+        found = _Candidates(super().candidates(method, path, query))
         _here.set(found)
         return found
 

@@ -98,6 +98,16 @@ class Store(Protocol):
         ...
 
 
+class Vouching(Protocol):
+    """A capability of stores: to say in the middle of a load whether its result would still be kept."""
+
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether nothing invalidated *ticket* yet, nor *tags*, nor what was read with *stamps*."""
+        ...
+
+
 @runtime_checkable
 class SharedLeases(Protocol):
     """A capability of stores whose leases other processes hold: learning that one ended, and holding one longer."""

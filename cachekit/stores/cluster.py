@@ -21,7 +21,8 @@ from cachekit._io import BLOCKING, IO, drive
 from cachekit.errors import StoreError, StoreTimeout, StoreUnavailable
 from cachekit.stores.link import Arg, Call, Script, Settle, Shared, checked, replies_of, settle
 from cachekit.stores.multiget import MultiGet, Name
-from cachekit.stores.node import Node, at, translate
+from cachekit.stores.node import Node, at
+from cachekit.stores.rounds import asend, ask_for_slots, outcome_of, send
 
 SLOTS: Final = 16384
 
@@ -124,7 +125,7 @@ class ClusterLink:
         self._stale = False
         for node in dict.fromkeys((*known, *self._seeds)):
             try:
-                found = self._next = self._read_map(await _ask_any(io, node), node)
+                found = self._next = self._read_map(await ask_for_slots(io, node), node)
             except StoreError as exc:
                 error = exc
                 continue
@@ -258,7 +259,7 @@ class ClusterLink:
                 if i in asked:
                     commands.append(("ASKING",))
                 commands.append(calls[i].command)
-        for node, outcome in (await io.call(_send, _asend, sending)).items():
+        for node, outcome in (await io.call(send, asend, sending)).items():
             if isinstance(outcome, list) and len(outcome) > len(batches[node]):
                 outcome = [reply for reply, said in zip(outcome, sending[node], strict=True) if said != ("ASKING",)]
             outcomes[node] = outcome
@@ -340,13 +341,15 @@ class ClusterLink:
         return found
 
     def _read_here(self, batches: dict[Node, list[Name]]) -> dict[Node, list[Any] | StoreError]:
-        return _send({node: [("GET", name) for name in names] for node, names in batches.items()})
+        return send({node: [("GET", name) for name in names] for node, names in batches.items()})
 
     async def _aread(self, batches: dict[Node, list[Name]]) -> dict[Node, list[Any] | StoreError]:
         if len(batches) == 1:
             [(node, names)] = batches.items()
-            return {node: await _outcome(self._reads[node].aread(names))}
-        outcomes = await asyncio.gather(*(_outcome(self._reads[node].aread(names)) for node, names in batches.items()))
+            return {node: await outcome_of(self._reads[node].aread(names))}
+        outcomes = await asyncio.gather(
+            *(outcome_of(self._reads[node].aread(names)) for node, names in batches.items())
+        )
         return dict(zip(batches, outcomes, strict=True))
 
     def settled(self, *, at_most: int) -> list[Node]:
@@ -406,66 +409,3 @@ def replies_of_gets(link: object, replies: list[Any]) -> list[Any]:
     """Return *replies* to ``GET``; like ``MGET``, a value of another type counts as absent."""
     kept = [None if isinstance(reply, Exception) and "WRONGTYPE" in str(reply) else reply for reply in replies]
     return replies_of(link, kept)
-
-
-async def _ask_any(io: IO, node: Node) -> Any:
-    """Ask *node* for the map, be it a primary or not."""
-    return await io.call(_ask_here, _ask, node)
-
-
-def _ask_here(node: Node) -> Any:
-    connection = node.connection(redis_connect_func=None)
-    try:
-        connection.connect()
-        connection.send_command("CLUSTER", "SLOTS", check_health=False)
-        return connection.read_response()
-    except Exception as exc:
-        raise translate(exc, node) from exc
-    finally:
-        connection.disconnect()
-
-
-async def _ask(node: Node) -> Any:
-    connection = node.aconnection(redis_connect_func=None)
-    try:
-        async with asyncio.timeout(node.dial.timeout):
-            await connection.connect()
-            await connection.send_command("CLUSTER", "SLOTS", check_health=False)
-            return await connection.read_response()
-    except Exception as exc:
-        raise translate(exc, node) from exc
-    finally:
-        await connection.disconnect(nowait=True)
-
-
-def _send(batches: dict[Node, list[Any]]) -> dict[Node, list[Any] | StoreError]:
-    """Send every batch before waiting for the first reply."""
-    sent: dict[Node, Any] = {}
-    outcomes: dict[Node, list[Any] | StoreError] = {}
-    for node, commands in batches.items():
-        try:
-            sent[node] = node.send(commands)
-        except StoreError as exc:
-            outcomes[node] = exc
-    for node, lane in sent.items():
-        try:
-            outcomes[node] = node.receive(lane, len(batches[node]))
-        except StoreError as exc:
-            outcomes[node] = exc
-    return outcomes
-
-
-async def _asend(batches: dict[Node, list[Any]]) -> dict[Node, list[Any] | StoreError]:
-    if len(batches) == 1:
-        [(node, commands)] = batches.items()
-        return {node: await _outcome(node.arun_all(commands))}
-    outcomes = await asyncio.gather(*(_outcome(node.arun_all(commands)) for node, commands in batches.items()))
-    return dict(zip(batches, outcomes, strict=True))
-
-
-async def _outcome(job: Any) -> list[Any] | StoreError:
-    try:
-        replies: list[Any] = await job
-    except StoreError as exc:
-        return exc
-    return replies

@@ -19,7 +19,7 @@ from cachekit.breaker import Breaker
 from cachekit.clock import Clock
 from cachekit.errors import StoreError, StoreTimeout, StoreUnavailable
 from cachekit.events import Emit, Event, Kind
-from cachekit.stores.base import AnyEntry, Change, SharedLeases, Store, Ticket
+from cachekit.stores.base import AnyEntry, Change, SharedLeases, Store, Ticket, Vouching
 
 R = TypeVar("R")
 
@@ -193,6 +193,14 @@ class Guarded:
 
     async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:
         return await self._run(io, lambda: self.inner.commit(io, ticket, entry))
+
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        ask: Vouching = self.inner  # type: ignore[assignment]
+        if not hasattr(ask, "holds"):
+            return False
+        return await self._run(io, lambda: ask.holds(io, ticket, tags, stamps))
 
     async def release(self, io: IO, ticket: Ticket) -> None:
         await self._run(io, lambda: self.inner.release(io, ticket))

@@ -80,7 +80,7 @@ class BlockingLanes:
         return lane
 
     def _stands_if_open(self, lane: Any) -> bool:
-        return not lane.is_connected or self._stands(lane)
+        return lane._sock is None or self._stands(lane)
 
     def receive(self, lane: Any, count: int) -> list[Any]:
         """Return the replies to what was sent on *lane*, error replies among them as values."""

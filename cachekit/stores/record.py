@@ -5,7 +5,7 @@ server's script writes them (on a cluster ``write_head`` does): damage there can
 
 Layout: ``CA 01``, number of tags (2 bytes), then for each tag the length of its name (2 bytes), its name and its stamp
 (16 bytes: 8 of server time in microseconds, 0 if the tag was never invalidated, and 8 random), then the frame, whose
-meta part holds the times.
+meta part holds the times: five of them, and a sixth where the value was made of other cached values.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import Final
 
 from cachekit.codecs.base import Codec
 from cachekit.codecs.frame import opened, seal
+from cachekit.codecs.protection import Protection
 from cachekit.entry import Entry
-from cachekit.errors import FrameError
+from cachekit.errors import CodecError, FrameError
 from cachekit.stores.base import AnyEntry
 
 _MAGIC: Final = b"\xca\x01"
 _TIMES: Final = struct.Struct(">5d")
+_TIME: Final = struct.Struct(">d")
 _U16: Final = struct.Struct(">H")
 STAMP: Final = 16
 
@@ -36,10 +38,30 @@ class Record:
     frame: bytes
 
 
-def write_frame(entry: AnyEntry, codec: Codec, *, compress_from: int) -> bytes:
-    """Return the frame of *entry*, stamps excluded. Raises ``CodecError`` for a value that cannot be encoded."""
+def write_frame(
+    entry: AnyEntry,
+    codec: Codec,
+    *,
+    compress_from: int,
+    max_size: int,
+    protection: Protection | None = None,
+    context: bytes = b"",
+) -> bytes:
+    """Return the frame of *entry*, stamps excluded; *protection* binds it to *context*, the name it is kept under.
+
+    Raises:
+        CodecError: the value cannot be encoded, or takes more than *max_size* bytes, compressed or not.
+    """
     times = _TIMES.pack(entry.created_at, entry.fresh_until, entry.swr_until, entry.dead_at, entry.delta)
-    return seal(times, codec.encode(entry.value), codec_id=codec.id, compress_from=compress_from)
+    if entry.uses_until != math.inf:
+        times += _TIME.pack(entry.uses_until)
+    payload = codec.encode(entry.value)
+    if len(payload) > max_size:  # before compression: it could not be read again
+        raise CodecError(f"the encoded value has {len(payload):,} bytes, over the bound of {max_size:,}")
+    frame = seal(times, payload, codec_id=codec.id, compress_from=compress_from, protection=protection, context=context)
+    if len(frame) > max_size:
+        raise CodecError(f"the frame of the value has {len(frame):,} bytes, over the bound of {max_size:,}")
+    return frame
 
 
 def write_head(stamps: Mapping[str, bytes]) -> bytes:
@@ -93,17 +115,30 @@ class Head:
 
 
 def read_frame(
-    frame: bytes, stamps: tuple[tuple[str, bytes], ...], codecs: dict[int, Codec], *, max_size: int
+    frame: bytes,
+    stamps: tuple[tuple[str, bytes], ...],
+    codecs: dict[int, Codec],
+    *,
+    max_size: int,
+    protection: Protection | None = None,
+    context: bytes = b"",
 ) -> AnyEntry:
-    """Return the entry in *frame*, whose tags have these *stamps*. Raises ``CodecError``."""
-    meta, payload, codec_id = opened(frame, max_size=max_size)
+    """Return the entry in *frame*, whose tags have these *stamps*.
+
+    Raises:
+        CodecError: it cannot be read; as ``AuthenticityError`` where it is not what *protection* made for *context*.
+    """
+    meta, payload, codec_id = opened(frame, max_size=max_size, protection=protection, context=context)
     codec = codecs.get(codec_id)
     if codec is None:
         raise FrameError(f"codec {codec_id} of this value is not configured here")
-    if len(meta) != _TIMES.size:
+    more = len(meta) - _TIMES.size
+    if more not in (0, _TIME.size):
         raise FrameError("the times of this value are damaged")
-    created_at, fresh_until, swr_until, dead_at, delta = _TIMES.unpack(meta)
-    if not created_at <= fresh_until <= swr_until <= dead_at or math.isnan(delta):
+    created_at, fresh_until, swr_until, dead_at, delta = _TIMES.unpack_from(meta)
+    uses_until: float = _TIME.unpack_from(meta, _TIMES.size)[0] if more else math.inf
+    if not created_at <= fresh_until <= swr_until <= dead_at or math.isnan(delta) or math.isnan(uses_until):
         raise FrameError("the times of this value contradict each other")
     tags = tuple([tag for tag, _ in stamps])
-    return Entry(codec.decode(payload), created_at, fresh_until, swr_until, dead_at, tags, delta, stamps)
+    value = codec.decode(payload)
+    return Entry(value, created_at, fresh_until, swr_until, dead_at, tags, delta, stamps, uses_until)

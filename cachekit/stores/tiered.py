@@ -21,7 +21,7 @@ from cachekit._io import IO
 from cachekit.clock import Clock
 from cachekit.errors import StoreError
 from cachekit.events import Emit, Event, Kind
-from cachekit.stores.base import AnyEntry, Change, SharedLeases, Store, Ticket
+from cachekit.stores.base import AnyEntry, Change, SharedLeases, Store, Ticket, Vouching
 from cachekit.stores.bus import OnLive, OnLost, OnMessage
 from cachekit.stores.memory import Memory
 from cachekit.stores.names import Announcement
@@ -223,6 +223,15 @@ class Tiered:
         if kept is not None and self.live:
             self.l1.fill(ticket.key, kept, since)
         return kept
+
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        since, theirs = ticket.proof
+        if theirs is None or not await self.l1.holds(io, replace(ticket, proof=since), tags):
+            return False
+        ask: Vouching = self.l2  # type: ignore[assignment]
+        return await ask.holds(io, theirs, tags, stamps)
 
     async def release(self, io: IO, ticket: Ticket) -> None:
         if ticket.proof[1] is not None:

@@ -57,10 +57,28 @@ def test_invalidate_purges_in_both_worlds(cache: Cache, cdn: StandIn, watch, wor
     assert cache.stats().events["purged"] == 1
 
 
+def test_a_transaction_tells_the_cdn_at_its_end_or_not_at_all(cache: Cache, cdn: StandIn) -> None:
+    @cache.cached(ttl="5m", tags=["product:{number}"])
+    def load(number: int) -> int:
+        return number
+
+    with cache.transaction():
+        cache.invalidate("product:1")
+        load.invalidate_all()
+        assert cache.flush_purges()
+        assert cdn.seen == []
+    assert cache.flush_purges()
+    with pytest.raises(ZeroDivisionError), cache.transaction():
+        cache.invalidate("product:2")
+        raise ZeroDivisionError
+    assert cache.flush_purges()
+    assert [seen.json for seen in cdn.seen] == [{"tags": ["product:1"]}]
+
+
 def test_the_cdn_is_told_after_what_is_here_was_dropped(cache: Cache, cdn: StandIn, watch, monkeypatch) -> None:
     """Otherwise the CDN fetches the old page from here, and keeps it."""
     order = []
-    inner = cache.engine.invalidate
+    inner = cache.store.invalidate
 
     async def invalidate(io, tags):
         await inner(io, tags)
@@ -72,8 +90,8 @@ def test_the_cdn_is_told_after_what_is_here_was_dropped(cache: Cache, cdn: Stand
         order.append("put")
         return await put(io, *args, **kwargs)
 
-    monkeypatch.setattr(cache.engine, "invalidate", invalidate)
-    monkeypatch.setattr(cache.outbox, "put", noted)
+    monkeypatch.setattr(cache.store, "invalidate", invalidate)
+    monkeypatch.setattr(cache.engine, "beyond", noted)
     cache.invalidate("a")
     assert order == ["invalidated", "put"]
 

@@ -353,7 +353,7 @@ def test_what_is_no_plain_response_passes_through(tmp_path):
     assert answers[1].headers["content-encoding"] == "gzip"
     assert answers[2].content == answers[3].content == b"0123456789" * 1000
     assert answers[4].text == "handled broken"
-    part = get(app, "/file", headers={"range": "bytes=5-9"})[0]
+    part = get(shop(Route("/file", file)), "/file", headers={"range": "bytes=5-9"})[0]
     assert (part.status_code, part.content) == (206, b"56789")
 
     said = []
