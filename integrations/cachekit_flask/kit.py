@@ -14,6 +14,7 @@ from cachekit.compress.options import Compression
 from cachekit.compress.wsgi import Compress
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
+from cachekit.jinja import CacheExtension
 from cachekit.warm import Warmer
 from cachekit.wsgi import CacheKit as HttpKit
 from cachekit.wsgi import DegradeOptions, Route, Webhook
@@ -119,6 +120,8 @@ class CacheKit(Decorators):
         app.extensions["cachekit"] = self
         app.cli.add_command(commands(self))
         forward(app, cache)
+        app.jinja_env.add_extension(CacheExtension)
+        app.jinja_env.cachekit_cache = cache  # type: ignore[attr-defined]
         self._states[app] = state
         self._only = state if len(self._states) == 1 else None
 

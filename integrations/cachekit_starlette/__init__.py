@@ -13,6 +13,7 @@ from cachekit_starlette.lifespan import cachekit_lifespan
 from cachekit_starlette.middleware import CacheKit
 from cachekit_starlette.requests import get_cache, tag
 from cachekit_starlette.routes import cached_route
+from cachekit_starlette.templates import fragments
 
 __all__ = [
     "CacheKit",
@@ -24,6 +25,7 @@ __all__ = [
     "Webhook",
     "cached_route",
     "cachekit_lifespan",
+    "fragments",
     "get_cache",
     "tag",
 ]

@@ -18,6 +18,7 @@ from cachekit.http.options import HttpOptions
 from cachekit.http.routes import RouteRules, declare
 from cachekit.http.rules import Rule
 from cachekit.keys import TagTemplates
+from cachekit.sessions import Sessions
 from cachekit_starlette.routes import RoutePolicy, declared, policy_of
 
 log = logging.getLogger("cachekit")
@@ -36,6 +37,7 @@ class CacheKit:
         compression: True, or settings: responses travel compressed.
         webhook: deliveries that it receives invalidate; answered at its path, before all else.
         degradation: what is refused while the store is away, and where that is told.
+        sessions: gives each request its ``request.session``, inside of the HTTP cache.
         routes: time-outs, bounds and breakers of the application, inside the HTTP cache, which serves stale first.
 
     Raises:
@@ -57,6 +59,7 @@ class CacheKit:
         compression: bool | Compression = False,
         webhook: Webhook | None = None,
         degradation: DegradeOptions | None = None,
+        sessions: Sessions | None = None,
         routes: Sequence[Route] = (),
     ) -> None:
         if options is not None and not isinstance(options, HttpOptions):
@@ -74,6 +77,7 @@ class CacheKit:
             options=options,
             webhook=webhook,
             degradation=degradation,
+            sessions=sessions,
             routes=routes,
         )
         if compression:
