@@ -28,7 +28,18 @@ from cachekit.wsgi import CacheKit as WsgiKit
 
 PAGES = 60
 OWN = frozenset(
-    {"cache-status", "age", "date", "vary", "etag", "content-encoding", "content-length", "cache-tag", "server-timing"}
+    {
+        "cache-status",
+        "age",
+        "date",
+        "vary",
+        "etag",
+        "content-encoding",
+        "content-length",
+        "cache-tag",
+        "accept-ranges",
+        "server-timing",
+    }
 )
 """Fields that the middleware is there to add or to change."""
 CHANGING = re.compile(rb'(csrftoken|_id|nonce)["=:][^"&>]*|\d+(\.\d+)? ?ms')
