@@ -112,7 +112,7 @@ class Encryption(_Keys):
         try:
             import cryptography  # noqa: F401
         except ImportError as exc:
-            raise ConfigError("encryption needs the package cryptography: pip install cachekit[encryption]") from exc
+            raise ConfigError("encryption needs the package cryptography: install the extra `encryption`") from exc
         self._derive = {identity: _derivation(key) for identity, key in self._keys.items()}
 
     def protect(self, body: bytes, context: bytes) -> bytes:

@@ -227,3 +227,16 @@ def test_the_default_cache_is_used_when_none_is_given(monkeypatch, cache):
     assert site.http.hits == 0
     call(site, scope_of())
     assert site.http.hits == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_a_request_without_a_host_passes_by(cache, method, caplog):
+    """HTTP/1.0 knows no Host."""
+    scope = {**scope_of("/page"), "method": method, "headers": []}
+    for _ in range(2):
+        sent = call(
+            lambda app: CacheKit(app, cache=cache), scope, [start(), {"type": "http.response.body", "body": b"a"}]
+        )
+        assert sent[-1]["body"] == b"a"
+        assert b"age" not in dict(sent[0]["headers"])
+    assert caplog.text == ""
