@@ -9,7 +9,7 @@ import sys
 
 NAMES = (
     "hit_path", "hit_anatomy", "hit_ratio", "redis_roundtrip", "stampede", "propagation", "http_hit", "http_served",
-    "compression", "sessions",
+    "compression", "sessions", "adapters",
     "imports",
 )  # fmt: skip
 
