@@ -7,6 +7,7 @@ from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
 from cachekit.wsgi import DegradeOptions, Route, Webhook
 from cachekit_flask.kit import CacheKit
+from cachekit_flask.sessions import CacheKitSessionInterface
 from cachekit_flask.signals import (
     cache_hit,
     cache_invalidated,
@@ -18,6 +19,7 @@ from cachekit_flask.signals import (
 
 __all__ = [
     "CacheKit",
+    "CacheKitSessionInterface",
     "Compression",
     "DegradeOptions",
     "HttpOptions",

@@ -11,15 +11,16 @@ from flask import has_app_context
 
 from cachekit import Cache, ConfigError, default_cache
 from cachekit.compress.options import Compression
-from cachekit.compress.wsgi import Compress
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
 from cachekit.jinja import CacheExtension
+from cachekit.sessions import SessionOptions, Sessions
 from cachekit.warm import Warmer
 from cachekit.wsgi import CacheKit as HttpKit
 from cachekit.wsgi import DegradeOptions, Route, Webhook
 from cachekit_flask.commands import commands
 from cachekit_flask.decorators import Decorators
+from cachekit_flask.sessions import install
 from cachekit_flask.settings import State, read
 from cachekit_flask.signals import forward
 from cachekit_flask.views import application
@@ -42,6 +43,7 @@ class CacheKit(Decorators):
         rules: header rules, the first that suits a response holds; before those of ``CACHEKIT_RULES``.
         options: settings of the HTTP cache; else ``CACHEKIT_HTTP``.
         compression: True, or settings: responses travel compressed; else ``CACHEKIT_COMPRESSION``.
+        sessions: True, ``SessionOptions`` or ``Sessions``: ``flask.session`` is kept here; else ``CACHEKIT_SESSIONS``.
         webhook: deliveries that it receives invalidate; else ``CACHEKIT_WEBHOOK``.
         degradation: what is refused while the store is away; else ``CACHEKIT_DEGRADATION``.
         routes: time-outs, bounds and breakers of the application; before those of ``CACHEKIT_ROUTES``.
@@ -66,6 +68,7 @@ class CacheKit(Decorators):
         rules: Sequence[Rule] = (),
         options: HttpOptions | None = None,
         compression: bool | Compression | None = None,
+        sessions: bool | SessionOptions | Sessions | None = None,
         webhook: Webhook | None = None,
         degradation: DegradeOptions | None = None,
         routes: Sequence[Route] = (),
@@ -82,7 +85,7 @@ class CacheKit(Decorators):
             "compression": compression,
             "webhook": webhook,
         }
-        self._given |= {"degradation": degradation, "routes": routes}
+        self._given |= {"sessions": sessions, "degradation": degradation, "routes": routes}
         self._states: WeakKeyDictionary[Any, State] = WeakKeyDictionary()
         self._only: State | None = None
         if app is not None:
@@ -101,6 +104,9 @@ class CacheKit(Decorators):
             compression = settings.compression
         if settings.purgers and cache.outbox is None:
             cache.attach(*settings.purgers)
+        kept = given["sessions"] or settings.sessions
+        if kept:
+            app.extensions["cachekit.sessions"] = install(app, kept, cache)
         wrapped: Any = HttpKit(
             app.wsgi_app,
             cache=cache,
@@ -109,9 +115,8 @@ class CacheKit(Decorators):
             webhook=given["webhook"] or settings.webhook,
             degradation=given["degradation"] or settings.degradation,
             routes=(*given["routes"], *settings.routes),
+            compression=compression,
         )
-        if compression:
-            wrapped = Compress(wrapped, compression if isinstance(compression, Compression) else None)
         self._check(cache)
         credentials = [f"HTTP_{name.upper().replace('-', '_')}" for name in (options or HttpOptions()).credentials]
         state = State(cache, settings.enabled, credentials)

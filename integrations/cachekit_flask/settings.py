@@ -16,6 +16,7 @@ from cachekit import Cache, ConfigError, Policy
 from cachekit.compress.options import Compression
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
+from cachekit.sessions import SessionOptions
 from cachekit.wsgi import DegradeOptions, Route, Webhook
 
 PREFIX: Final = "CACHEKIT_"
@@ -30,6 +31,7 @@ class Settings:
         rules: header rules.
         http: settings of the HTTP cache, or None for the usual ones.
         compression: settings of compression, or None for none.
+        sessions: how ``flask.session`` is kept, or None to leave it to Flask.
         webhook: deliveries that it receives invalidate.
         degradation: what is refused while the store is away.
         routes: time-outs, bounds and breakers of the application.
@@ -41,6 +43,7 @@ class Settings:
     rules: tuple[Rule, ...] = ()
     http: HttpOptions | None = None
     compression: Compression | None = None
+    sessions: bool | SessionOptions | None = None
     webhook: Webhook | None = None
     degradation: DegradeOptions | None = None
     routes: tuple[Route, ...] = ()
@@ -98,6 +101,7 @@ _route = _made(Route, 'must be a list of Route(...) or of {"path": "/reports/**"
 _degradation = _made(DegradeOptions, "must be DegradeOptions(...) or a dictionary of its arguments")
 _rule = _made(Rule, 'must be a list of Rule(...) or of {"path": "/products/{id}", "ttl": "1h"}')
 _http = _made(HttpOptions, "must be HttpOptions(...) or a dictionary of its arguments")
+_sessions = _made(SessionOptions, "must be True, False, SessionOptions(...) or a dictionary of its arguments")
 _compression = _made(Compression, "must be True, False, Compression(...) or a dictionary of its arguments")
 
 
@@ -118,6 +122,13 @@ def _compress(value: Any) -> Compression | None:
     if isinstance(value, bool):
         return Compression() if value else None
     made: Compression = _compression(value)
+    return made
+
+
+def _session(value: Any) -> bool | SessionOptions | None:
+    if isinstance(value, bool):
+        return value or None
+    made: SessionOptions = _sessions(value)
     return made
 
 
@@ -161,6 +172,7 @@ OTHERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "RULES": _list(_rule, "Rule(...)"),
     "HTTP": _http,
     "COMPRESSION": _compress,
+    "SESSIONS": _session,
     "WEBHOOK": _is(Webhook, "Webhook(secret)"),
     "DEGRADATION": _degradation,
     "ROUTES": _list(_route, "Route(...)"),

@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cachekit import Cache, ConfigError, default_cache
 from cachekit.asgi import CacheKit as _CacheKit
 from cachekit.asgi import DegradeOptions, Route, Webhook
-from cachekit.compress.asgi import Compress
 from cachekit.compress.options import Compression
 from cachekit.http.options import HttpOptions
 from cachekit.http.routes import RouteRules, declare
@@ -79,9 +78,8 @@ class CacheKit:
             degradation=degradation,
             sessions=sessions,
             routes=routes,
+            compression=compression,
         )
-        if compression:
-            self._outer = Compress(self._outer, compression if isinstance(compression, Compression) else None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outer(scope, receive, send)
