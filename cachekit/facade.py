@@ -16,6 +16,7 @@ from cachekit._io import ASYNCIO, BLOCKING, IO, both
 from cachekit.clock import Chance, Clock, system_chance, system_clock
 from cachekit.codecs.base import Codec
 from cachekit.codecs.msgpack import MsgpackCodec
+from cachekit.contents import Contents
 from cachekit.decorator import reusable
 from cachekit.engine import Counters, Engine, Plan
 from cachekit.entry import seal
@@ -31,7 +32,7 @@ from cachekit.stores.memory import Memory
 from cachekit.tags import note
 
 
-class Cache(Functions):
+class Cache(Functions, Contents):
     """Keeps values in this process, on Redis or Valkey, or in this process in front of a server.
 
     Args:

@@ -15,7 +15,7 @@ LAYERS = [
     "errors", "clock", "_fork", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
     "signatures", "options", "codecs",
     "stores", "flight",
-    "engine", "shell", "instances", "decorator", "many", "functions", "stats",
+    "engine", "shell", "instances", "decorator", "many", "functions", "contents", "stats",
     "facade", "default", "observe", "warm", "http", "compress", "asgi",
     "wsgi", "config", "serve", "cli", "__main__",
 ]  # fmt: skip

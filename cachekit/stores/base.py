@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from cachekit._io import IO
 from cachekit.entry import Entry
@@ -95,4 +95,13 @@ class Store(Protocol):
 
     async def close(self, io: IO) -> None:
         """Give up connections and threads. A closed store may be used again: it then opens anew."""
+        ...
+
+
+@runtime_checkable
+class Scannable(Protocol):
+    """The capability of listing keys, a page at a time."""
+
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[str]]:
+        """Return some of the keys that match *pattern*, valid or not, and the next cursor: None after the last page."""
         ...

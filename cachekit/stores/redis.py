@@ -231,6 +231,13 @@ class RedisStore:
             if cursor in (b"0", 0, "0"):
                 return
 
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[str]]:
+        match = f"{self.namespace}:v:{{{_slot(pattern)}}}"
+        following, names = await self.link.command(io, "SCAN", cursor or b"0", "MATCH", match, "COUNT", _SWEEP)
+        start = len(self._value("")) - 1
+        keys = [_unslot(bytes(name)[start:-1].decode("utf-8", "surrogatepass")) for name in names]
+        return (None if following in (b"0", 0, "0") else following), keys
+
     async def begin(self, io: IO, key: str, tags: Sequence[str], lease: float, *, exclusive: bool = True) -> Ticket:
         token = random_token()
         names = (_NAMESPACE, *tags)
@@ -319,6 +326,10 @@ def _slot(key: str) -> str:
     if "}" in key or "%" in key:
         return key.replace("%", "%25").replace("}", "%7D")
     return key
+
+
+def _unslot(text: str) -> str:
+    return text.replace("%7D", "}").replace("%25", "%") if "%" in text else text
 
 
 def _current(record: Record, known: Mapping[str, bytes | None]) -> bool:
