@@ -125,6 +125,14 @@ def build(url: str, options: Mapping[str, Any], where: str) -> Cache:
         return _made[sign]
 
 
+def sessions() -> Cache:
+    """Return where sessions are kept: on the server of ``cache()``, in a namespace that ``clear`` leaves alone."""
+    conf = read()
+    url = (conf.url or default_cache().url).removeprefix("tiered+")  # the store's word counts, not a copy
+    options = {**conf.cache, "namespace": f"{conf.cache.get('namespace', 'cachekit')}-sessions"}
+    return build(url, options, "CACHEKIT")
+
+
 def caches() -> list[Cache]:
     """Return every cache that settings of this process describe so far."""
     found = [cache(), *_made.values()]

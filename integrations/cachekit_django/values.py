@@ -26,6 +26,7 @@ from django.utils.safestring import SafeString
 from cachekit import ConfigError
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import CodecError
+from cachekit_django.signals import BEFORE
 
 _RESPONSES: Final[dict[str, type[http.HttpResponse]]] = {
     cls.__name__: cls
@@ -38,7 +39,7 @@ _RESPONSES: Final[dict[str, type[http.HttpResponse]]] = {
 }  # fmt: skip
 _NAMES: Final = {cls: name for name, cls in _RESPONSES.items()}
 _LAZY: Final = ("gettext", "pgettext")
-_OWN: Final = ("_state", "_prefetched_objects_cache")
+_OWN: Final = ("_state", "_prefetched_objects_cache", BEFORE)
 _SKIPPED: Final = frozenset(
     {
         "_container", "_resource_closers", "cookies", "headers", "template_name", "context_data", "_request", "context",

@@ -1,0 +1,52 @@
+"""``INSTALLED_APPS = ["cachekit_django"]``: makes the cache of the settings the default one, and registers the checks."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+from django.apps import AppConfig
+from django.core import checks
+from django.core.signals import setting_changed
+
+from cachekit import ConfigError
+from cachekit.default import use
+
+
+class CacheKitConfig(AppConfig):
+    """The application ``cachekit_django``."""
+
+    name = "cachekit_django"
+    label = "cachekit_django"
+    verbose_name = "cachekit"
+
+    def __init__(self, app_name: str, app_module: Any) -> None:
+        super().__init__(app_name, app_module)
+        from cachekit_django import conf
+
+        # Now, before any models are imported: their modules may decorate functions with `cachekit.cached`. A wrong
+        # setting is reported by the checks; another default cache was the choice of whoever made it.
+        with contextlib.suppress(ConfigError):
+            if conf.read().url:
+                use(conf.cache())
+
+    def ready(self) -> None:
+        """Register the checks; without a management command, which runs them itself, run them now."""
+        from cachekit_django import signals
+        from cachekit_django.checks import check, errors
+
+        checks.register(check, "caches")
+        signals.connect()
+        setting_changed.connect(_changed)
+        if "django.core.management" not in sys.modules and (found := errors()):
+            raise ConfigError("\n".join(found))
+
+
+def _changed(*, setting: str, **_: Any) -> None:
+    """Make the backends anew where a test changes the settings that they are made of."""
+    if setting == "CACHEKIT":
+        from django.core.cache import caches, close_caches
+
+        close_caches()
+        caches._connections = type(caches._connections)(caches.thread_critical)  # type: ignore[attr-defined]
