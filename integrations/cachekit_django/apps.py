@@ -6,6 +6,7 @@ import contextlib
 import sys
 from typing import Any
 
+from asgiref.local import Local
 from django.apps import AppConfig
 from django.core import checks
 from django.core.signals import setting_changed
@@ -49,4 +50,4 @@ def _changed(*, setting: str, **_: Any) -> None:
         from django.core.cache import caches, close_caches
 
         close_caches()
-        caches._connections = type(caches._connections)(caches.thread_critical)  # type: ignore[attr-defined]
+        caches._connections = Local()  # type: ignore[attr-defined]  # as Django does when CACHES changes

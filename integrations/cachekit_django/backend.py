@@ -49,15 +49,19 @@ class CacheBackend(Patterns):
     def _names(self, keys: Iterable[Any], version: int | None) -> dict[str, Any]:
         return {self._key(key, version): key for key in keys}
 
+    def _found(self, names: dict[str, Any], kept: dict[str, Any]) -> dict[Any, Any]:
+        values = {names[name]: self._unpack(one, name, _MISSING) for name, one in kept.items()}
+        return {key: value for key, value in values.items() if value is not _MISSING}
+
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return the values of those *keys* that are present, in one round trip."""
         names = self._names(keys, version)
-        return {names[name]: self._unpack(kept) for name, kept in self.cache.get_many(names).items()}
+        return self._found(names, self.cache.get_many(names))
 
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return the values of those *keys* that are present, in one round trip."""
         names = self._names(keys, version)
-        return {names[name]: self._unpack(kept) for name, kept in (await self.cache.aget_many(names)).items()}
+        return self._found(names, await self.cache.aget_many(names))
 
     def set_many(
         self,

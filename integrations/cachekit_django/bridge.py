@@ -20,6 +20,8 @@ def environ_of(request: HttpRequest) -> dict[str, Any] | None:
     environ = {"wsgi.url_scheme": request.scheme or "http", **meta}
     for name in ("PATH_INFO", "SCRIPT_NAME"):  # which Django decoded
         environ[name] = str(environ.get(name) or "").encode("utf-8", "replace").decode("latin-1")
+    if not environ.get("HTTP_COOKIE", "-"):  # Django's test client sends it empty; a browser without cookies sends none
+        del environ["HTTP_COOKIE"]
     return environ
 
 
@@ -29,7 +31,12 @@ def scope_of(request: HttpRequest) -> dict[str, Any] | None:
     if scope is None or scope.get("type") != "http":
         return None
     query = scope.get("query_string", b"")  # text, where Django's own test client made it
-    return {**scope, "query_string": query.encode("latin-1", "replace") if isinstance(query, str) else query}
+    headers = [field for field in scope["headers"] if field != (b"cookie", b"")]
+    return {
+        **scope,
+        "query_string": query.encode("latin-1", "replace") if isinstance(query, str) else query,
+        "headers": headers,
+    }
 
 
 def with_conditions(request: HttpRequest, given: dict[str, str]) -> None:

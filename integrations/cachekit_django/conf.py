@@ -59,7 +59,7 @@ def known(given: Any, allowed: tuple[str, ...], where: str) -> Mapping[str, Any]
         )
     wrong = sorted(str(name) for name in given if name not in allowed)
     if wrong:
-        close = difflib.get_close_matches(wrong[0].upper(), allowed, 1)
+        close = difflib.get_close_matches(wrong[0].upper() if allowed[0].isupper() else wrong[0], allowed, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise ConfigError(
             f"the setting {where} must be a dictionary with some of {', '.join(allowed)}; it has {', '.join(wrong)}{hint}"

@@ -1,4 +1,4 @@
-"""The part of the cache backend that looks at lifetimes, and at keys by pattern."""
+"""The part of the cache backend that deals with lifetimes, and with keys by pattern."""
 
 from __future__ import annotations
 
@@ -6,13 +6,29 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
 from cachekit_django.single import PREFIX, SingleValues
 
 _MAGIC: Final = re.compile(r"([*?\[\]\\^])")
 
 
 class Patterns(SingleValues):
-    """Adds ``ttl``, ``keys``, ``iter_keys`` and ``delete_pattern``, which Django does not have."""
+    """Adds ``touch`` and ``has_key``; and ``ttl``, ``keys``, ``iter_keys`` and ``delete_pattern``, which Django does not have."""
+
+    def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        name, policy = self._key(key, version), self._policy(timeout)
+        return self.cache.delete(name) if policy is None else self.cache.touch(name, ttl=policy)
+
+    async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        name, policy = self._key(key, version), self._policy(timeout)
+        return await self.cache.adelete(name) if policy is None else await self.cache.atouch(name, ttl=policy)
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        return self.cache.entry(self._key(key, version)) is not None
+
+    async def ahas_key(self, key: Any, version: int | None = None) -> bool:
+        return await self.cache.aentry(self._key(key, version)) is not None
 
     def ttl(self, key: Any, version: int | None = None) -> float | None:
         """Return the seconds that *key* has left: 0 when it is absent, None when it has no end."""

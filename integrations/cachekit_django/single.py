@@ -14,7 +14,8 @@ from typing import Any, Final
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.utils.module_loading import import_string
 
-from cachekit import Cache, ConfigError
+from cachekit import Cache, ConfigError, Event, Kind
+from cachekit.errors import CodecError
 from cachekit.policy import Policy, seconds
 from cachekit_django import conf
 from cachekit_django.values import codec
@@ -64,8 +65,15 @@ class SingleValues(BaseCache):
     def _pack(self, value: Any) -> Any:
         return value if type(value) in _SCALARS else [self._codec.encode(value)]
 
-    def _unpack(self, kept: Any) -> Any:
-        return self._codec.decode(kept[0]) if type(kept) is list else kept
+    def _unpack(self, kept: Any, name: str, default: Any = None) -> Any:
+        """Return the value; *default* where it cannot be read any more, because a class has changed since."""
+        if type(kept) is not list:
+            return kept
+        try:
+            return self._codec.decode(kept[0])
+        except CodecError as exc:
+            self.cache.events(Event(Kind.UNREADABLE, name, detail=str(exc), error=exc))
+            return default
 
     def _key(self, key: Any, version: int | None) -> str:
         return f"{PREFIX}{self.make_and_validate_key(key, version=version)}"
@@ -90,12 +98,12 @@ class SingleValues(BaseCache):
     # -- one value
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        kept = self.cache.get(self._key(key, version), _MISSING)
-        return default if kept is _MISSING else self._unpack(kept)
+        kept = self.cache.get(name := self._key(key, version), _MISSING)
+        return default if kept is _MISSING else self._unpack(kept, name, default)
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        kept = await self.cache.aget(self._key(key, version), _MISSING)
-        return default if kept is _MISSING else self._unpack(kept)
+        kept = await self.cache.aget(name := self._key(key, version), _MISSING)
+        return default if kept is _MISSING else self._unpack(kept, name, default)
 
     def set(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, tags: Iterable[str] = ()
@@ -146,8 +154,12 @@ class SingleValues(BaseCache):
 
         if policy is None:
             kept = self.cache.get(name, _MISSING)
-            return self._unpack(load() if kept is _MISSING else kept)
-        return self._unpack(self.cache.get_or_set(name, load, ttl=policy, tags=tags))
+            return self._unpack(load() if kept is _MISSING else kept, name)
+        value = self._unpack(self.cache.get_or_set(name, load, ttl=policy, tags=tags), name, _MISSING)
+        if value is _MISSING:
+            self.cache.delete(name)
+            value = self._unpack(self.cache.get_or_set(name, load, ttl=policy, tags=tags), name)
+        return value
 
     async def aget_or_set(
         self,
@@ -165,25 +177,15 @@ class SingleValues(BaseCache):
 
         if policy is None:
             kept = await self.cache.aget(name, _MISSING)
-            return self._unpack(await load() if kept is _MISSING else kept)
-        return self._unpack(await self.cache.aget_or_set(name, load, ttl=policy, tags=tags))
+            return self._unpack(await load() if kept is _MISSING else kept, name)
+        value = self._unpack(await self.cache.aget_or_set(name, load, ttl=policy, tags=tags), name, _MISSING)
+        if value is _MISSING:
+            await self.cache.adelete(name)
+            value = self._unpack(await self.cache.aget_or_set(name, load, ttl=policy, tags=tags), name)
+        return value
 
     def delete(self, key: Any, version: int | None = None) -> bool:
         return self.cache.delete(self._key(key, version))
 
     async def adelete(self, key: Any, version: int | None = None) -> bool:
         return await self.cache.adelete(self._key(key, version))
-
-    def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        name, policy = self._key(key, version), self._policy(timeout)
-        return self.cache.delete(name) if policy is None else self.cache.touch(name, ttl=policy)
-
-    async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        name, policy = self._key(key, version), self._policy(timeout)
-        return await self.cache.adelete(name) if policy is None else await self.cache.atouch(name, ttl=policy)
-
-    def has_key(self, key: Any, version: int | None = None) -> bool:
-        return self.cache.entry(self._key(key, version)) is not None
-
-    async def ahas_key(self, key: Any, version: int | None = None) -> bool:
-        return await self.cache.aentry(self._key(key, version)) is not None
