@@ -33,15 +33,25 @@ class CacheKitConfig(AppConfig):
                 use(conf.cache())
 
     def ready(self) -> None:
-        """Register the checks; without a management command, which runs them itself, run them now."""
+        """Register the checks; without a management command, run them now."""
         from cachekit_django import signals
         from cachekit_django.checks import check, errors
 
         checks.register(check, "caches")
         signals.connect()
         setting_changed.connect(_changed)
-        if "django.core.management" not in sys.modules and (found := errors()):
+        if not _by_command() and (found := errors()):
             raise ConfigError("\n".join(found))
+
+
+def _by_command() -> bool:
+    """Say whether a management command is what starts Django: it runs the checks itself, and shows them its own way."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "django.core.management":
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _changed(*, setting: str, **_: Any) -> None:

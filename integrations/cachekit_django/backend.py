@@ -20,7 +20,8 @@ class CacheBackend(Patterns):
 
     Example:
         >>> from django.conf import settings
-        >>> settings.configured or settings.configure()
+        >>> if not settings.configured:
+        ...     settings.configure()
         >>> cache = CacheBackend("memory://shelf", {"KEY_PREFIX": "shop"})
         >>> cache.set("price", 9.5, timeout=60, tags=["product:42"])
         >>> cache.get("price")

@@ -14,7 +14,7 @@ _MAGIC: Final = re.compile(r"([*?\[\]\\^])")
 
 
 class Patterns(SingleValues):
-    """Adds ``touch`` and ``has_key``; and ``ttl``, ``keys``, ``iter_keys`` and ``delete_pattern``, which Django does not have."""
+    """Adds lifetimes and presence; ``ttl``, ``keys``, ``iter_keys`` and ``delete_pattern`` are not Django's."""
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         name, policy = self._key(key, version), self._policy(timeout)

@@ -66,7 +66,12 @@ def codec(types: Iterable[Any] = ()) -> MsgpackCodec:
     made.adapt(SafeString, "django.safe", take=lambda text: [text + ""], build=lambda parts: SafeString(parts[0]))
     made.adapt(Promise, "django.lazy", take=_take_lazy, build=_build_lazy)
     made.adapt(MultiValueDict, "django.multivalue", take=_take_multi, build=lambda parts: MultiValueDict(parts[0]))
-    made.adapt(http.QueryDict, "django.query", take=lambda query: [query.urlencode()], build=_build_query)
+    made.adapt(
+        http.QueryDict,
+        "django.query",
+        take=lambda query: [query.urlencode()],
+        build=lambda parts: http.QueryDict(parts[0]),
+    )
     named = {}
     for given in types:
         try:
@@ -195,7 +200,3 @@ def _build_lazy(parts: list[Any]) -> Any:
 
 def _take_multi(values: Any) -> list[Any]:
     return [dict(values.lists())]
-
-
-def _build_query(parts: list[Any]) -> Any:
-    return http.QueryDict(parts[0])

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db import models
-
 from cachekit_django import Invalidating, invalidates
+from django.db import models
 
 
 @dataclass

@@ -99,9 +99,9 @@ def memory():
 
 
 def project(url, **more):
+    from cachekit_django import conf
     from django.test import override_settings
 
-    from cachekit_django import conf
     from tests.apps.django_shop.urls import calls
 
     calls.clear()

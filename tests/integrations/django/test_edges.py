@@ -7,12 +7,12 @@ import gzip
 from contextlib import contextmanager
 
 import pytest
+from cachekit_django import Rule, conf
 from django.core.cache import cache
 from django.template import Context, TemplateSyntaxError, engines
 from django.test import AsyncClient, Client, override_settings
 
 import cachekit
-from cachekit_django import Rule, conf
 from tests.apps.django_shop.urls import calls
 from tests.integrations.django.conftest import OURS, THEIRS, project
 

@@ -7,6 +7,9 @@ import io
 import json
 
 import pytest
+from cachekit_django import conf, invalidates
+from cachekit_django.checks import check
+from cachekit_django.sessions import SessionStore, merged
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import UpdateError
 from django.core.cache import cache
@@ -16,9 +19,6 @@ from django.test import Client, override_settings
 
 from cachekit import ConfigError
 from cachekit.errors import StoreError
-from cachekit_django import conf, invalidates
-from cachekit_django.checks import check
-from cachekit_django.sessions import SessionStore, merged
 from tests.apps.django_shop.models import Category, Label, Product
 from tests.integrations.django.conftest import OURS, THEIRS, project
 
