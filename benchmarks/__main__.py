@@ -7,7 +7,10 @@ import os
 import platform
 import sys
 
-NAMES = ("hit_path", "redis_roundtrip", "http_hit", "compression", "imports")
+NAMES = (
+    "hit_path", "redis_roundtrip", "stampede", "propagation", "http_hit", "http_served", "compression", "sessions",
+    "imports",
+)  # fmt: skip
 
 
 def main() -> int:

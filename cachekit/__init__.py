@@ -10,9 +10,17 @@ TYPE_CHECKING = False  # as in typing, whose import would cost more than everyth
 if TYPE_CHECKING:
     from typing import Any
 
+    from cachekit.cdn.cloudflare import Cloudflare as Cloudflare
+    from cachekit.cdn.fastly import Fastly as Fastly
+    from cachekit.cdn.options import PurgeOptions as PurgeOptions
+    from cachekit.cdn.options import PurgeStatus as PurgeStatus
+    from cachekit.cdn.varnish import Varnish as Varnish
     from cachekit.default import cached as cached
     from cachekit.default import default_cache as default_cache
     from cachekit.default import use as use
+    from cachekit.errors import (
+        AppTimeout as AppTimeout,
+    )
     from cachekit.errors import (
         CacheKitError as CacheKitError,
     )
@@ -27,6 +35,12 @@ if TYPE_CHECKING:
     )
     from cachekit.errors import (
         LoadTimeout as LoadTimeout,
+    )
+    from cachekit.errors import (
+        PurgeError as PurgeError,
+    )
+    from cachekit.errors import (
+        SignatureError as SignatureError,
     )
     from cachekit.errors import (
         StoreError as StoreError,
@@ -57,21 +71,29 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AppTimeout": "errors",
     "Cache": "facade",
     "CachedCoroutine": "signatures",
     "CachedFunction": "signatures",
     "CacheKitError": "errors",
+    "Cloudflare": "cdn.cloudflare",
     "CodecError": "errors",
     "ConfigError": "errors",
     "Event": "events",
+    "Fastly": "cdn.fastly",
     "Figures": "stats",
     "Kind": "events",
     "KeyArgumentError": "errors",
     "Policy": "policy",
+    "PurgeError": "errors",
+    "PurgeOptions": "cdn.options",
+    "PurgeStatus": "cdn.options",
+    "SignatureError": "errors",
     "Stats": "stats",
     "StoreError": "errors",
     "StoreTimeout": "errors",
     "StoreUnavailable": "errors",
+    "Varnish": "cdn.varnish",
     "cached": "default",
     "collecting": "tags",
     "bypass": "modes",

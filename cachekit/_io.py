@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import heapq
 import inspect
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+from cachekit._fork import renew_in_child
+from cachekit.clock import stopwatch
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -32,7 +37,7 @@ class IO(Protocol):
         """What a flight belongs to: callers of different scopes never wait for each other."""
         ...
 
-    async def call(self, blocking: Callable[..., R], aio: Callable[..., Awaitable[R]] | None, *args: Any) -> R:
+    def call(self, blocking: Callable[..., R], aio: Callable[..., Awaitable[R]] | None, *args: Any) -> Awaitable[R]:
         """Call *blocking* here, or await *aio*; where *aio* is None, asyncio runs *blocking* in a thread."""
         ...
 
@@ -46,6 +51,10 @@ class IO(Protocol):
 
     def spawn(self, job: Coroutine[Any, Any, object]) -> None:
         """Run *job* in the background; a failure is logged, never raised."""
+        ...
+
+    def every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], None]:
+        """Spawn what *job* returns every *seconds*, until the returned function is called."""
         ...
 
 
@@ -65,6 +74,59 @@ async def _log_failures(job: Coroutine[Any, Any, object]) -> None:
         await job
     except Exception:
         log.exception("a background job of cachekit failed")
+
+
+class _Alarms:
+    """Rings at times, for the blocking world: one daemon thread, started when first needed."""
+
+    def __init__(self) -> None:
+        self._renew()
+        renew_in_child(self, _Alarms._renew)
+
+    def _renew(self) -> None:
+        self._changed = threading.Condition()
+        self._due: list[tuple[float, int, float, Callable[[], None]]] = []
+        self._off: set[int] = set()
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+
+    def every(self, seconds: float, ring: Callable[[], None]) -> Callable[[], None]:
+        number = next(self._numbers)
+        with self._changed:
+            heapq.heappush(self._due, (stopwatch() + seconds, number, seconds, ring))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="cachekit-alarms", daemon=True)
+                self._thread.start()
+            elif self._due[0][1] == number:
+                self._changed.notify()
+
+        def off() -> None:
+            with self._changed:
+                self._off.add(number)
+                while self._due and self._due[0][1] in self._off:
+                    self._off.discard(heapq.heappop(self._due)[1])
+
+        return off
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._due:
+                    self._changed.wait()
+                    continue
+                at, number, seconds, ring = self._due[0]
+                if number in self._off:
+                    heapq.heappop(self._due)
+                    self._off.discard(number)
+                    continue
+                if (left := at - stopwatch()) > 0:
+                    self._changed.wait(left)
+                    continue
+                heapq.heapreplace(self._due, (stopwatch() + seconds, number, seconds, ring))
+            ring()
+
+
+_alarms: Final = _Alarms()
 
 
 class _Blocking:
@@ -89,6 +151,9 @@ class _Blocking:
             target=context.run, args=(drive, _log_failures(job)), name="cachekit-background", daemon=True
         ).start()
 
+    def every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], None]:
+        return _alarms.every(seconds, lambda: self.spawn(job()))
+
 
 class _Asyncio:
     """Calls are awaited on the running loop; background jobs are tasks that the loop keeps alive."""
@@ -100,10 +165,8 @@ class _Asyncio:
     def scope(self) -> object:
         return asyncio.get_running_loop()
 
-    async def call(self, blocking: Callable[..., R], aio: Callable[..., Awaitable[R]] | None, *args: Any) -> R:
-        if aio is None:
-            return await asyncio.to_thread(blocking, *args)
-        return await aio(*args)
+    def call(self, blocking: Callable[..., R], aio: Callable[..., Awaitable[R]] | None, *args: Any) -> Awaitable[R]:
+        return asyncio.to_thread(blocking, *args) if aio is None else aio(*args)
 
     async def wait(self, future: Future[R], timeout: float | None = None) -> R:
         return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), timeout)
@@ -115,6 +178,20 @@ class _Asyncio:
         task = asyncio.get_running_loop().create_task(_log_failures(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], None]:
+        loop = asyncio.get_running_loop()
+
+        def ring() -> None:
+            alarms[0] = loop.call_later(seconds, ring)
+            self.spawn(job())
+
+        alarms = [loop.call_later(seconds, ring)]
+
+        def off() -> None:
+            alarms[0].cancel()  # the one that is set now
+
+        return off
 
 
 BLOCKING: Final[IO] = _Blocking()

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from cachekit.degrade import DegradeOptions, Route
+from cachekit.degrade.asgi import Degradation, Guards
+from cachekit.facade import Cache
 from cachekit.http.asgi import App, HttpCache
 from cachekit.http.asgi_client import Receive, Send
 from cachekit.http.asgi_request import Scope
 from cachekit.http.options import HttpOptions
-from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
+from cachekit.webhook import Webhook
+from cachekit.webhook.asgi import WebhookApp
+
+if TYPE_CHECKING:
+    from cachekit.sessions.facade import Sessions
 
 
 class CacheKit:
@@ -20,6 +28,11 @@ class CacheKit:
         cache: where responses are kept; the default cache when left out.
         rules: header rules, the first that suits a response holds.
         options: settings of the HTTP cache.
+        webhook: deliveries that it receives invalidate; answered at its path, before all else.
+        degradation: what is refused while the store is away, and where that is told.
+        routes: time-outs, bounds and breakers of the application, inside the HTTP cache, which serves stale first.
+        sessions: gives each request its session, inside of the HTTP cache, so that what was made by looking at one is never
+            stored.
 
     Example:
         >>> async def app(scope, receive, send): ...
@@ -31,19 +44,39 @@ class CacheKit:
         self,
         app: App,
         *,
-        cache: CachePort | None = None,
+        cache: Cache | None = None,
         rules: Sequence[Rule] | Rules = (),
         options: HttpOptions | None = None,
+        webhook: Webhook | None = None,
+        degradation: DegradeOptions | None = None,
+        routes: Sequence[Route] = (),
+        sessions: Sessions | None = None,
     ) -> None:
         if cache is None:
             from cachekit.default import default_cache
 
             cache = default_cache()
+        if sessions is not None:
+            from cachekit.sessions.asgi import SessionMiddleware
+
+            app = SessionMiddleware(app, sessions)
         self.app = app
-        self.http = HttpCache(app, cache, rules=rules, options=options)
+        clock, emit = cache.clock, cache.events
+        self.guards = Guards(app, routes, clock=clock, emit=emit) if routes else None
+        self.http = HttpCache(self.guards or app, cache, rules=rules, options=options)
+        self._outside: App = self.http
+        if degradation is not None:
+            self._outside = Degradation(self.http, cache=cache, options=degradation, emit=emit)
+        self._webhook = None if webhook is None else (webhook.path, WebhookApp(webhook, cache))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.http(scope, receive, send)
+        if self._webhook is not None and scope["type"] == "http" and scope["path"] == self._webhook[0]:
+            await self._webhook[1](scope, receive, send)
+        else:
+            await self._outside(scope, receive, send)
 
 
-__all__ = ["CacheKit", "HttpCache", "HttpOptions", "Rule", "Rules"]
+__all__ = [
+    "CacheKit", "Degradation", "DegradeOptions", "Guards", "HttpCache", "HttpOptions", "Route", "Rule", "Rules", "Webhook",
+    "WebhookApp",
+]  # fmt: skip

@@ -1,4 +1,5 @@
-"""The commands. ``cachekit run package.module:app`` serves an existing application with the middleware around it.
+"""The commands. ``cachekit run package.module:app`` serves an existing application with the middleware around it, and
+``cachekit proxy --to http://127.0.0.1:3000`` one that is written in another language.
 
 Reads options, shows what will happen, starts the server. Decides nothing that config.py and serve.py decide.
 """
@@ -8,18 +9,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from cachekit import __version__
 from cachekit.config import INTERFACES, LOG_LEVELS, RunConfig, load
+from cachekit.edge_config import purgers_of
 from cachekit.errors import CacheKitError, ConfigError
 from cachekit.policy import FOREVER
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cachekit.facade import Cache
     from cachekit.stores.embedded import EmbeddedServer
 
 
@@ -28,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        return _run(given)
+        return {"run": _run, "invalidate": _invalidate, "purges": _purges}[given.command](given)
     except ConfigError as exc:
         print(f"cachekit: {exc}", file=sys.stderr)
         return 2
@@ -48,6 +52,36 @@ def _parser() -> argparse.ArgumentParser:
         "Options override CACHEKIT_URL, which overrides the [tool.cachekit] table of cachekit.toml or pyproject.toml.",
     )
     run.add_argument("app", nargs="?", help="the application, as package.module:attribute")
+    run.add_argument("--interface", choices=INTERFACES, help="what the application is; told by itself when left out")
+    run.add_argument("--factory", action="store_true", default=None, help="APP is a function that returns it")
+    run.add_argument("--threads", type=int, help="threads for a WSGI application (16)")
+    _serving(run)
+    proxy = commands.add_parser(
+        "proxy",
+        help="serve what another server answers, with the cache in front of it",
+        description="A reverse proxy with the cache in it, for applications in any language. Options as for `cachekit run`.",
+    )
+    proxy.add_argument("--to", metavar="ORIGIN", help="the server to ask, such as http://127.0.0.1:3000")
+    proxy.add_argument("--upstream-timeout", type=float, metavar="SECONDS", help="how long to wait for it (60)")
+    _serving(proxy)
+    invalidate = commands.add_parser(
+        "invalidate",
+        help="drop everything that carries a tag, in every process and at the CDNs",
+        description="Drop everything that carries one of the tags: on the server, in every process, and at the purgers of "
+        "the [tool.cachekit] table. Ends with 1 when a CDN has not confirmed in time; the purge then goes on.",
+    )
+    invalidate.add_argument("tags", nargs="+", metavar="TAG")
+    invalidate.add_argument("--wait", type=float, default=10.0, metavar="SECONDS", help="for the CDNs (10)")
+    purges = commands.add_parser("purges", help="show what waits to be purged at the CDNs")
+    purges.add_argument("--retry-dead", action="store_true", help="try the purges anew that were given up")
+    for command in (invalidate, purges):
+        command.add_argument("--config", type=Path, metavar="FILE", help="TOML file with a [tool.cachekit] table")
+        command.add_argument("--store", dest="url", metavar="URL", help="redis://..., tiered+redis://...")
+    return parser
+
+
+def _serving(run: argparse.ArgumentParser) -> None:
+    """Add the options of every command that serves."""
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file with a [tool.cachekit] table")
     run.add_argument(
         "--store", dest="url", metavar="URL", help="memory://, redis://..., tiered+redis://..., embedded://"
@@ -55,25 +89,74 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--host", help="address to listen on (127.0.0.1)")
     run.add_argument("--port", type=int, help="port to listen on (8000); 0 for a free one")
     run.add_argument("--workers", type=int, help="number of processes (1)")
-    run.add_argument("--threads", type=int, help="threads for a WSGI application (16)")
-    run.add_argument("--interface", choices=INTERFACES, help="what the application is; told by itself when left out")
-    run.add_argument("--factory", action="store_true", default=None, help="APP is a function that returns it")
     run.add_argument("--log-level", choices=LOG_LEVELS)
     run.add_argument("--access-log", action="store_true", default=None, help="log each request")
     run.add_argument("--check", action="store_true", help="show what would happen, and stop")
-    return parser
+
+
+def _open(given: argparse.Namespace) -> Cache:
+    """Return the cache that the commands other than ``run`` work on."""
+    config = load(given.config, {"url": given.url})
+    if config.url.startswith("memory:"):
+        raise ConfigError(
+            "url=memory:// is in the processes that serve, which cannot be reached from here: name a server"
+        )
+    return config.cache()
+
+
+def _invalidate(given: argparse.Namespace) -> int:
+    with _open(given) as cache:
+        cache.invalidate(*given.tags)
+        if cache.stats().pending:
+            print("cachekit: the store is away; nothing was invalidated", file=sys.stderr)
+            return 1
+        done = cache.flush_purges(given.wait)
+        print(f"invalidated {', '.join(given.tags)}")
+        _show(cache)
+        return 0 if done else 1
+
+
+def _purges(given: argparse.Namespace) -> int:
+    with _open(given) as cache:
+        if given.retry_dead:
+            print(f"{cache.retry_purges()} purges are tried anew")
+        _show(cache)
+        return 0
+
+
+def _show(cache: Cache) -> None:
+    for name, status in cache.purges().items():
+        error = f"; last error: {status.last_error}" if status.last_error else ""
+        oldest = f", the oldest for {status.oldest_age:.0f} s" if status.pending else ""
+        print(
+            f"{name}: {status.pending} pending{oldest}, {status.dead} given up, {status.delivered} delivered, "
+            f"{status.failed} failed{error}"
+        )
 
 
 def _run(given: argparse.Namespace) -> int:
     options = {name: value for name, value in vars(given).items() if name not in ("command", "config", "check")}
     config = load(given.config, options)
-    if not config.app:
-        raise ConfigError('app is missing: write `cachekit run package.module:app`, or app = "..." in [tool.cachekit]')
+    if given.command == "run":
+        config = replace(config, to="")
+        if not config.app:
+            raise ConfigError(
+                'app is missing: write `cachekit run package.module:app`, or app = "..." in [tool.cachekit]'
+            )
+    elif not config.to:
+        raise ConfigError(
+            'to is missing: write `cachekit proxy --to http://...`, or to = "http://..." in [tool.cachekit]'
+        )
     try:
         import uvicorn
         from rich.console import Console
+
+        if config.to:
+            import httpx  # noqa: F401 - told now that it is missing, not by a worker
     except ImportError as exc:
-        raise ConfigError(f"`cachekit run` needs the extra `server`, and {exc.name} is not installed") from exc
+        raise ConfigError(
+            f"`cachekit {given.command}` needs the extra `server`, and {exc.name} is not installed"
+        ) from exc
     from cachekit import default, serve
 
     server: EmbeddedServer | None = None
@@ -84,7 +167,10 @@ def _run(given: argparse.Namespace) -> int:
         if config.workers == 1 or given.check:
             default.use(config.cache())
         serve.publish(config)
-        interface = serve.interface_of(serve.load_app(config.app, factory=config.factory), config.interface)
+        if config.to:
+            interface = "proxy"
+        else:
+            interface = serve.interface_of(serve.load_app(config.app, factory=config.factory), config.interface)
         console = Console(highlight=False)
         console.print(summary(shown, interface))
         for warning in warnings(shown):
@@ -99,6 +185,8 @@ def _run(given: argparse.Namespace) -> int:
             workers=config.workers,
             log_level=config.log_level,
             access_log=config.access_log,
+            date_header=not config.to,  # a proxy passes on the Date of the server behind it
+            server_header=not config.to,
         )
         return 0
     finally:
@@ -110,8 +198,6 @@ def _run(given: argparse.Namespace) -> int:
 
 def _share_embedded(config: RunConfig) -> tuple[RunConfig, EmbeddedServer]:
     """Start one embedded server for all workers."""
-    from dataclasses import replace
-
     from cachekit.stores.embedded import EmbeddedServer
 
     parts = urlsplit(config.url)
@@ -144,13 +230,22 @@ def summary(config: RunConfig, interface: str) -> Table:
     table.add_column()
     workers = f", {config.workers} workers" if config.workers > 1 else ""
     rows: list[tuple[str, str]] = [
-        ("application", f"{config.app} ({interface.upper()})"),
+        ("server behind", config.to) if config.to else ("application", f"{config.app} ({interface.upper()})"),
         ("address", f"http://{config.host}:{config.port}{workers}"),
         ("store", _without_password(config.url)),
         ("configuration", config.source or "defaults"),
     ]
     rows += [(f"class {name}", _span(policy.ttl)) for name, policy in config.classes().items()]
     rows += [(f"rule {rule.path}", _describe(rule)) for rule in config.header_rules()]
+    rows += [("purges", repr(purger)) for purger in purgers_of(config.purgers)]
+    if (webhook := config.received()) is not None:
+        rows.append(("webhook", f"{webhook.path}: {', '.join(webhook.events.effects)}"))
+    if (degraded := config.degraded()) is not None:
+        rows.append(("degradation", f"protected {', '.join(degraded.protected) or 'nothing'}; {degraded.health_path}"))
+    rows += [
+        (f"route {route.path}", f"time-out {route.timeout}, concurrency {route.concurrency}")
+        for route in config.guarded()
+    ]
     for label, text in rows:
         table.add_row(Text(label), Text(text))
     return table

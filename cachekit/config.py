@@ -7,7 +7,6 @@ setting, its value and what is allowed, before anything starts. Must not start a
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -15,14 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cachekit.degrade import DegradeOptions, Route
+from cachekit.edge_config import degradation_of, known, purgers_of, purging_of, routes_of, webhook_of
 from cachekit.errors import ConfigError
 from cachekit.facade import Cache
+from cachekit.http.message import check_origin
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
 from cachekit.policy import Duration, Policy, TTLClasses
+from cachekit.webhook import Webhook
 
 FILES: Final = ("cachekit.toml", "pyproject.toml")
 INTERFACES: Final = ("auto", "asgi", "wsgi")
+LISTS: Final = ("rules", "purgers", "routes")
 LOG_LEVELS: Final = ("critical", "error", "warning", "info", "debug")
 
 _RULE_FIELDS: Final = tuple(f.name for f in dataclasses.fields(Rule) if f.init)
@@ -32,10 +36,12 @@ _CLASS_FIELDS: Final = ("ttl", "stale_while_revalidate", "stale_if_error", "jitt
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What ``cachekit run`` does.
+    """What ``cachekit run`` and ``cachekit proxy`` do.
 
     Attributes:
         app: the application as ``package.module:attribute``.
+        to: the origin that ``cachekit proxy`` asks.
+        upstream_timeout: seconds that it waits for it.
         url: URL of the store.
         host: address to listen on.
         port: port to listen on; 0 chooses a free one.
@@ -53,10 +59,17 @@ class RunConfig:
         ttl_classes: named lifetimes.
         rules: header rules, in order.
         http: settings of the HTTP cache.
+        purgers: the CDNs in front, see ``edge_config``.
+        purging: when purges are delivered.
+        webhook: deliveries that invalidate.
+        degradation: what happens while the store is away.
+        routes: time-outs, bounds and breakers of the application.
         source: the file that the table was read from, or empty.
     """
 
     app: str = ""
+    to: str = ""
+    upstream_timeout: float = 60.0
     url: str = "memory://"
     host: str = "127.0.0.1"
     port: int = 8000
@@ -74,6 +87,11 @@ class RunConfig:
     ttl_classes: Mapping[str, Duration | Mapping[str, Any]] = field(default_factory=dict)
     rules: tuple[Mapping[str, Any], ...] = ()
     http: Mapping[str, Any] = field(default_factory=dict)
+    purgers: tuple[Mapping[str, Any], ...] = ()
+    purging: Mapping[str, Any] = field(default_factory=dict)
+    webhook: Mapping[str, Any] = field(default_factory=dict)
+    degradation: Mapping[str, Any] = field(default_factory=dict)
+    routes: tuple[Mapping[str, Any], ...] = ()
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -89,6 +107,10 @@ class RunConfig:
             raise ConfigError(f"interface={self.interface!r} must be one of {', '.join(INTERFACES)}")
         if self.log_level not in LOG_LEVELS:
             raise ConfigError(f"log_level={self.log_level!r} must be one of {', '.join(LOG_LEVELS)}")
+        if not 0 < self.upstream_timeout <= 86400:
+            raise ConfigError(f"upstream_timeout={self.upstream_timeout!r} must be a number of seconds, more than 0")
+        if self.to:
+            object.__setattr__(self, "to", check_origin(self.to))
         if self.app and not all(self.app.partition(":")[::2]):
             raise ConfigError(f"app={self.app!r} must be written package.module:attribute, such as shop.main:app")
 
@@ -99,7 +121,7 @@ class RunConfig:
             if not isinstance(value, Mapping):
                 made[name] = value
                 continue
-            _known(value, _CLASS_FIELDS, f"ttl_classes.{name}")
+            known(value, _CLASS_FIELDS, f"ttl_classes.{name}")
             try:
                 made[name] = Policy.of(value.get("ttl"), **{"jitter": self.jitter, **_without(value, "ttl")})
             except ConfigError as exc:
@@ -113,7 +135,7 @@ class RunConfig:
         made: list[Rule] = []
         for number, given in enumerate(self.rules, 1):
             where = f"rules[{number}] ({given.get('path', 'no path')})"
-            _known(given, _RULE_FIELDS, where)
+            known(given, _RULE_FIELDS, where)
             if "path" not in given:
                 raise ConfigError(f'{where}: path is missing; write path = "/products/{{id}}"')
             values = dict(given)
@@ -133,7 +155,7 @@ class RunConfig:
 
     def http_options(self) -> HttpOptions:
         """Return the settings of the HTTP cache. Raises ``ConfigError``."""
-        _known(self.http, _HTTP_FIELDS, "http")
+        known(self.http, _HTTP_FIELDS, "http")
         try:
             return HttpOptions(**self.http)
         except (ConfigError, TypeError) as exc:
@@ -149,16 +171,37 @@ class RunConfig:
             timeout=self.timeout,
             max_entries=self.max_entries,
             max_bytes=self.max_bytes,
+            purgers=purgers_of(self.purgers),
+            purging=purging_of(self.purging),
         )
+
+    def received(self) -> Webhook | None:
+        """Return the webhook, or None. Raises ``ConfigError``."""
+        return webhook_of(self.webhook)
+
+    def degraded(self) -> DegradeOptions | None:
+        """Return what happens while the store is away, or None. Raises ``ConfigError``."""
+        return degradation_of(self.degradation)
+
+    def guarded(self) -> tuple[Route, ...]:
+        """Return the routes. Raises ``ConfigError``."""
+        return routes_of(self.routes)
 
     def check(self) -> None:
         """Raise ``ConfigError`` for whatever would be found wrong only later."""
         self.header_rules()
         self.http_options()
+        purgers_of(self.purgers)
+        purging_of(self.purging)
+        self.received()
+        self.degraded()
+        self.guarded()
 
 
 _CHECKS: Final[tuple[tuple[str, Any, str], ...]] = (
     ("app", str, "a string such as shop.main:app"),
+    ("to", str, "a string such as http://127.0.0.1:3000"),
+    ("upstream_timeout", (int, float), "a number of seconds"),
     ("url", str, "a string such as memory:// or redis://localhost"),
     ("host", str, "an address such as 127.0.0.1"),
     ("port", int, "a whole number from 0 to 65535"),
@@ -176,6 +219,11 @@ _CHECKS: Final[tuple[tuple[str, Any, str], ...]] = (
     ("ttl_classes", Mapping, 'a table such as ttl_classes = {prices = "5m"}'),
     ("rules", tuple, "a list of tables, each written [[tool.cachekit.rules]]"),
     ("http", Mapping, "a table, written [tool.cachekit.http]"),
+    ("purgers", tuple, "a list of tables, each written [[tool.cachekit.purgers]]"),
+    ("purging", Mapping, "a table, written [tool.cachekit.purging]"),
+    ("webhook", Mapping, "a table, written [tool.cachekit.webhook]"),
+    ("degradation", Mapping, "a table, written [tool.cachekit.degradation]"),
+    ("routes", tuple, "a list of tables, each written [[tool.cachekit.routes]]"),
 )
 
 
@@ -186,16 +234,6 @@ def _in_range(name: str, value: int, low: int, high: int) -> None:
 
 def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in names}
-
-
-def _known(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"{where} must be a table, not {given!r}")
-    for name in given:
-        if name not in allowed:
-            close = difflib.get_close_matches(name, allowed, 1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ConfigError(f"{where}: there is no setting {name!r}{hint}; the settings are {', '.join(allowed)}")
 
 
 def find_file(directory: Path) -> Path | None:
@@ -236,10 +274,9 @@ def load(file: Path | None, options: Mapping[str, Any], environ: Mapping[str, st
         if table is None:
             raise ConfigError(f"--config: {path} has no [tool.cachekit] table")
         settings = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name != "source")
-        _known(table, settings, f"{path.name} [tool.cachekit]")
+        known(table, settings, f"{path.name} [tool.cachekit]")
         values = {**table, "source": str(path)}
-        if isinstance(values.get("rules"), list):
-            values["rules"] = tuple(values["rules"])
+        values.update({name: tuple(values[name]) for name in LISTS if isinstance(values.get(name), list)})
     if url := environ.get("CACHEKIT_URL"):
         values["url"] = url
     values.update({name: value for name, value in options.items() if value is not None})

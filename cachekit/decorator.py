@@ -1,7 +1,7 @@
 """``@cached``: a function whose results are kept, for both kinds of function.
 
 Binds together what happens when a function is decorated (its shape, its key and tag templates, its policy) and what
-happens on a call that the generated shell could not answer. The handles ``invalidate``, ``refresh`` and ``key_for`` have
+happens on a call that the generated shell could not answer. The handles (``invalidate``, ``refresh``, ``peek`` ...) have
 the colour of the function: those of a coroutine function are awaited. Must not know where entries lie.
 """
 
@@ -32,12 +32,14 @@ from cachekit.entry import quiet_until
 from cachekit.errors import ConfigError
 from cachekit.keys import KeyTemplate, TagTemplates, Unrenderable, bounded, check_tags, refused, render
 from cachekit.loading import Raised
-from cachekit.modes import mode_here
+from cachekit.modes import Mode, mode_here
 from cachekit.options import Options
-from cachekit.shell import Shape, build, memo_key, shape_of, split
-from cachekit.tags import note
+from cachekit.shell import EXACT, Shape, build, memo_key, shape_of, split
+from cachekit.tags import function_tag, note
 
 T = TypeVar("T")
+
+_ASKED: Final = 4096
 
 
 class Handle(Generic[T]):
@@ -74,8 +76,15 @@ class Handle(Generic[T]):
             counters,
             options.outcomes,
         )
-        self._prefix = _prefix(fn, self.name) + (f"@{options.version}" if options.version else "")
+        prefix = _prefix(fn, self.name)
         self._suffix = f"@{options.version}" if options.version else ""
+        self._prefix = prefix + self._suffix
+        self._own_tag = function_tag(prefix)  # whatever the version: data that changed is old in all of them
+        # Where there is a first level the shell remembers.
+        self._remembers = (
+            engine.l1 is None and self._key is None and not callable(options.tags) and not self._shape.instance
+        )
+        self._asked: dict[tuple[tuple[type, ...], tuple[Any, ...]], tuple[str, tuple[str, ...]]] = {}
         self.function, self._memo = build(
             fn,
             self._shape,
@@ -117,11 +126,29 @@ class Handle(Generic[T]):
             return self._render(self._shape.instance, instance)
         return f"~{instances.token_of(instance, self.name)}"
 
+    def _ask(self, values: tuple[Any, ...]) -> tuple[str, tuple[str, ...]]:
+        """Return key and tags for *values*, remembered where equal arguments of equal types always give the same."""
+        if not self._remembers:
+            return self.key_of(values), self.tags_of(values)
+        kinds = tuple(map(type, values))
+        try:
+            found = self._asked.get((kinds, values))
+        except TypeError:  # something in them has no hash
+            return self.key_of(values), self.tags_of(values)
+        if found is None:
+            found = self.key_of(values), self.tags_of(values)
+            if EXACT.issuperset(kinds):
+                if len(self._asked) >= _ASKED:
+                    self._asked.clear()
+                self._asked[kinds, values] = found
+        return found
+
     def tags_of(self, values: tuple[Any, ...]) -> tuple[str, ...]:
         """Return the tags for *values*."""
         if self._tags.is_static:
-            return self._tags.render({})
-        return self._tags.render(dict(zip(self._shape.names, values, strict=True)), lambda: split(self._shape, values))
+            return (self._own_tag, *self._tags.render({}))
+        arguments = dict(zip(self._shape.names, values, strict=True))
+        return (self._own_tag, *self._tags.render(arguments, lambda: split(self._shape, values)))
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Return one value for each parameter, defaults included."""
@@ -140,18 +167,18 @@ class Handle(Generic[T]):
     # -- calls ----------------------------------------------------------------------------------------------------
 
     def _slow(self, values: tuple[Any, ...]) -> Any:
-        key = self.key_of(values)
+        key, tags = self._ask(values)
         if (found := self._peek(key, values)) is not None:
             return self._given(found[0])
-        value = drive(self._engine.fetch(BLOCKING, key, self.tags_of(values), self._loader(values), self._plan))
+        value = drive(self._engine.here().fetch(BLOCKING, key, tags, self._loader(values), self._plan))
         self._link(key, values)
         return self._given(value)
 
     async def _aslow(self, values: tuple[Any, ...]) -> Any:
-        key = self.key_of(values)
+        key, tags = self._ask(values)
         if (found := self._peek(key, values)) is not None:
             return self._given(found[0])
-        value = await self._engine.fetch(ASYNCIO, key, self.tags_of(values), self._loader(values), self._plan)
+        value = await self._engine.here().fetch(ASYNCIO, key, tags, self._loader(values), self._plan)
         self._link(key, values)
         return self._given(value)
 
@@ -161,7 +188,7 @@ class Handle(Generic[T]):
         return copying.deepcopy(value) if self._copy else value
 
     def _peek(self, key: str, values: tuple[Any, ...]) -> tuple[Any] | None:
-        l1 = self._engine.l1
+        l1 = self._engine.here().l1
         if l1 is None or (node := l1.peek(key)) is None or mode_here() is not None:
             return None
         policy = self._plan.policy
@@ -174,7 +201,7 @@ class Handle(Generic[T]):
 
     def _link(self, key: str, values: tuple[Any, ...]) -> None:
         """Let the shell find the node of *key* by these arguments from now on."""
-        l1 = self._engine.l1
+        l1 = self._engine.here().l1
         if l1 is None or (node := l1.peek(key)) is None:
             return
         l1.claim(node, self._plan.counters.tally)
@@ -204,16 +231,49 @@ class Handle(Generic[T]):
     # -- handles --------------------------------------------------------------------------------------------------
 
     async def _drop(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        await self._engine.delete(io, [self.key_of(self.bind(args, kwargs))])
+        await self._engine.here().delete(io, [self.key_of(self.bind(args, kwargs))])
 
     async def _reload(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         values = self.bind(args, kwargs)
         key, tags = self.key_of(values), self.tags_of(values)
-        self._engine.flights.void(keys=[key])
-        return self._given(await self._engine.load(io, Job(key, tags, self._loader(values), self._plan, force=True)))
+        engine = self._engine.here()
+        engine.flights.void(keys=[key])
+        return self._given(await engine.load(io, Job(key, tags, self._loader(values), self._plan, force=True)))
+
+    async def _drop_all(self, io: IO) -> None:
+        await self._engine.here().invalidate(io, [self._own_tag], name=self.name)
+
+    async def _look(self, io: IO, default: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return what a call would be served without a load, or *default*: nothing is loaded, counted or waited for."""
+        values = self.bind(args, kwargs)
+        if mode_here() is Mode.BYPASS:
+            return default
+        entry = await self._engine.here().read(io, self.key_of(values), self.tags_of(values))
+        if entry is None or self._engine.clock() >= entry.swr_until or type(entry.value) is Raised:
+            return default
+        note(entry.evidence)
+        return self._given(entry.value)
 
     def attach(self) -> Callable[..., Any]:
         """Return the stand-in with its handles: those of the function's own kind, and ``a...`` ones that are awaited."""
+
+        async def ainvalidate_all() -> None:
+            await self._drop_all(ASYNCIO)
+
+        def invalidate_all() -> None:
+            drive(self._drop_all(BLOCKING))
+
+        async def apeek(*args: Any, **kwargs: Any) -> Any:
+            return await self._look(ASYNCIO, None, args, kwargs)
+
+        def peek(*args: Any, **kwargs: Any) -> Any:
+            return drive(self._look(BLOCKING, None, args, kwargs))
+
+        async def apeek_or(default: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return await self._look(ASYNCIO, default, args, kwargs)
+
+        def peek_or(default: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return drive(self._look(BLOCKING, default, args, kwargs))
 
         async def ainvalidate(*args: Any, **kwargs: Any) -> None:
             await self._drop(ASYNCIO, args, kwargs)
@@ -229,12 +289,16 @@ class Handle(Generic[T]):
 
         handles: dict[str, Any] = {
             "invalidate": ainvalidate if self.is_async else invalidate,
+            "invalidate_all": ainvalidate_all if self.is_async else invalidate_all,
             "refresh": arefresh if self.is_async else refresh,
+            "peek": apeek if self.is_async else peek,
+            "peek_or": apeek_or if self.is_async else peek_or,
             "key_for": lambda *args, **kwargs: self.key_of(self.bind(args, kwargs)),
             "counters": self._plan.counters,
         }
         if not self.is_async:
-            handles |= {"ainvalidate": ainvalidate}
+            handles |= {"ainvalidate": ainvalidate, "ainvalidate_all": ainvalidate_all}
+            handles |= {"apeek": apeek, "apeek_or": apeek_or}
         self.function.__dict__.update(handles)
         return self.function
 
@@ -296,6 +360,16 @@ class _BoundClassMethod(wrapt.BoundFunctionWrapper[Any, Any]):
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         return self._handle("refresh", args, kwargs)
+
+    def peek(self, *args: Any, **kwargs: Any) -> Any:
+        return self._handle("peek", args, kwargs)
+
+    def peek_or(self, default: Any, /, *args: Any, **kwargs: Any) -> Any:
+        bound: Any = self.__wrapped__
+        return self._self_parent._self_cached.peek_or(default, bound.__self__, *args, **kwargs)
+
+    def invalidate_all(self) -> Any:
+        return self._self_parent._self_cached.invalidate_all()
 
     def key_for(self, *args: Any, **kwargs: Any) -> Any:
         return self._handle("key_for", args, kwargs)

@@ -7,28 +7,33 @@ exception reaches the caller untouched. Must not know how keys are made or where
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from cachekit._io import IO, stopped_scope
 from cachekit.clock import Chance, Clock, stopwatch
-from cachekit.entry import Verdict, judge, refresh_eagerly, refresh_early, seal
+from cachekit.entry import Verdict, judge, quiet_until, refresh_eagerly, refresh_early, seal
 from cachekit.errors import CodecError, ConfigError, LoadTimeout, StoreError
 from cachekit.events import Event, Events, Kind
-from cachekit.flight import Abandoned, Flight, Flights, Retry, leading
+from cachekit.flight import NOTHING, Abandoned, Certainty, Flight, Flights, Retry, leading
+from cachekit.leases import LONGEST_HOLD, hold
 from cachekit.loading import Loading, Outcomes
 from cachekit.loading import here as loading_here
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
-from cachekit.stores.base import AnyEntry, Store, Ticket
+from cachekit.stores.base import AnyEntry, SharedLeases, Store, Ticket, Vouching
 from cachekit.stores.memory import Memory, Tally
-from cachekit.tags import collecting, note
+from cachekit.tags import collecting, is_collected, is_implicit, note, note_until
 
 log = logging.getLogger("cachekit")
 
 Loader: TypeAlias = Callable[[], Awaitable[Any]]
+
+Beyond: TypeAlias = Callable[[IO, Sequence[str]], Awaitable[bool]]
+"""Tells caches further out which tags were invalidated. Returns False when that would be lost with this process."""
 
 _FIRST_POLL: Final = 0.005
 _LONGEST_POLL: Final = 0.05
@@ -93,6 +98,10 @@ class Job:
     behind: bool = False
 
 
+within: Final[ContextVar[tuple[tuple[Engine, Engine], ...]]] = ContextVar("cachekit_within", default=())
+"""The engines that work for others here while a transaction is open, each behind the one it works for."""
+
+
 class Kept(Enum):
     """What became of an entry that was to be kept."""
 
@@ -116,11 +125,22 @@ class Engine:
 
     def __init__(self, store: Store, *, clock: Clock, chance: Chance, events: Events, l1: Memory | None) -> None:
         self.store = store
+        self._leases = store if isinstance(store, SharedLeases) else None
         self.clock = clock
         self.chance = chance
         self.events = events
         self.l1 = l1
+        self._vouching: Vouching | None = store if hasattr(store, "holds") else None  # type: ignore[assignment]
         self.flights = Flights()
+        self.open = True
+        self.beyond: Beyond | None = None
+
+    def here(self) -> Engine:
+        """Return the engine for what runs here: that of the transaction that is open here, or this one."""
+        for owner, engine in reversed(within.get()):
+            if owner is self and engine.open:
+                return engine
+        return self
 
     # -- entries, for whoever makes them itself --------------------------------------------------------------------
 
@@ -163,6 +183,17 @@ class Engine:
         """Drop *keys*."""
         await self.delete(io, keys)
 
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether what is made with *ticket* would still be kept; False when the store cannot say."""
+        if self._vouching is None:
+            return False
+        try:
+            return await self._vouching.holds(io, ticket, tags, stamps)
+        except StoreError:
+            return False
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give a ticket back unused."""
         try:
@@ -174,22 +205,26 @@ class Engine:
 
     async def fetch(self, io: IO, key: str, tags: Sequence[str], load: Loader, plan: Plan) -> Any:
         """Return the cached value of *key*, or what *load* makes."""
-        job = Job(key, tags, load, plan)
         if (mode := mode_here()) is not None:
+            job = Job(key, tags, load, plan)
             return await (self.load(io, replace(job, force=True)) if mode is Mode.REFRESH else self._alone(job))
-        entry = await self.read(io, key, tags)
+        # What a load that is under way was started for need not be looked for again.
+        entry = None if self.flights.cold(io.scope, key) else await self.read(io, key, tags)
         now = self.clock()
         verdict = judge(entry, now)
-        if entry is not None:
-            if verdict is Verdict.HIT:
-                if self._refresh_now(entry, now, plan.policy):
-                    self._refresh_behind(io, job, entry)
-                self.count_hit(key, plan.counters)
+        if entry is not None and verdict is Verdict.HIT:
+            if now >= quiet_until(entry, plan.policy.beta, plan.policy.refresh_at) and self._refresh_now(
+                entry, now, plan.policy
+            ):
+                self._refresh_behind(io, Job(key, tags, load, plan), entry)
+            self.count_hit(key, plan.counters)
+            if is_collected():
                 note(entry.evidence)
-                return entry.value
-            if verdict is Verdict.STALE:
-                self._refresh_behind(io, job, entry)
-                return self._serve_stale(job, entry)
+            return entry.value
+        job = Job(key, tags, load, plan)
+        if entry is not None and verdict is Verdict.STALE:
+            self._refresh_behind(io, job, entry)
+            return self._serve_stale(job, entry)
         plan.counters.misses += 1
         self.events(Event(Kind.MISS, key, plan.name))
         usable = entry if verdict is Verdict.EXPIRED and self._may_stand_in(entry, plan.policy) else None
@@ -247,19 +282,25 @@ class Engine:
             LoadTimeout: *limit* seconds were not enough; the load goes on behind.
         """
         key, plan = job.key, job.plan
+        came = self.flights.begun
         for _ in range(_RETRIES):
             joined = self.flights.join(io.scope, key, job.tags)
             if joined is None:
                 break
             flight, leads = joined
+            if leads:
+                flight.cold = job.seen is None and not job.force and not job.behind
             if leads and limit is None:
                 return await self._lead(io, flight, job)
             if leads:
                 io.spawn(self._lead_behind(io, flight, job))
             else:
                 self.events(Event(Kind.COLLAPSED, key, plan.name))
+            late = not leads and flight.sealed
             try:
                 value = await io.wait(flight.result, limit)
+                if late:
+                    raise Retry(value)  # it may have been invalidated after the store was asked
             except TimeoutError as exc:
                 if limit is None or flight.result.done():
                     raise  # the loader's own
@@ -267,7 +308,10 @@ class Engine:
                 raise LoadTimeout(message, key=key, seconds=limit) from exc
             except Abandoned:
                 continue
-            except Retry:
+            except Retry as again:
+                if again.value is not NOTHING and (leads or flight.number > came):
+                    note(flight.tags)  # loaded since this caller came
+                    return again.value
                 entry = await self.read(io, key, job.tags)
                 if entry is None or judge(entry, self.clock()) is not Verdict.HIT:
                     continue
@@ -278,6 +322,7 @@ class Engine:
                 if not leads:
                     self.flights.left(flight)
             note(flight.tags)
+            note_until(flight.until)
             return value
         return await self._alone(job)
 
@@ -285,7 +330,8 @@ class Engine:
         """Run the loader for one caller, and keep nothing."""
         with collecting() as used:
             value = await self._run(job)
-        note((*job.tags, *used))
+        note((*job.tags, *used.every))
+        note_until(used.until)
         return value
 
     async def _lead_behind(self, io: IO, flight: Flight, job: Job) -> None:
@@ -298,7 +344,7 @@ class Engine:
 
     async def _lead(self, io: IO, flight: Flight, job: Job) -> Any:
         try:
-            value, certain = await self._load_and_keep(io, flight, job)
+            value, certainty = await self._load_and_keep(io, flight, job)
         except Exception as exc:
             self.flights.land(flight)
             flight.result.set_exception(exc)
@@ -308,31 +354,35 @@ class Engine:
             flight.result.set_exception(Abandoned())
             raise
         self.flights.land(flight)
-        if certain:
+        if certainty is Certainty.SURE:
             flight.result.set_result(value)
         else:
-            flight.result.set_exception(Retry())
+            flight.result.set_exception(Retry(value if certainty is Certainty.LOADED else NOTHING))
         note(flight.tags)
+        note_until(flight.until)
         return value
 
-    async def _load_and_keep(self, io: IO, flight: Flight, job: Job) -> tuple[Any, bool]:
+    async def _load_and_keep(self, io: IO, flight: Flight, job: Job) -> tuple[Any, Certainty]:
         """Return what was loaded, or found after all, and whether those who joined meanwhile may have it."""
         key, plan = job.key, job.plan
         ticket = await self.begin(io, key, job.tags, lease=plan.policy.lease, exclusive=not job.force)
         if ticket is not None and not job.force:
             if (found := self._appeared(ticket.found, job.seen)) is not None:
                 flight.tags.update(found.tags)
+                flight.until = found.until
                 await self.release(io, ticket)
-                return found.value, False  # it was valid when it was found: followers look for themselves
+                return found.value, Certainty.FOUND  # valid when it was found: followers look for themselves
             if not ticket.leads and job.behind:
-                return (job.seen.value if job.seen is not None else None), False
+                return (job.seen.value if job.seen is not None else None), Certainty.FOUND
             stopped = stopped_scope(io)
             stuck = stopped is not None and self.flights.running(stopped, key)  # what holds the lease cannot go on
             if not ticket.leads and plan.shared_flight and not stuck:
-                ticket, found = await self._wait_elsewhere(io, job, ticket)
+                ticket, found, certain = await self._wait_elsewhere(io, flight, job, ticket)
                 if found is not None:
                     flight.tags.update(found.tags)
-                    return found.value, False
+                    flight.until = found.until
+                    return found.value, Certainty.SURE if certain else Certainty.FOUND
+        let_go = hold(io, self._leases, ticket, plan.policy.lease)
         token = leading.set((*leading.get(), flight))
         loading = Loading(key)
         outer = loading_here.set(loading)
@@ -346,20 +396,26 @@ class Engine:
                 await self._give_up(io, ticket, flight, job, exc)
             raise
         finally:
+            let_go()
             loading_here.reset(outer)
             leading.reset(token)
-        flight.tags.update(used)
+        flight.tags.update(used.every)
+        flight.until = used.until
+        flight.sealed = True
         if ticket is None or not ticket.leads:
-            return value, True
+            return value, Certainty.SURE  # without the store nobody hears of others: those who wait share one load
         policy = plan.outcomes.policy(value, plan.policy, loading)
         if policy is None or flight.void:
             await self.release(io, ticket)
-            return value, True  # whoever joined did so before the invalidation; later callers have their own flight
-        tags = tuple(dict.fromkeys((*job.tags, *used)))
+            # Whoever joined did so before the invalidation; later callers have their own flight.
+            return value, Certainty.SURE
+        tags = tuple(dict.fromkeys((*job.tags, *used.every)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
+        entry = replace(entry, uses_until=used.until)
+        flight.until = entry.until
         kept = await self.keep(io, ticket, entry)
-        return value, kept is not Kept.REFUSED
+        return value, Certainty.LOADED if kept is Kept.REFUSED else Certainty.SURE
 
     async def _give_up(self, io: IO, ticket: Ticket, flight: Flight, job: Job, exc: BaseException) -> None:
         """Give *ticket* back after a load that failed, or keep the failure where the function's options say so."""
@@ -376,22 +432,34 @@ class Engine:
             return None
         return None if seen is not None and seen.created_at == found.created_at else found
 
-    async def _wait_elsewhere(self, io: IO, job: Job, ticket: Ticket | None) -> tuple[Ticket | None, AnyEntry | None]:
-        """Wait while another process loads the key. Returns its entry, or the ticket to load it here."""
+    async def _wait_elsewhere(
+        self, io: IO, flight: Flight, job: Job, ticket: Ticket | None
+    ) -> tuple[Ticket | None, AnyEntry | None, bool]:
+        """Wait while another process loads the key.
+
+        Returns its entry and whether those who joined may have it, or the ticket to load it here.
+        """
         pause = _FIRST_POLL
-        waited = 0.0
         lease = job.plan.policy.lease
-        while ticket is not None and not ticket.leads and waited < lease:
-            step = min(pause, max(ticket.retry_in, 0.001))
-            await io.sleep(step)
-            waited += step
+        started = stopwatch()
+        while ticket is not None and not ticket.leads and stopwatch() - started < lease * LONGEST_HOLD:
+            if self._leases is None:
+                await io.sleep(min(pause, max(ticket.retry_in, 0.001)))
+                kept = False
+            else:
+                kept = await self._leases.ended(io, ticket, pause)
             pause = min(pause * 1.5, _LONGEST_POLL)
+            if kept:
+                self.flights.land(flight)  # who joined did so before this look, and may have what it finds
+                if (found := self._appeared(await self.read(io, job.key, job.tags), job.seen)) is not None:
+                    self.events(Event(Kind.COLLAPSED, job.key, job.plan.name))
+                    return ticket, found, True
             ticket = await self.begin(io, job.key, job.tags, lease=lease)
             if ticket is not None and (found := self._appeared(ticket.found, job.seen)) is not None:
                 await self.release(io, ticket)
                 self.events(Event(Kind.COLLAPSED, job.key, job.plan.name))
-                return ticket, found
-        return ticket, None
+                return ticket, found, False
+        return ticket, None, False
 
     async def _run(self, job: Job) -> Any:
         started = stopwatch()
@@ -410,8 +478,12 @@ class Engine:
 
     # -- invalidation ----------------------------------------------------------------------------------------------
 
-    async def invalidate(self, io: IO, tags: Sequence[str]) -> None:
-        """Drop every entry that carries one of *tags*. Never fails: what cannot be delivered now is delivered later."""
+    async def invalidate(self, io: IO, tags: Sequence[str], *, name: str = "") -> bool:
+        """Drop every entry that carries one of *tags*. Never fails: what cannot be delivered now is delivered later.
+
+        *name* is the function whose results they all are, for the event. Returns False where ``beyond`` could not take
+        them in for good.
+        """
         if not tags:
             raise ConfigError("invalidate() needs at least one tag")
         self.flights.void(tags=tags)
@@ -419,7 +491,10 @@ class Engine:
             await self.store.invalidate(io, tags)
         finally:
             self.flights.void(tags=tags)
-        self.events(Event(Kind.INVALIDATED, detail=", ".join(tags)))
+        told = [tag for tag in tags if not is_implicit(tag)]
+        self.events(Event(Kind.INVALIDATED, name=name, detail=", ".join(told)))
+        # Afterwards: a cache further out that is told first fetches what is still here.
+        return self.beyond is None or not told or await self.beyond(io, told)
 
     async def delete(self, io: IO, keys: Sequence[str]) -> int:
         """Drop *keys* and void their running loads. Returns how many were there."""
@@ -428,6 +503,14 @@ class Engine:
             return await self.store.delete(io, keys)
         finally:
             self.flights.void(keys=keys)
+
+    async def write(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:
+        """Keep *entries* whatever is loading their keys. Raises ``CodecError``; a store that is away keeps nothing."""
+        self.flights.void(keys=entries.keys())
+        try:
+            await self.store.set_many(io, entries)
+        except StoreError:
+            pass  # counted and reported by the guard; what would be replaced does not come back with the server
 
     async def clear(self, io: IO) -> None:
         """Drop everything."""

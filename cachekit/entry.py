@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from cachekit.policy import Policy
 
 T = TypeVar("T")
+
+Evidence: TypeAlias = "frozenset[str | tuple[str, bytes] | float] | tuple[float, ...]"
+"""What is known of a value that somebody uses: tags, with their stamps, and until when it is fresh. Hashable."""
 
 
 class Verdict(Enum):
@@ -41,6 +44,7 @@ class Entry(Generic[T]):
         tags: the tags that drop it.
         delta: seconds that its loader took, for probabilistic early refresh.
         stamps: what the store knew of some of the tags when the value was made or read; the store's own business.
+        uses_until: when the first of the cached values that it was made of ceases to be fresh.
     """
 
     value: T
@@ -51,14 +55,22 @@ class Entry(Generic[T]):
     tags: tuple[str, ...] = ()
     delta: float = 0.0
     stamps: tuple[tuple[str, bytes], ...] = ()
+    uses_until: float = math.inf
 
     @property
-    def evidence(self) -> frozenset[str | tuple[str, bytes]]:
-        """Return the tags, each with its stamp where that is known: what a user of this value has to go by."""
-        if not self.stamps:
-            return frozenset(self.tags)
+    def until(self) -> float:
+        """Return the end of its freshness, or of that of something it was made of, whichever comes first."""
+        return min(self.fresh_until, self.uses_until)
+
+    @property
+    def evidence(self) -> Evidence:
+        """Return the tags, each with its stamp where that is known, and ``until``: what a user of this value goes by."""
+        until = self.until
+        times = () if until == math.inf else (float(until),)
+        if not self.tags:
+            return times  # a set would be four times as large, for each entry there is
         stamped = dict(self.stamps)
-        return frozenset((tag, stamped[tag]) if tag in stamped else tag for tag in self.tags)
+        return frozenset([*((tag, stamped[tag]) if tag in stamped else tag for tag in self.tags), *times])
 
 
 def judge(entry: Entry[object] | None, now: float) -> Verdict:
@@ -79,12 +91,13 @@ def seal(
     delta: float = 0.0,
     chance: float = 0.0,
     stamps: tuple[tuple[str, bytes], ...] = (),
+    uses_until: float = math.inf,
 ) -> Entry[T]:
     """Make the entry of *value* at *now*; *chance* in [0, 1) draws its jitter."""
     fresh_until = now + policy.ttl * (1.0 - policy.jitter * chance)
     swr_until = fresh_until + policy.stale_while_revalidate
     dead_at = max(swr_until, fresh_until + policy.stale_if_error)
-    return Entry(value, now, fresh_until, swr_until, dead_at, tags, delta, stamps)
+    return Entry(value, now, fresh_until, swr_until, dead_at, tags, delta, stamps, uses_until)
 
 
 def refresh_early(entry: Entry[object], now: float, beta: float, chance: float) -> bool:

@@ -62,6 +62,18 @@ class LoadTimeout(CacheKitError, TimeoutError):
         self.seconds = seconds
 
 
+class AppTimeout(CacheKitError, TimeoutError):
+    """An application fell silent in the middle of its response, which is cut: an operator should look at it."""
+
+
+class PurgeError(CacheKitError):
+    """A CDN gave no answer, or none that can be used. The purge stays in the outbox; an operator should look."""
+
+
+class SignatureError(CacheKitError):
+    """A webhook delivery is not what its sender signed, or is too old: it is refused and changes nothing."""
+
+
 class CodecError(CacheKitError):
     """A value cannot be encoded, or bytes cannot be decoded.
 
@@ -78,3 +90,21 @@ class CodecError(CacheKitError):
 
 class FrameError(CodecError):
     """Bytes read from a store are truncated, corrupt, foreign, or written by a newer version."""
+
+
+class SessionError(CacheKitError):
+    """A session was used in a way that cannot be carried out: the developer must change the code."""
+
+
+class SessionTooLarge(SessionError):
+    """A session, or what of it rides in the cookie, is larger than its bound; nothing of the change is kept.
+
+    Attributes:
+        size: the size in bytes.
+        limit: the bound.
+    """
+
+    def __init__(self, message: str, *, size: int, limit: int) -> None:
+        super().__init__(message)
+        self.size = size
+        self.limit = limit

@@ -33,6 +33,22 @@ class Kind(StrEnum):
     BREAKER_CLOSED = "breaker-closed"
     CHANNEL_LOST = "channel-lost"
     CHANNEL_LIVE = "channel-live"
+    PURGED = "purged"
+    PURGE_FAILED = "purge-failed"
+    PURGE_DEAD = "purge-dead"
+    DEGRADED = "degraded"
+    REFUSED = "refused"
+    TIMED_OUT = "timed-out"
+    SESSION_DEGRADED = "session.degraded_mode"
+    """A request goes on with a session of this process, because the store is away or refuses."""
+    SESSION_CREATED = "session.created"
+    SESSION_ENDED = "session.ended"
+    SESSION_MERGED = "session.merged"
+    """Two requests changed one session at once; both changes were kept."""
+    SESSION_RETURNED = "session.returned"
+    """What was changed while the store was away has reached it."""
+    SESSION_DISCARDED = "session.discarded"
+    """Changes were dropped, because their session had ended meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

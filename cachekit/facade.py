@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cachekit._io import ASYNCIO, BLOCKING, IO, both
 from cachekit.clock import Chance, Clock, system_chance, system_clock
@@ -25,18 +25,25 @@ from cachekit.events import Events, Observer
 from cachekit.functions import Functions
 from cachekit.keys import bounded, check_tags
 from cachekit.policy import Duration, Policy, TTLClasses
+from cachekit.purging import Purging, open_outbox
 from cachekit.stats import Stats, snapshot
 from cachekit.stores.base import AnyEntry, Store, Ticket
 from cachekit.stores.build import Settings, build
 from cachekit.stores.memory import Memory
 from cachekit.tags import note
+from cachekit.transaction import OnCommit, Transaction
+
+if TYPE_CHECKING:
+    from cachekit.cdn.base import Purger
+    from cachekit.cdn.options import PurgeOptions
 
 
-class Cache(Functions, Contents):
+class Cache(Functions, Purging, Contents):
     """Keeps values in this process, on Redis or Valkey, or in this process in front of a server.
 
     Args:
-        url: ``memory://``; ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``; ``embedded://`` for a
+        url: ``memory://``; ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``;
+            ``sentinel://host:port,host:port/0?service=name``; ``redis+cluster://host:port,host:port``; ``embedded://`` for a
             private Valkey of its own; ``tiered+redis://`` (and so on) for an in-process level in front of the server.
             A ``Store`` of your own is taken as it is.
         ttl: default lifetime of entries, as a duration; None keeps them until they are evicted or invalidated.
@@ -53,6 +60,8 @@ class Cache(Functions, Contents):
         max_value_bytes: bound on one encoded value, decompressed; a larger one is not kept.
         isolated_ttl: with ``tiered+``, seconds for which the in-process level serves when the server is gone altogether.
         observers: callables that receive each ``Event``.
+        purgers: the CDNs in front: ``Cloudflare``, ``Fastly``, ``Varnish``. What ``invalidate`` drops is purged there too.
+        purging: when purges are delivered, see ``PurgeOptions``.
         clock: source of time, for tests.
         chance: source of randomness, for tests.
 
@@ -87,6 +96,8 @@ class Cache(Functions, Contents):
         max_value_bytes: int = 64 * 1024 * 1024,
         isolated_ttl: float = 30.0,
         observers: Sequence[Observer] = (),
+        purgers: Sequence[Purger] = (),
+        purging: PurgeOptions | None = None,
         clock: Clock = system_clock,
         chance: Chance = system_chance,
     ) -> None:
@@ -124,6 +135,17 @@ class Cache(Functions, Contents):
             self._own.tally = self.l1.unclaimed
         engine = Engine(self.store, clock=clock, chance=chance, events=self.events, l1=self.l1)
         super().__init__(engine, chosen, classes, default, [("", "", self._own)])
+        if purgers:
+            self.attach(*purgers, purging=purging)
+
+    def attach(self, *purgers: Purger, purging: PurgeOptions | None = None) -> None:
+        """Purge *purgers* too from now on, as ``Cache(purgers=...)`` does. Raises ``ConfigError`` the second time."""
+        if self.outbox is not None:
+            raise ConfigError("this cache has purgers already: name all of them at once")
+        self.outbox = open_outbox(
+            self, purgers, purging, self.store, clock=self.clock, chance=self._chance, emit=self.events
+        )
+        self.engine.beyond = self.outbox.put
 
     def __repr__(self) -> str:
         scheme, found, rest = self.url.partition("://")
@@ -139,7 +161,7 @@ class Cache(Functions, Contents):
     get, aget = both(_get)
 
     async def _fresh(self, io: IO, key: str) -> AnyEntry | None:
-        entry = await self.engine.read(io, key)
+        entry = await self.engine.here().read(io, key)
         if entry is None or self.clock() >= entry.fresh_until:
             self._own.misses += 1
             return None
@@ -151,7 +173,7 @@ class Cache(Functions, Contents):
         """Return the values of those *keys* that are present."""
         names = {bounded(key): key for key in keys}
         try:
-            entries = await self.store.get_many(io, list(names))
+            entries = await self.engine.here().store.get_many(io, list(names))
         except StoreError:
             entries = {}
         now = self.clock()
@@ -185,26 +207,21 @@ class Cache(Functions, Contents):
         entries = {
             bounded(key): seal(value, policy, now, tags=checked, chance=self._chance()) for key, value in values.items()
         }
-        self.engine.flights.void(keys=entries.keys())
-        if not entries:
-            return
-        try:
-            await self.store.set_many(io, entries)
-        except StoreError:
-            pass  # counted and reported by the guard; what would be replaced does not come back with the server
+        if entries:
+            await self.engine.here().write(io, entries)
 
     set_many, aset_many = both(_set_many)
 
     async def _delete(self, io: IO, key: str) -> bool:
         """Drop *key*. Returns whether it was there. A load of it that is running is not kept."""
-        return bool(await self.engine.delete(io, [bounded(key)]))
+        return bool(await self.engine.here().delete(io, [bounded(key)]))
 
     delete, adelete = both(_delete)
 
     async def _delete_many(self, io: IO, keys: Iterable[str]) -> int:
         """Drop *keys*. Returns how many were there."""
         names = [bounded(key) for key in keys]
-        return await self.engine.delete(io, names) if names else 0
+        return await self.engine.here().delete(io, names) if names else 0
 
     delete_many, adelete_many = both(_delete_many)
 
@@ -233,7 +250,7 @@ class Cache(Functions, Contents):
             return reusable(await made if io is ASYNCIO and isinstance(made, Awaitable) else made, "the loader")
 
         plan = Plan("", self.policy(ttl), shared_flight=lock, counters=self._own)
-        return await self.engine.fetch(io, bounded(key), check_tags(tags), load, plan)
+        return await self.engine.here().fetch(io, bounded(key), check_tags(tags), load, plan)
 
     get_or_set, aget_or_set = both(_get_or_set)
 
@@ -243,7 +260,10 @@ class Cache(Functions, Contents):
         """Keep *value* only if *key* is absent. Returns whether it was kept; False when the store is away."""
         entry = seal(value, self.policy(ttl), self.clock(), tags=check_tags(tags), chance=self._chance())
         try:
-            return await self.store.update(io, bounded(key), lambda old: entry if self._gone(old) else old) is entry
+            return (
+                await self.engine.here().store.update(io, bounded(key), lambda old: entry if self._gone(old) else old)
+                is entry
+            )
         except StoreError:
             return False
 
@@ -259,7 +279,7 @@ class Cache(Functions, Contents):
             return seal(old.value, policy, self.clock(), tags=old.tags, delta=old.delta, chance=self._chance())
 
         try:
-            return not self._gone(await self.store.update(io, bounded(key), change))
+            return not self._gone(await self.engine.here().store.update(io, bounded(key), change))
         except StoreError:
             return False
 
@@ -285,7 +305,7 @@ class Cache(Functions, Contents):
                 raise ConfigError(f"incr({key!r}): the value is of type {type(old.value).__name__}, not a whole number")
             return replace(old, value=old.value + delta)
 
-        entry = await self.store.update(io, bounded(key), change)
+        entry = await self.engine.here().store.update(io, bounded(key), change)
         assert entry is not None
         return int(entry.value)
 
@@ -301,21 +321,51 @@ class Cache(Functions, Contents):
 
         When the server is away the invalidation is kept, and delivered before anything else is asked of it again.
 
+        The purges of the CDNs are put into the outbox before this returns.
+
         Raises:
             ConfigError: no tag was given, or one cannot be used.
         """
-        await self.engine.invalidate(io, check_tags(tags))
+        await self.drop_tags(io, tags)
 
     invalidate, ainvalidate = both(_invalidate)
 
+    async def drop_tags(self, io: IO, tags: Iterable[str]) -> bool:
+        """Do what ``invalidate`` does. Returns False when it would be lost if this process ended now: the server is away."""
+        saved = await self.engine.here().invalidate(io, check_tags(tags))
+        return saved and not getattr(getattr(self.store, "l2", self.store), "pending", 0)
+
     async def _clear(self, io: IO) -> None:
         """Drop everything in this cache's namespace."""
-        await self.engine.clear(io)
+        await self.engine.here().clear(io)
 
     clear, aclear = both(_clear)
 
+    def transaction(self, *, on_commit: OnCommit | None = None) -> Transaction:
+        """Return a block whose changes are applied at its end, or not at all when it raises.
+
+        Inside, reads see the changes; others see none of them. What is loaded inside is given to whoever asked and
+        remembered until the end, and not kept for others, because it may be made of data that is not committed. Blocks
+        can be nested. ``add``, ``touch`` and ``incr`` act at once, except on keys that the transaction itself changed.
+
+        Args:
+            on_commit: receives a callable at the end of the block, and calls it when a database has committed:
+                ``django.db.transaction.on_commit``, for example. Until then nothing is applied.
+
+        Example:
+            >>> cache = Cache()
+            >>> with cache.transaction():
+            ...     cache.set("a", 1)
+            ...     cache.set("b", 2)
+            >>> cache.get_many(["a", "b"])
+            {'a': 1, 'b': 2}
+        """
+        return Transaction(self.engine, on_commit)
+
     async def _close(self, io: IO) -> None:
         """Give up connections and threads. In asyncio this closes those of the running loop too."""
+        if self.outbox is not None:
+            await self.outbox.close(io)
         await self.store.close(io)
 
     close, aclose = both(_close)
@@ -355,13 +405,45 @@ class Cache(Functions, Contents):
         """Keep *entry*. Returns False when it must not be kept, or the store is away."""
         return await self.engine.commit(io, ticket, entry)
 
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether what is made with *ticket* would still be kept; False when that cannot be said."""
+        return await self.engine.holds(io, ticket, tags, stamps)
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give a ticket back unused."""
         await self.engine.release(io, ticket)
 
+    def forget(self, keys: Sequence[str]) -> bool:
+        """Drop *keys* at once where everything lies in this process; False where a server has to be asked."""
+        if self.l1 is None or self.store is not self.l1:
+            return False
+        self.l1.void(keys)
+        return True
+
+    async def keep(self, io: IO, key: str, value: Any, ttl: Duration) -> None:
+        """Keep *value* under *key* for *ttl*, as far as the store is there."""
+        await self._set(io, key, value, ttl=ttl)
+
     async def drop(self, io: IO, *keys: str) -> None:
         """Drop *keys*."""
         await self.engine.drop(io, *keys)
+
+    # -- health ---------------------------------------------------------------------------------------------------
+
+    async def _available(self, io: IO, max_age: float = 1.0) -> bool:
+        """Say whether the store answers; it is asked unless it said so within the last *max_age* seconds."""
+        guarded: Any = getattr(self.store, "l2", self.store)
+        return await guarded.answers(io, max_age) if hasattr(guarded, "answers") else True
+
+    available, aavailable = both(_available)
+
+    @property
+    def is_away(self) -> bool:
+        """Say whether the store is known to be away, without asking it."""
+        breaker = getattr(getattr(self.store, "l2", self.store), "breaker", None)
+        return breaker is not None and breaker.is_open
 
     # -- looking --------------------------------------------------------------------------------------------------
 
@@ -370,7 +452,6 @@ class Cache(Functions, Contents):
         counted = snapshot(list(self._counted), self.l1)
         entries, size = (0, 0) if self.l1 is None else self.l1.sizes()
         guarded: Any = getattr(self.store, "l2", self.store)
-        breaker = getattr(guarded, "breaker", None)
         live = getattr(self.store, "live", None)
         return Stats(
             total=counted.total,
@@ -381,8 +462,9 @@ class Cache(Functions, Contents):
             entries=entries,
             bytes=size,
             evictions=0 if self.l1 is None else self.l1.evictions,
-            store="away" if breaker is not None and breaker.is_open else "ok",
+            store="away" if self.is_away else "ok",
             channel="none" if live is None else "live" if live else "lost",
+            channel_kind=getattr(getattr(getattr(guarded, "inner", None), "channel", None), "kind", "none"),
             pending=getattr(guarded, "pending", 0),
         )
 

@@ -7,10 +7,12 @@ no more followers. Must not know about stores.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Collection, Iterable
 from concurrent.futures import Future
 from contextvars import ContextVar
+from enum import Enum
 from typing import Any, Final
 
 from cachekit._fork import renew_in_child
@@ -21,7 +23,29 @@ class Abandoned(Exception):
 
 
 class Retry(Exception):
-    """What the leader loaded was invalidated meanwhile: load again."""
+    """Nobody knows whether what the leader has was invalidated since some of the followers came: they look again.
+
+    Attributes:
+        value: what was loaded, for those who came before the flight began; ``NOTHING`` if it was found.
+    """
+
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self.value = value
+
+
+NOTHING: Final = object()
+
+
+class Certainty(Enum):
+    """What those who joined a flight may make of its result: it may have been invalidated before they came."""
+
+    SURE = "sure"
+    """It holds for all who joined."""
+    LOADED = "loaded"
+    """It was loaded: it holds for those who came before the flight began."""
+    FOUND = "found"
+    """It was there already, and held at that moment."""
 
 
 class Flight:
@@ -30,21 +54,41 @@ class Flight:
     Attributes:
         result: what followers wait for.
         tags: the tags known so far; grows while the loader runs.
+        until: when what was used for it ceases to be fresh.
         void: whether something invalidated it while it ran.
         scope: what it belongs to; held, so that no other scope takes its identity while the flight is in the air.
         waits_for: the flights that its loader follows, directly or in loads of its own.
+        number: in the order in which flights began.
+        sealed: whether its result is on its way to the store: what is invalidated from then on, the store cannot say.
+        cold: whether its leader found nothing: who comes meanwhile will find nothing either.
     """
 
-    __slots__ = ("followers", "key", "result", "scope", "tags", "void", "waits_for")
+    __slots__ = (
+        "cold",
+        "followers",
+        "key",
+        "number",
+        "result",
+        "scope",
+        "sealed",
+        "tags",
+        "until",
+        "void",
+        "waits_for",
+    )
 
     def __init__(self, scope: object, key: str, tags: Iterable[str]) -> None:
         self.scope = scope
         self.key = key
         self.tags = set(tags)
+        self.until = math.inf
         self.result: Future[Any] = Future()
         self.result.set_running_or_notify_cancel()  # so that a follower cannot cancel it
         self.void = False
         self.followers = 0
+        self.cold = False
+        self.sealed = False
+        self.number = 0
         self.waits_for: list[Flight] = []
 
 
@@ -62,6 +106,8 @@ class Flights:
     def _renew(self) -> None:
         self._lock = threading.Lock()
         self._flights: dict[tuple[int, str], Flight] = {}
+        self.begun = 0
+        """How many flights have begun so far."""
 
     def join(self, scope: object, key: str, tags: Iterable[str]) -> tuple[Flight, bool] | None:
         """Return the flight of *key* and whether the caller leads it; None when waiting for it could never end.
@@ -74,6 +120,8 @@ class Flights:
             flight = self._flights.get(name)
             if flight is None:
                 flight = self._flights[name] = Flight(scope, key, tags)
+                self.begun += 1
+                flight.number = self.begun
                 return flight, True
             if own:
                 steps = [flight]
@@ -96,6 +144,11 @@ class Flights:
     def running(self, scope: object, key: str) -> bool:
         """Say whether *key* is being loaded in *scope*."""
         return (id(scope), key) in self._flights
+
+    def cold(self, scope: object, key: str) -> bool:
+        """Say whether *key* is being loaded in *scope* because it was not there."""
+        flight = self._flights.get((id(scope), key))
+        return flight is not None and flight.cold
 
     def land(self, flight: Flight) -> None:
         """Take *flight* off, before its result is published."""

@@ -18,7 +18,7 @@ from cachekit.loading import Raised
 from cachekit.many import LEARN, Many, decorate_many
 from cachekit.options import resolve, return_type
 from cachekit.policy import Duration, Policy, TTLClasses, positive_seconds
-from cachekit.signatures import CachedCoroutine, CachedFunction, CachedOptions, Decorate, KeySource
+from cachekit.signatures import CachedCoroutine, CachedFunction, CachedOptions, Decorate, DecorateMany, KeySource
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -99,7 +99,8 @@ class Functions:
             version: part of the key; change it to leave behind what older code kept.
 
         Returns:
-            The function with the handles ``invalidate``, ``refresh`` and ``key_for``.
+            The function with the handles ``invalidate``, ``invalidate_all``, ``refresh``, ``peek``, ``peek_or`` and
+            ``key_for``.
 
         Raises:
             ConfigError: an option cannot be used, or a template names no parameter.
@@ -124,10 +125,11 @@ class Functions:
         ttl: Duration | Policy | None = None,
         tags: Iterable[str] = (),
         missing_ttl: Duration | None = None,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    ) -> DecorateMany:
         """Keep the results of a function that takes a collection of items and returns a mapping from item to value.
 
-        It is called once for all the items that are missing. Each item has a key and tags of its own.
+        It is called once for all the items that are missing. Each item has a key and tags of its own. The handle
+        ``invalidate`` drops the values of items, ``invalidate_all`` those of all.
 
         Args:
             key: template over ``{item}`` and the other parameters, such as ``"user:{item}"``.
@@ -153,7 +155,7 @@ class Functions:
         missing = None if missing_ttl is None else positive_seconds(missing_ttl, "missing_ttl")
         checked = check_tags(tags)
 
-        def apply(fn: Callable[P, R]) -> Callable[P, R]:
+        def apply(fn: Any) -> Any:
             self._claim(key, fn)
             counters = Counters()
             many = Many(self.engine, fn, key, checked, policy, missing, counters)

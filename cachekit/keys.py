@@ -184,6 +184,14 @@ def check_tag(tag: object) -> str:
     return tag
 
 
+_WIRE: Final = "!\"#$&'()*+-./:;<=>?@[]^_`{|}~\\"
+
+
+def wire_tag(tag: str) -> str:
+    """Return *tag* as it is told to CDNs, in response fields and in purges: what could end it is percent-encoded."""
+    return quote(tag, safe=_WIRE, errors="replace")
+
+
 def check_tags(tags: object) -> tuple[str, ...]:
     """Return *tags* without repeats. Raises ``ConfigError`` for a bare string or an invalid tag."""
     if isinstance(tags, str) or not isinstance(tags, Iterable):

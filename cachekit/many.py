@@ -23,7 +23,7 @@ from cachekit.keys import KeyTemplate, TagTemplates, bounded
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import Ticket
-from cachekit.tags import collecting, note
+from cachekit.tags import collecting, function_tag, note, note_until
 
 ITEM: Final = "item"
 
@@ -89,6 +89,7 @@ class Many:
         self._missing = missing
         self._counters = counters
         self.name = f"{fn.__module__}.{name}"
+        self._own_tag = function_tag(self.name)
 
     def _wanted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[_Wanted], inspect.BoundArguments]:
         bound = self._signature.bind(*args, **kwargs)
@@ -97,7 +98,8 @@ class Many:
         wanted = []
         for item in dict.fromkeys(bound.arguments[self._items]):
             arguments = {**others, ITEM: item}
-            wanted.append(_Wanted(item, bounded(self._key.render(self.name, arguments)), self._tags.render(arguments)))
+            tags = (self._own_tag, *self._tags.render(arguments))
+            wanted.append(_Wanted(item, bounded(self._key.render(self.name, arguments)), tags))
         return wanted, bound
 
     async def call(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[Any, Any]:
@@ -116,7 +118,7 @@ class Many:
 
     async def _look(self, io: IO, wanted: list[_Wanted]) -> dict[str, Any]:
         try:
-            entries = await self._engine.store.get_many(io, [one.key for one in wanted])
+            entries = await self._engine.here().store.get_many(io, [one.key for one in wanted])
         except StoreError:
             entries = {}
         now = self._engine.clock()
@@ -132,7 +134,7 @@ class Many:
     ) -> Mapping[Any, Any]:
         tickets: dict[str, Ticket] = {}
         for one in missing if keep else ():
-            ticket = await self._engine.begin(io, one.key, one.tags, lease=self._policy.lease)
+            ticket = await self._engine.here().begin(io, one.key, one.tags, lease=self._policy.lease)
             if ticket is not None:
                 tickets[one.key] = ticket
         bound.arguments[self._items] = [one.item for one in missing]
@@ -149,42 +151,49 @@ class Many:
         except BaseException:
             self._counters.errors += 1
             for ticket in tickets.values():
-                await self._engine.release(io, ticket)
+                await self._engine.here().release(io, ticket)
             raise
         took = stopwatch() - started
         self._counters.load_seconds += took
         self._engine.events(Event(Kind.LOAD, name=self.name, detail=f"{len(missing)} items", seconds=took))
+        every = tuple(used.every)
         for one in missing:
-            note((*one.tags, *used))
+            note((*one.tags, *every))
+            note_until(min(used.until, self._engine.clock() + self._policy.ttl))
             if one.key in tickets:
-                await self._keep(io, one, tickets[one.key], loaded, tuple(used), used.stamps)
+                await self._keep(io, one, tickets[one.key], loaded, every, used.stamps, used.until)
         return loaded
 
     async def _keep(
         self, io: IO, one: _Wanted, ticket: Ticket, loaded: Mapping[Any, Any], used: tuple[str, ...],
-        stamps: tuple[tuple[str, bytes], ...],
+        stamps: tuple[tuple[str, bytes], ...], until: float,
     ) -> None:  # fmt: skip
         value = loaded.get(one.item, _Absent.ABSENT)
         policy = self._policy if value is not _Absent.ABSENT else None
         if policy is None and self._missing is not None:
             policy = Policy(ttl=self._missing)
         if policy is None or not ticket.leads:
-            await self._engine.release(io, ticket)
+            await self._engine.here().release(io, ticket)
             return
         tags = tuple(dict.fromkeys((*one.tags, *used)))
         chance = self._engine.chance()
-        entry = seal(value, policy, self._engine.clock(), tags=tags, chance=chance, stamps=stamps)
-        await self._engine.keep(io, ticket, entry)
+        now = self._engine.clock()
+        entry = seal(value, policy, now, tags=tags, chance=chance, stamps=stamps, uses_until=until)
+        await self._engine.here().keep(io, ticket, entry)
 
     async def drop(self, io: IO, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Drop the values of the items."""
         wanted, _ = self._wanted(args, kwargs)
         if wanted:
-            await self._engine.delete(io, [one.key for one in wanted])
+            await self._engine.here().delete(io, [one.key for one in wanted])
+
+    async def drop_all(self, io: IO) -> None:
+        """Drop the values of all items."""
+        await self._engine.here().invalidate(io, [self._own_tag], name=self.name)
 
 
 def decorate_many(many: Many, fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that stands in for *fn*, in its colour, with the handle ``invalidate``."""
+    """Return the function that stands in for *fn*, in its colour, with ``invalidate`` and ``invalidate_all``."""
 
     @functools.wraps(fn)
     async def aio(*args: Any, **kwargs: Any) -> Any:
@@ -200,9 +209,16 @@ def decorate_many(many: Many, fn: Callable[..., Any]) -> Callable[..., Any]:
     def invalidate(*args: Any, **kwargs: Any) -> None:
         drive(many.drop(BLOCKING, args, kwargs))
 
+    async def ainvalidate_all() -> None:
+        await many.drop_all(ASYNCIO)
+
+    def invalidate_all() -> None:
+        drive(many.drop_all(BLOCKING))
+
     is_async = inspect.iscoroutinefunction(fn)
     made: Callable[..., Any] = aio if is_async else blocking
     made.__dict__["invalidate"] = ainvalidate if is_async else invalidate
+    made.__dict__["invalidate_all"] = ainvalidate_all if is_async else invalidate_all
     return made
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import default
-from cachekit.config import RunConfig
+from cachekit.config import LISTS, RunConfig
 from cachekit.errors import ConfigError
 
 ENVIRONMENT: Final = "CACHEKIT_RUN"
@@ -78,11 +78,19 @@ def wrap(app: Any, config: RunConfig) -> Any:
     """
     from cachekit.asgi import CacheKit
 
-    if interface_of(app, config.interface) == "wsgi":
+    if not config.to and interface_of(app, config.interface) == "wsgi":
         from a2wsgi import WSGIMiddleware
 
         app = WSGIMiddleware(app, workers=config.threads)
-    return CacheKit(app, cache=default.default_cache(), rules=config.header_rules(), options=config.http_options())
+    return CacheKit(
+        app,
+        cache=default.default_cache(),
+        rules=config.header_rules(),
+        options=config.http_options(),
+        webhook=config.received(),
+        degradation=config.degraded(),
+        routes=config.guarded(),
+    )
 
 
 def publish(config: RunConfig) -> None:
@@ -93,7 +101,11 @@ def publish(config: RunConfig) -> None:
 def create() -> Any:
     """Build the application of one worker."""
     values = json.loads(os.environ[ENVIRONMENT])
-    config = RunConfig(**{**values, "rules": tuple(values["rules"])})
+    config = RunConfig(**{**values, **{name: tuple(values[name]) for name in LISTS}})
     if not default.is_made():
         default.use(config.cache())
+    if config.to:
+        from cachekit.proxy import ReverseProxy
+
+        return wrap(ReverseProxy(config.to, timeout=config.upstream_timeout), config)
     return wrap(load_app(config.app, factory=config.factory), config)

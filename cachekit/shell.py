@@ -21,7 +21,7 @@ from cachekit.errors import ConfigError
 from cachekit.stores.memory import Memory
 from cachekit.tags import Refused, current
 
-_EXACT: Final = frozenset({int, str, bytes, bool, type(None), UUID})
+EXACT: Final = frozenset({int, str, bytes, bool, type(None), UUID})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def memo_key(shape: Shape, values: tuple[Any, ...]) -> tuple[Hashable, tuple[typ
     chosen = [value for name, value in zip(shape.names, values, strict=True) if name in shape.keyed]
     for value in chosen:
         kind = type(value)
-        if kind in _EXACT or (kind is float and value != 0.0 and not math.isnan(value)):
+        if kind in EXACT or (kind is float and value != 0.0 and not math.isnan(value)):
             continue
         if isinstance(value, type) or (isinstance(value, Enum) and kind.__eq__ in _PLAIN_EQUALITY):
             continue

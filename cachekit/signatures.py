@@ -37,8 +37,32 @@ class CachedFunction(Protocol[P, R_co]):
         """Drop the result for these arguments, awaited."""
         ...
 
+    def invalidate_all(self) -> None:
+        """Drop every result of this function, whatever the arguments, in every process."""
+        ...
+
+    async def ainvalidate_all(self) -> None:
+        """Drop every result of this function, awaited."""
+        ...
+
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Load the result for these arguments anew, keep it and return it."""
+        ...
+
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R_co | None:
+        """Return the result for these arguments if it is there, or None. Nothing is loaded, counted or waited for."""
+        ...
+
+    async def apeek(self, *args: P.args, **kwargs: P.kwargs) -> R_co | None:
+        """Return what ``peek`` returns, awaited."""
+        ...
+
+    def peek_or(self, default: T, /, *args: P.args, **kwargs: P.kwargs) -> R_co | T:
+        """Return what ``peek`` returns, or *default* where nothing is there."""
+        ...
+
+    async def apeek_or(self, default: T, /, *args: P.args, **kwargs: P.kwargs) -> R_co | T:
+        """Return what ``peek_or`` returns, awaited."""
         ...
 
     def key_for(self, *args: P.args, **kwargs: P.kwargs) -> str:
@@ -65,8 +89,20 @@ class CachedCoroutine(Protocol[P, R_co]):
         """Drop the result for these arguments."""
         ...
 
+    def invalidate_all(self) -> Coroutine[Any, Any, None]:
+        """Drop every result of this function, whatever the arguments, in every process."""
+        ...
+
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         """Load the result for these arguments anew, keep it and return it."""
+        ...
+
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co | None]:
+        """Return the result for these arguments if it is there, or None. Nothing is loaded, counted or waited for."""
+        ...
+
+    def peek_or(self, default: T, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co | T]:
+        """Return what ``peek`` returns, or *default* where nothing is there."""
         ...
 
     def key_for(self, *args: P.args, **kwargs: P.kwargs) -> str:
@@ -88,6 +124,49 @@ class Decorate(Protocol):
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> CachedCoroutine[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
+
+
+class CachedMany(Protocol[P, R_co]):
+    """A blocking function of many items whose values are cached one by one."""
+
+    __name__: str
+    __wrapped__: Callable[..., Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Drop the values of these items."""
+        ...
+
+    def invalidate_all(self) -> None:
+        """Drop the values of all items."""
+        ...
+
+
+class CachedManyCoroutine(Protocol[P, R_co]):
+    """A coroutine function of many items whose values are cached one by one."""
+
+    __name__: str
+    __wrapped__: Callable[..., Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, None]:
+        """Drop the values of these items."""
+        ...
+
+    def invalidate_all(self) -> Coroutine[Any, Any, None]:
+        """Drop the values of all items."""
+        ...
+
+
+class DecorateMany(Protocol):
+    """What ``cached_many(...)`` returns: it takes either kind of function and keeps its signature."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> CachedManyCoroutine[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> CachedMany[P, R]: ...
 
 
 class CachedOptions(TypedDict, total=False):

@@ -76,6 +76,8 @@ class Stats:
         evictions: entries that left this process for lack of room.
         store: state of the store: ``"ok"`` or ``"away"``.
         channel: state of the invalidation channel: ``"live"``, ``"lost"``, or ``"none"`` where there is no need of one.
+        channel_kind: how invalidations of other processes arrive: ``"tracking"``, ``"pubsub"``, or ``"none"`` while nobody
+            listens.
         pending: invalidations that wait for the store to come back.
     """
 
@@ -89,6 +91,7 @@ class Stats:
     evictions: int = 0
     store: str = "ok"
     channel: str = "none"
+    channel_kind: str = "none"
     pending: int = 0
 
 

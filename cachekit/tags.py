@@ -6,15 +6,34 @@ Whoever produces something out of cached results (a cached function that calls a
 
 from __future__ import annotations
 
+import math
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar, Token
+from hashlib import blake2b
 from typing import Final, TypeAlias
 
 from cachekit.keys import check_tags
 
-Noted: TypeAlias = str | tuple[str, bytes]
-Groups: TypeAlias = set[frozenset[Noted]]
+Noted: TypeAlias = str | tuple[str, bytes] | float
+Groups: TypeAlias = set[frozenset[Noted] | tuple[float, ...]]
+
+
+_FUNCTION: Final = "\x1f"
+
+
+def function_tag(name: str) -> str:
+    """Return the tag that every result of the function *name* carries by itself, so that all of them can be dropped.
+
+    It begins with a character that no tag of a user's may contain, and is short, because it lies in every entry.
+    """
+    return _FUNCTION + urlsafe_b64encode(blake2b(name.encode(), digest_size=9).digest()).decode()
+
+
+def is_implicit(tag: str) -> bool:
+    """Say whether *tag* was given by cachekit itself: it means nothing to users and to caches further out."""
+    return tag.startswith(_FUNCTION)
 
 
 class Tags(AbstractSet[str]):
@@ -22,6 +41,8 @@ class Tags(AbstractSet[str]):
 
     Tags arrive in groups, one for each thing used. A group is a frozenset, which keeps its hash, so that noting the
     tags of a hit is one step however many they are. A tag may come with the stamp that it had when the thing was read.
+    A number among them says until when the thing is fresh.
+    As a set it shows the tags that users gave; ``every`` has those of the functions too.
     """
 
     __slots__ = ("groups",)
@@ -29,15 +50,29 @@ class Tags(AbstractSet[str]):
     def __init__(self) -> None:
         self.groups: Groups = set()
 
-    def _flat(self) -> frozenset[str]:
+    @property
+    def every(self) -> frozenset[str]:
+        """Return all tags, those included that functions have by themselves."""
         found = frozenset[Noted]().union(*self.groups)
-        return frozenset(noted if isinstance(noted, str) else noted[0] for noted in found)
+        return frozenset(
+            noted if isinstance(noted, str) else noted[0] for noted in found if isinstance(noted, (str, tuple))
+        )
+
+    def _flat(self) -> frozenset[str]:
+        return frozenset(tag for tag in self.every if not is_implicit(tag))
 
     @property
     def stamps(self) -> tuple[tuple[str, bytes], ...]:
         """Return the stamps that tags came with; one tag may have come with several, which then contradict."""
         found = frozenset[Noted]().union(*self.groups)
-        return tuple(noted for noted in found if not isinstance(noted, str))
+        return tuple(noted for noted in found if isinstance(noted, tuple))
+
+    @property
+    def until(self) -> float:
+        """Return when the first of the things used ceases to be fresh, in seconds since the epoch; infinity for never."""
+        return min(
+            (noted for noted in frozenset[Noted]().union(*self.groups) if type(noted) is float), default=math.inf
+        )
 
     def __contains__(self, tag: object) -> bool:
         return tag in self._flat()
@@ -69,7 +104,7 @@ class Refusing:
         self.groups = groups
         self.mode = mode
 
-    def add(self, tags: frozenset[Noted]) -> None:  # noqa: ARG002 - the method of a set
+    def add(self, tags: frozenset[Noted] | tuple[float, ...]) -> None:  # noqa: ARG002 - the method of a set
         """Raise ``Refused``."""
         raise Refused
 
@@ -133,8 +168,20 @@ def tag(*tags: str) -> None:
     note(check_tags(tags))
 
 
+def is_collected() -> bool:
+    """Say whether tags are being collected here."""
+    return _groups.get() is not None
+
+
 def note(tags: Iterable[Noted]) -> None:
     """Add tags known to be valid to what is being collected here, if anything is."""
     groups = _collector()
     if groups is not None:
         groups.add(frozenset(tags))
+
+
+def note_until(until: float) -> None:
+    """Note that what is used here is fresh until then; infinity says nothing."""
+    groups = _collector()
+    if groups is not None and until != math.inf:
+        groups.add((float(until),))

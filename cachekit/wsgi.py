@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
+from cachekit.degrade import DegradeOptions, Route
+from cachekit.degrade.wsgi import Degradation, Guards
+from cachekit.facade import Cache
 from cachekit.http.options import HttpOptions
-from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.http.wsgi import App, HttpCache, StartResponse
 from cachekit.http.wsgi_request import Environ
+from cachekit.webhook import Webhook
+from cachekit.webhook.wsgi import WebhookApp
+
+if TYPE_CHECKING:
+    from cachekit.sessions.facade import Sessions
 
 
 class CacheKit:
@@ -19,6 +27,11 @@ class CacheKit:
         cache: where responses are kept; the default cache when left out.
         rules: header rules, the first that suits a response holds.
         options: settings of the HTTP cache.
+        webhook: deliveries that it receives invalidate; answered at its path, before all else.
+        degradation: what is refused while the store is away, and where that is told.
+        routes: time-outs, bounds and breakers of the application, inside the HTTP cache, which serves stale first.
+        sessions: gives each request its session, inside of the HTTP cache, so that what was made by looking at one is never
+            stored.
 
     Example:
         >>> def app(environ, start_response): ...
@@ -30,19 +43,38 @@ class CacheKit:
         self,
         app: App,
         *,
-        cache: CachePort | None = None,
+        cache: Cache | None = None,
         rules: Sequence[Rule] | Rules = (),
         options: HttpOptions | None = None,
+        webhook: Webhook | None = None,
+        degradation: DegradeOptions | None = None,
+        routes: Sequence[Route] = (),
+        sessions: Sessions | None = None,
     ) -> None:
         if cache is None:
             from cachekit.default import default_cache
 
             cache = default_cache()
+        if sessions is not None:
+            from cachekit.sessions.wsgi import SessionMiddleware
+
+            app = SessionMiddleware(app, sessions)
         self.app = app
-        self.http = HttpCache(app, cache, rules=rules, options=options)
+        clock, emit = cache.clock, cache.events
+        self.guards = Guards(app, routes, clock=clock, emit=emit) if routes else None
+        self.http = HttpCache(self.guards or app, cache, rules=rules, options=options)
+        self._outside: App = self.http
+        if degradation is not None:
+            self._outside = Degradation(self.http, cache=cache, options=degradation, emit=emit)
+        self._webhook = None if webhook is None else (webhook.path, WebhookApp(webhook, cache))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        return self.http(environ, start_response)
+        if self._webhook is not None and environ.get("PATH_INFO", "") == self._webhook[0]:
+            return self._webhook[1](environ, start_response)
+        return self._outside(environ, start_response)
 
 
-__all__ = ["CacheKit", "HttpCache", "HttpOptions", "Rule", "Rules"]
+__all__ = [
+    "CacheKit", "Degradation", "DegradeOptions", "Guards", "HttpCache", "HttpOptions", "Route", "Rule", "Rules", "Webhook",
+    "WebhookApp",
+]  # fmt: skip

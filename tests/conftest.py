@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
+import inspect
 import os
 import shutil
 import socket
@@ -23,6 +25,7 @@ pytest.register_assert_rewrite("cachekit.testing")
 
 from cachekit import Cache, Event, Kind  # noqa: E402 - after the rewrite is registered
 from cachekit.testing import ManualClock, World  # noqa: E402
+from tests.topologies import Cluster, Deployment, Sentinels  # noqa: E402
 
 # The same examples in every run, so that a run can be repeated; other ones each time under `make soak`.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -122,6 +125,50 @@ def redis_server() -> Iterator[Server]:
     yield from _serve("redis")
 
 
+@pytest.fixture(scope="session")
+def deployments() -> Iterator[Callable[[str, str], Deployment]]:
+    """Starts a cluster or a Sentinel deployment of an engine, once in a run."""
+    started: dict[tuple[str, str], Deployment] = {}
+
+    def start(kind: str, engine: str) -> Deployment:
+        if (kind, engine) not in started:
+            started[kind, engine] = {"cluster": Cluster, "sentinel": Sentinels}[kind](engine, _binary(engine))
+        return started[kind, engine]
+
+    yield start
+    for deployment in started.values():
+        deployment.stop()
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def cluster(deployments: Callable[[str, str], Deployment], engine: str) -> Deployment:
+    """A cluster of each engine in turn, empty."""
+    found = deployments("cluster", engine)
+    found.flush()
+    return found
+
+
+@pytest.fixture
+def sentinels(deployments: Callable[[str, str], Deployment], engine: str) -> Deployment:
+    """A Sentinel deployment of each engine in turn, empty."""
+    found = deployments("sentinel", engine)
+    found.flush()
+    return found
+
+
+@pytest.fixture(params=["cluster", "sentinel"])
+def own_deployment(request: pytest.FixtureRequest, engine: str) -> Iterator[Deployment]:
+    """A deployment that a test may break."""
+    made = {"cluster": Cluster, "sentinel": Sentinels}[request.param](engine, _binary(engine))
+    yield made
+    made.stop()
+
+
 @pytest.fixture(params=["valkey", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Each engine in turn, empty."""
@@ -129,6 +176,24 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with chosen.client() as client:
         client.flushall()
     yield chosen
+
+
+@pytest.fixture
+def commands(server):
+    """Counts the commands that clients send, as the server sees them; those inside of scripts do not count."""
+
+    @contextlib.contextmanager
+    def counted():
+        seen: list[str] = []
+        with server.client() as client, server.client() as marker, client.monitor() as monitor:
+            yield seen
+            marker.echo("the end")
+            while (line := monitor.next_command())["command"] != "ECHO the end":
+                if line["client_type"] != "lua":
+                    seen.append(line["command"].split()[0].upper())
+        seen[:] = [name for name in seen if name not in ("CLIENT", "HELLO", "PING", "SELECT", "ECHO")]
+
+    return counted
 
 
 @pytest.fixture
@@ -247,3 +312,87 @@ def watch() -> Watch:
 @pytest.fixture
 def cache(clock: ManualClock, watch: Watch) -> Cache:
     return Cache(clock=clock, observers=[watch])
+
+
+# -- every kind of store, in both worlds ----------------------------------------------------------------------------------
+
+STORES = ["memory", "valkey", "redis", "tiered+valkey", "tiered+redis"]
+
+
+@pytest.fixture(params=[pytest.param(name, marks=() if name == "memory" else pytest.mark.server) for name in STORES])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """The URL of each kind of store in turn, empty."""
+    name: str = request.param
+    if name == "memory":
+        return "memory://"
+    server: Server = request.getfixturevalue("redis_server" if name.endswith("redis") else "valkey")
+    with server.client() as client:
+        client.flushall()
+    return ("tiered+" if name.startswith("tiered+") else "") + server.url
+
+
+class Facade:
+    """A cache seen from one world: calls ``name`` or ``aname``, and decorates functions of that world's colour."""
+
+    def __init__(self, cache: Cache, world: World) -> None:
+        self.cache, self.world = cache, world
+
+    def __getattr__(self, name: str):
+        if self.world.name == "blocking":
+            return getattr(self.cache, name)
+        return lambda *args, **kwargs: self.run(lambda: getattr(self.cache, "a" + name)(*args, **kwargs))
+
+    def run(self, call):
+        """Return what *call* returns, awaited where this world awaits."""
+        return call() if self.world.name == "blocking" else self.world.run(lambda _: call())
+
+    def within(self, manager, body):
+        """Run *body* inside of a context manager of either kind."""
+        if self.world.name == "blocking":
+            with manager as entered:
+                return body(entered)
+
+        async def inside(_):
+            async with manager as entered:
+                made = body(entered)
+                return await made if inspect.isawaitable(made) else made
+
+        return self.world.run(inside)
+
+    def made(self, fn, decorate=None, **options):
+        """Decorate the plain *fn* in this world's colour; the result and its handles are called as if they blocked."""
+        target = fn if self.world.name == "blocking" else _as_coroutine(fn)
+        return Decorated(self, (decorate or self.cache.cached(**options))(target))
+
+
+def _as_coroutine(fn):
+    @functools.wraps(fn)
+    async def made(*args, **kwargs):
+        return fn(*args, **kwargs)
+
+    made.__qualname__ += f":{fn.__code__.co_firstlineno}"  # lambdas of one test have one name
+    return made
+
+
+class Decorated:
+    """A decorated function of either colour, called as if it blocked."""
+
+    def __init__(self, facade: Facade, made) -> None:
+        self.facade, self.made = facade, made
+
+    def __call__(self, *args, **kwargs):
+        return self.facade.run(lambda: self.made(*args, **kwargs))
+
+    def __getattr__(self, name: str):
+        handle = getattr(self.made, name)
+        if name in ("key_for", "counters"):
+            return handle
+        return lambda *args, **kwargs: self.facade.run(lambda: handle(*args, **kwargs))
+
+
+@pytest.fixture
+def facade(store_url: str, world: World, clock: ManualClock, watch: Watch) -> Iterator[Facade]:
+    """A cache over each kind of store, in each world."""
+    made = Facade(Cache(store_url, clock=clock, timeout=5.0, observers=[watch]), world)
+    yield made
+    made.close()

@@ -51,6 +51,9 @@ class SteppedIO:
     async def sleep(self, seconds: float) -> None:
         await step()
 
+    def every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], None]:
+        return lambda: None
+
     def spawn(self, job: Coroutine[Any, Any, object]) -> None:
         self._schedule.add(job)
 

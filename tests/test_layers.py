@@ -14,10 +14,10 @@ PACKAGE = ROOT / "cachekit"
 LAYERS = [
     "errors", "clock", "_fork", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
     "signatures", "options", "codecs",
-    "stores", "flight",
-    "engine", "shell", "instances", "decorator", "many", "functions", "contents", "stats",
-    "facade", "default", "observe", "warm", "http", "compress", "asgi",
-    "wsgi", "config", "serve", "cli", "__main__",
+    "stores", "flight", "leases",
+    "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "contents", "stats",
+    "cdn", "purging", "facade", "default", "jinja", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade",
+    "asgi", "wsgi", "proxy", "edge_config", "config", "serve", "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}
 """Modules that nothing of cachekit may import but those after them, and the lowest layer that they may use."""

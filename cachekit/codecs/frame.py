@@ -79,11 +79,14 @@ def open_frame(data: bytes, *, max_size: int = MAX_SIZE) -> Frame:
     Raises:
         FrameError: the bytes are truncated, corrupt, foreign, too large or from a newer version.
     """
+    return Frame(*opened(data, max_size=max_size))
+
+
+def opened(data: bytes, *, max_size: int = MAX_SIZE) -> tuple[bytes, bytes, int]:
+    """Return meta, payload and the codec's id of the frame *data*. Raises what ``open_frame`` raises."""
     compressed, codec_id, end = _check(data, max_size)
     payload = data[end:]
-    if compressed:
-        payload = _decompress(payload, max_size)
-    return Frame(meta=data[_BODY:end], payload=payload, codec_id=codec_id)
+    return data[_BODY:end], _decompress(payload, max_size) if compressed else payload, codec_id
 
 
 def open_meta(data: bytes, *, max_size: int = MAX_SIZE) -> bytes:
@@ -93,31 +96,39 @@ def open_meta(data: bytes, *, max_size: int = MAX_SIZE) -> bytes:
 
 def _check(data: bytes, max_size: int) -> tuple[bool, int, int]:
     """Return whether the payload is compressed, the codec's id, and where meta ends."""
+    if _BODY <= len(data) <= max_size:
+        magic, version, flags, codec_id, meta_length = _HEAD.unpack_from(data)
+        end = _BODY + meta_length
+        if magic == MAGIC and version == VERSION and not flags & ~_SNAPPY and codec_id and end <= len(data):
+            view = memoryview(data)
+            if crc32(view[_BODY:], crc32(view[: _HEAD.size])) == _CRC.unpack_from(data, _HEAD.size)[0]:
+                return flags == _SNAPPY, codec_id, end
+    raise _fault(data, max_size)
+
+
+def _fault(data: bytes, max_size: int) -> FrameError:
+    """Return what is wrong with *data*."""
     if not data:
-        raise FrameError("empty: not a frame of cachekit")
+        return FrameError("empty: not a frame of cachekit")
     if data[:2] != MAGIC[: len(data)]:
-        raise FrameError("foreign bytes: not a frame of cachekit. Does another program use this key prefix?")
+        return FrameError("foreign bytes: not a frame of cachekit. Does another program use this key prefix?")
     if len(data) < _BODY:
-        raise FrameError(f"truncated: a frame has at least {_BODY} bytes, this has {len(data)}")
+        return FrameError(f"truncated: a frame has at least {_BODY} bytes, this has {len(data)}")
     if len(data) > max_size:
-        raise FrameError(f"the frame has {len(data)} bytes, more than max_size={max_size}")
+        return FrameError(f"the frame has {len(data)} bytes, more than max_size={max_size}")
     _, version, flags, codec_id, meta_length = _HEAD.unpack_from(data)
     if version > VERSION:
-        raise FrameError(f"version {version} of the frame: this cachekit reads {VERSION}. Written by a newer one?")
+        return FrameError(f"version {version} of the frame: this cachekit reads {VERSION}. Written by a newer one?")
     if version < 1:
-        raise FrameError("corrupt: there is no version 0 of the frame")
+        return FrameError("corrupt: there is no version 0 of the frame")
     if flags & ~_SNAPPY:
-        raise FrameError(f"unknown flags {flags:#04x} in the frame: corrupt, or written by a newer cachekit")
-    (expected,) = _CRC.unpack_from(data, _HEAD.size)
-    view = memoryview(data)
-    if crc32(view[_BODY:], crc32(view[: _HEAD.size])) != expected:
-        raise FrameError("truncated or corrupt: the checksum of the frame does not match")
+        return FrameError(f"unknown flags {flags:#04x} in the frame: corrupt, or written by a newer cachekit")
     end = _BODY + meta_length
     if end > len(data):
-        raise FrameError(f"corrupt: meta of {meta_length} bytes is longer than the frame")
+        return FrameError(f"corrupt: meta of {meta_length} bytes is longer than the frame")
     if codec_id == 0:
-        raise FrameError("corrupt: 0 is no id of a codec")
-    return bool(flags & _SNAPPY), codec_id, end
+        return FrameError("corrupt: 0 is no id of a codec")
+    return FrameError("truncated or corrupt: the checksum of the frame does not match")
 
 
 def _claimed_length(block: bytes) -> int:

@@ -17,9 +17,11 @@ from cachekit.http.asgi_client import Client, Message, Receive, Send
 from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
 from cachekit.http.driver import Driver, Passage
 from cachekit.http.exchange import Exchange, Serve, invalidated
+from cachekit.http.following import Following
 from cachekit.http.headers import HeaderList, Headers
 from cachekit.http.options import HttpOptions
-from cachekit.http.past import CACHE_CONTROL, REFERENCE
+from cachekit.http.parts import part_key
+from cachekit.http.past import CACHE_CONTROL
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.http.warm import Trait, Warm
@@ -32,6 +34,8 @@ log = logging.getLogger("cachekit")
 _CREDENTIALS: Final = int(Trait.CREDENTIALS)
 _ODD: Final = int(Trait.ODD)
 _NAMES: Final = 1024
+_REFERENCES: Final = (b"location", b"content-location")
+_LENGTHS: Final = frozenset(map(len, _REFERENCES))
 
 
 class HttpCache:
@@ -51,6 +55,10 @@ class HttpCache:
         self._driver = driver = Driver(cache, rules, options)
         self._reader = Reader(driver.options)
         self._warm: Warm[Scope, tuple[bytes, bytes]] = Warm(cache, driver.options, _field, values_of)
+        self._peek = cache.peek
+        past = driver.past
+        self._method = None if past.method is None else (b"cache-status", past.method.encode("latin-1"))
+        self._miss = None if past.miss is None else (b"cache-status", past.miss.encode("latin-1"))
         self._meanings: dict[bytes, int] = {}
 
     @property
@@ -63,14 +71,17 @@ class HttpCache:
             await self.app(scope, receive, send)
             return
         driver = self._driver
+        if (unsafe := driver.past.by_method(scope["method"])) is not None:
+            await self.app(scope, receive, self._beside(scope, send, unsafe))
+            return
         short = self._short(scope)
         if short is not None:
             if isinstance(short, str):
-                if scope["method"] == "GET" and driver.past.tells:
+                if driver.past.tells:
                     with collecting() as tags:
-                        await self.app(scope, receive, self._past(scope, send, short, tags))
+                        await self.app(scope, receive, self._past(scope, send, tags))
                 else:
-                    await self.app(scope, receive, self._past(scope, send, short, frozenset()))
+                    await self.app(scope, receive, self._past(scope, send, frozenset()))
                 return
             status, _, fields, body = short
             driver.hits += 1
@@ -84,79 +95,108 @@ class HttpCache:
             log.exception("the HTTP cache could not read a request; it passes by")
             await self.app(scope, receive, send)
             return
-        answer: Serve | Passage | None = driver.at_once(exchange)
+        answer: Serve | Passage | Following | None = driver.at_once(exchange)
         if answer is None:
             answer = await driver.enter(ASYNCIO, exchange)
         if isinstance(answer, Passage):
             await self._forward(scope, receive, send, answer)
+            return
+        if isinstance(answer, Following):
+            await _follow(send, answer)
             return
         if answer.refresh:
             self._refresh(scope, exchange)
         await _serve(send, answer)
 
     def _short(self, scope: Scope) -> tuple[int, str, list[tuple[bytes, bytes]], bytes] | str | None:
-        """Return the ready answer, or the key of a request that goes past the cache; None when an exchange is needed."""
+        """Return the ready answer, or the key of what goes past the cache; None when an exchange is needed."""
         try:
             method = scope["method"]
             key, traits = self._reader.read(scope)
-            if key is None:
+            if key is None or traits & _ODD or method not in ("GET", "HEAD"):
                 return None
-            if method in ("GET", "HEAD"):
-                if traits & _ODD:
-                    return None
-                found = self._warm.answer(key, traits, scope)
-                if found is None and method == "GET" and self._driver.goes_past(key, bool(traits & _CREDENTIALS)):
-                    return key
-                return found
-            return key if self._driver.past.by_method(method) else None
+            entry = self._peek(key)
+            if entry is not None:
+                return self._warm.answer(key, entry, traits, scope)
+            return key if method == "GET" and self._driver.goes_past(key, traits & _CREDENTIALS != 0) else None
         except Exception:  # noqa: BLE001 - the long way meets the same fault, and reports it
             return None
 
-    def _past(self, scope: Scope, send: Send, key: str, tags: AbstractSet[str]) -> Send:
-        """Return the ``send`` of an application whose response goes past the cache."""
+    def _beside(self, scope: Scope, send: Send, unsafe: bool) -> Send:
+        """Return the ``send`` of an application that is called with another method than GET and HEAD."""
+        driver = self._driver
+        told = self._method
 
         async def relay(message: Message) -> None:
             if message["type"] == "http.response.start":
                 try:
-                    message = await self._head_past(scope, key, message, tags)
+                    headers = message.get("headers", ())
+                    if unsafe and message["status"] < 400:
+                        keys = self._invalid(scope, headers)
+                        if not driver.forget(keys):
+                            await driver.drop(ASYNCIO, keys)
+                    if told is not None:
+                        message = {**message, "headers": [*headers, told]}
                 except Exception:
                     log.exception("the HTTP cache could not read a response; it passes by")
             await send(message)
 
         return relay
 
-    async def _head_past(self, scope: Scope, key: str, message: Message, tags: AbstractSet[str]) -> Message:
-        """Drop what the response makes invalid, and return its head as it is sent on."""
-        driver, meanings = self._driver, self._meanings
-        past, method, status = driver.past, scope["method"], message["status"]
-        headers = list(message.get("headers", ()))
-        control: list[str] = []
-        seen = 0
-        for name, value in headers:
-            meaning = meanings.get(name)
-            if meaning is None:
-                meaning = past.field(str(name, "latin-1").lower())
-                if len(meanings) < _NAMES:
-                    meanings[bytes(name)] = meaning
-            if meaning:
-                seen |= meaning
-                if meaning == CACHE_CONTROL:
-                    control.append(str(value, "latin-1"))
-        told = past.miss if method == "GET" else past.method
-        if method != "GET":
-            if past.drops(method, status):
-                found = seen & REFERENCE
-                keys = invalidated(request_of(scope), _decode(headers), driver.options) if found else (key,)
-                await driver.drop(ASYNCIO, keys)
+    def _invalid(self, scope: Scope, headers: Any) -> Sequence[str]:
+        """Return the keys that a successful request makes invalid, answered with *headers*."""
+        options = self._driver.options
+        for name, _ in headers:
+            if len(name) in _LENGTHS and name.lower() in _REFERENCES:
+                break
         else:
-            expected = past.passes(control, seen)
-            if not expected or (tags and not control):
-                request, fields = request_of(scope), _decode(headers)
-                sent = await driver.went_past(ASYNCIO, request, status, fields, tags, expected=expected)
-                return {**message, "headers": _encode(sent)}
-        if told is not None:
-            headers.append((b"cache-status", told.encode("latin-1")))
-        return {**message, "headers": headers}
+            key, _ = self._reader.read(scope)
+            if key is not None:
+                return (key, part_key(key)) if options.store_parts else (key,)
+        return invalidated(request_of(scope), _decode(headers), options)
+
+    def _past(self, scope: Scope, send: Send, tags: AbstractSet[str]) -> Send:
+        """Return the ``send`` of an application whose response goes past the cache, known to be uncacheable."""
+        driver = self._driver
+        past, meanings, told = (
+            driver.past,
+            self._meanings,
+            self._miss,
+        )
+
+        async def relay(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                try:
+                    headers = message.get("headers", ())
+                    control: list[str] = []
+                    seen = 0
+                    for name, value in headers:
+                        meaning = meanings.get(name)
+                        if meaning is None:
+                            meaning = self._learn(name)
+                        if meaning:
+                            seen |= meaning
+                            if meaning == CACHE_CONTROL:
+                                control.append(str(value, "latin-1"))
+                    expected = past.passes(control, seen)
+                    if not expected or (not control and tags):
+                        request, fields = request_of(scope), _decode(headers)
+                        status = message["status"]
+                        sent = await driver.went_past(ASYNCIO, request, status, fields, tags, expected=expected)
+                        message = {**message, "headers": _encode(sent)}
+                    elif told is not None:
+                        message = {**message, "headers": [*headers, told]}
+                except Exception:
+                    log.exception("the HTTP cache could not read a response; it passes by")
+            await send(message)
+
+        return relay
+
+    def _learn(self, name: bytes) -> int:
+        meaning = self._driver.past.field(str(name, "latin-1").lower())
+        if len(self._meanings) < _NAMES:
+            self._meanings[bytes(name)] = meaning
+        return meaning
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
         if passage.headers is not None:
@@ -165,8 +205,8 @@ class HttpCache:
             await self._call(scope, receive, send, passage)
             return
         # Others may wait for this response: it must not end with the client that happened to be first.
-        client = Client(receive, send, passage.flight)
-        call = asyncio.create_task(self._call(scope, client.receive, client.send, passage))
+        client = Client(receive, send, passage.flight, self._driver.options.max_body)
+        call = asyncio.create_task(self._lead(scope, client, passage))
         try:
             await asyncio.shield(call)
         except asyncio.CancelledError:
@@ -178,6 +218,13 @@ class HttpCache:
                 call.cancel()
                 await asyncio.wait((call,))
             raise
+
+    async def _lead(self, scope: Scope, client: Client, passage: Passage) -> None:
+        try:
+            await self._call(scope, client.receive, client.send, passage)
+            await client.flush()
+        finally:
+            client.stop()
 
     async def _call(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
         relay = _Relay(self._driver, passage, send)
@@ -236,6 +283,7 @@ class _Relay:
             await self._send(message)
         else:
             self._passage.exchange.recording.spoil("extension")
+            self._passage.over(False)
             await self._driver.ended(ASYNCIO, self._passage)
             if self._held is not None:
                 await self._let_go()
@@ -274,12 +322,20 @@ class _Relay:
     async def _body(self, message: Message) -> None:
         passage = self._passage
         body = message.get("body", b"")
+        last = not message.get("more_body", False)
         if passage.open:
-            complete = passage.feed(body) or not message.get("more_body", False)
+            complete = passage.feed(body) or last
             if complete or not passage.exchange.recording.active:
                 await self._driver.ended(ASYNCIO, passage)
+                if complete:
+                    passage.over(True)
         elif passage.committed and body:
             await self._driver.overrun(ASYNCIO, passage)
+        elif passage.stream is not None:
+            passage.stream.feed(body)
+            await asyncio.sleep(0)  # only so much is kept for them: let them take it
+            if last:
+                passage.over(True)
         if self._held is not None and not passage.open:
             await self._let_go()
         elif not self._swallowed:
@@ -326,6 +382,16 @@ def _field(name: str, value: str) -> tuple[bytes, bytes]:
 
 def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+async def _follow(send: Send, answer: Following) -> None:
+    try:
+        await send({"type": "http.response.start", "status": answer.status, "headers": _encode(answer.headers)})
+        while (piece := await answer.next(ASYNCIO)) is not None:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    finally:
+        answer.close()
 
 
 async def _serve(send: Send, answer: Serve) -> None:

@@ -39,7 +39,8 @@ def request_of(scope: Scope) -> Request:
     if query:
         target = f"{target}?{query.decode('latin-1')}"
     host = hosts[0] if len(hosts) == 1 else ""
-    return Request(scope["method"].upper(), scope.get("scheme", "http"), host, path, target, headers)
+    asked = query.decode("latin-1")
+    return Request(scope["method"].upper(), scope.get("scheme", "http"), host, path, target, headers, asked)
 
 
 def values_of(scope: Scope, name: str) -> tuple[str, ...]:

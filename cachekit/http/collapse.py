@@ -12,6 +12,9 @@ from concurrent.futures import Future
 from enum import Enum
 from typing import Final, TypeAlias
 
+from cachekit.clock import Clock
+from cachekit.http.following import Stream
+
 _REMEMBERED: Final = 4096
 
 FlightKey: TypeAlias = tuple[Hashable, ...]
@@ -33,12 +36,13 @@ class Landing(Enum):
 class Flight:
     """One request on its way through the application, for others too."""
 
-    __slots__ = ("followers", "key", "landed", "since", "started")
+    __slots__ = ("followers", "key", "landed", "since", "started", "stream")
 
     def __init__(self, key: FlightKey, since: float) -> None:
         self.key = key
         self.since = since
         self.followers = 0  # who waits; only a hint, since somebody may come or leave at any moment
+        self.stream: Stream | None = None  # what followers may take before it has landed
         self.started: Future[None] = Future()
         self.landed: Future[Landing] = Future()
         self.started.set_running_or_notify_cancel()
@@ -101,6 +105,11 @@ class Flights:
         if key in self._uncacheable:
             with self._lock:
                 self._uncacheable.pop(key, None)
+
+    def is_bare(self, key: FlightKey, clock: Clock) -> bool:
+        """Say whether *key* is remembered as uncacheable, with nothing stored there."""
+        found = self._uncacheable.get(key)
+        return found is not None and found[1] and clock() < found[0]
 
     def is_uncacheable(self, key: FlightKey, now: float, *, bare: bool = False) -> bool:
         """Say whether *key* is remembered as uncacheable; with *bare*, whether nothing is stored there either."""

@@ -137,7 +137,9 @@ _COMMA: Final = re.compile(r"[ \t]*,[ \t]*")
 
 def parse_targeted(headers: Headers, field: str) -> CacheControl | None:
     """Return the directives of a targeted *field* (lower case), None when it is absent, empty or invalid as a whole."""
-    if (text := joined(headers, field)) is None or not (text := text.strip(" ")):
+    # An empty line says nothing, and must not make the others invalid: one of them might say private.
+    lines = [line for value in values(headers, field) if (line := value.strip(" \t"))]
+    if not (text := ", ".join(lines)):
         return None
     found: dict[str, str | None] = {}
     at = 0

@@ -17,13 +17,15 @@ from cachekit.clock import random_token
 from cachekit.events import Event, Kind
 from cachekit.http.collapse import Flight, Flights, Landing
 from cachekit.http.exchange import Drop, Exchange, Forward, Keep, Outcome, Refuse, Relay, Serve, Validate
+from cachekit.http.following import BrokenOff, Following, Stream
 from cachekit.http.headers import Headers
-from cachekit.http.message import Request
+from cachekit.http.message import Request, url_of
 from cachekit.http.options import HttpOptions
 from cachekit.http.past import Past
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.stores.base import Ticket
+from cachekit.tags import Tags
 
 log = logging.getLogger("cachekit")
 
@@ -46,7 +48,7 @@ class Passage:
         tags: the tags that were used so far.
     """
 
-    __slots__ = ("committed", "exchange", "flight", "headers", "led", "open", "tags", "ticket")
+    __slots__ = ("committed", "exchange", "flight", "headers", "led", "open", "stream", "tags", "ticket")
 
     def __init__(self, exchange: Exchange, flight: Flight | None = None) -> None:
         self.exchange = exchange
@@ -57,12 +59,28 @@ class Passage:
         self.led = flight is not None
         self.open = True
         self.committed = False
+        self.stream: Stream | None = None
 
     def feed(self, chunk: bytes) -> bool:
         """Take in a piece of the body; says whether it is complete by now."""
         recording = self.exchange.recording
         recording.feed(chunk)
+        if (stream := self.stream) is not None:
+            if recording.active or recording.terms.refused == "size":
+                stream.feed(chunk)
+            else:
+                stream.end(False)
         return recording.complete
+
+    def over(self, whole: bool) -> None:
+        """Tell those who follow that nothing more comes."""
+        if self.stream is not None:
+            self.stream.end(whole and self.exchange.recording.terms.refused in ("", "size"))
+
+    def evidence(self) -> tuple[tuple[str, ...], tuple[tuple[str, bytes], ...]]:
+        """Return the tags used so far, and the stamps that they came with."""
+        used: AbstractSet[str] = getattr(self.tags, "every", self.tags)
+        return self.exchange.recording.tags(used), getattr(self.tags, "stamps", ())
 
 
 class Driver:
@@ -83,10 +101,11 @@ class Driver:
     # Past the cache
 
     def goes_past(self, key: str, credentials: bool) -> bool:
-        """Say whether a plain GET of *key* need not be looked up: it was found uncacheable a moment ago."""
-        if not self._flights.is_uncacheable((key, credentials), self._cache.clock(), bare=True):
-            return False
-        return self.past.plain and self._cache.peek(key) is None
+        """Say whether a plain GET of *key*, of which this process holds nothing, need not be looked up.
+
+        It was found uncacheable a moment ago.
+        """
+        return self._flights.is_bare((key, credentials), self._cache.clock) and self.past.plain
 
     async def went_past(
         self, io: IO, request: Request, status: int, headers: Headers, tags: AbstractSet[str], *, expected: bool
@@ -104,12 +123,23 @@ class Driver:
         passage.tags = tags
         return (await self.started(io, passage, status, "", headers)).headers
 
+    def forget(self, keys: Sequence[str]) -> bool:
+        """Drop *keys* at once, where that takes no more than this process."""
+        return self._cache.forget(keys)  # by the store's own fault it raises nothing: it is this process's memory
+
     async def drop(self, io: IO, keys: Sequence[str]) -> None:
-        """Drop *keys*."""
+        """Drop *keys*, here and, where the options want it, at the CDNs."""
         try:
             await self._cache.drop(io, *keys)
+            await self._purge(io, keys)
         except Exception:  # a broken cache never breaks a response
             log.exception("the HTTP cache failed; the response goes on without it")
+
+    async def _purge(self, io: IO, keys: Sequence[str]) -> None:
+        """Purge the URLs of *keys* at the CDNs, after they were dropped here."""
+        outbox = getattr(self._cache, "outbox", None) if self.options.purge_urls else None
+        if outbox is not None:
+            await outbox.put(io, (), [url for key in keys if (url := url_of(key)) is not None])
 
     # Before the application
 
@@ -135,7 +165,7 @@ class Driver:
         exchange.reset()
         return None
 
-    async def enter(self, io: IO, exchange: Exchange) -> Serve | Passage:
+    async def enter(self, io: IO, exchange: Exchange) -> Serve | Passage | Following:
         """Answer from the cache, or return the passage to the application."""
         try:
             return await self._enter(io, exchange)
@@ -144,7 +174,7 @@ class Driver:
             exchange.reset()
             return Passage(exchange)
 
-    async def _enter(self, io: IO, exchange: Exchange) -> Serve | Passage:
+    async def _enter(self, io: IO, exchange: Exchange) -> Serve | Passage | Following:
         if exchange.wants() is None:
             exchange.decision(self._cache.clock())
             return Passage(exchange)
@@ -161,7 +191,9 @@ class Driver:
             flight, leads = self._flights.join(io.scope, exchange.flight_key, now)
             if leads:
                 break
-            landing = await self._follow(io, flight)
+            landing = await self._follow(io, exchange, flight)
+            if isinstance(landing, Following):
+                return landing
             flight = None
             if landing in (Landing.UNCACHEABLE, Landing.FAILED):
                 break
@@ -194,15 +226,55 @@ class Driver:
                     self._emit(Kind.STALE, exchange)
         return decision
 
-    async def _follow(self, io: IO, flight: Flight) -> Landing:
+    async def _follow(self, io: IO, exchange: Exchange, flight: Flight) -> Landing | Following:
+        """Wait for *flight*, or take its response as it comes."""
         flight.followers += 1
+        follows = False
         try:
             await io.wait(flight.started, self.options.span("collapse_timeout"))
+            if flight.stream is not None and not flight.landed.done():
+                following = await self._take(io, exchange, flight, flight.stream)
+                if following is not None:
+                    follows = True
+                    return following
             return await io.wait(flight.landed, _BODY_PATIENCE)
         except TimeoutError:
             return Landing.FAILED
         finally:
+            if not follows:
+                flight.followers -= 1
+
+    async def _take(self, io: IO, exchange: Exchange, flight: Flight, stream: Stream) -> Following | None:
+        """Return the response of *flight* as it comes, where it may be taken by this request already.
+
+        What was invalidated before the request came must not reach it, though its bytes are under way: so it is asked
+        whether they would still be stored.
+        """
+        headers = exchange.follow(stream.head, self._cache.clock())
+        if headers is None:
+            return None
+        tags, stamps = stream.tags()
+        if not await self._guard(self._cache.holds(io, stream.ticket, tags, stamps), exchange, False):
+            exchange.collapsed = False
+            return None
+        cursor = stream.join()
+        if cursor is None:
+            exchange.collapsed = False
+            return None
+        try:
+            first = await stream.take(io, cursor, _BODY_PATIENCE)
+        except BaseException as exc:
+            stream.part(cursor)
+            exchange.collapsed = False
+            if isinstance(exc, (BrokenOff, TimeoutError)):
+                return None
+            raise
+        self._emit(Kind.COLLAPSED, exchange)
+
+        def done() -> None:
             flight.followers -= 1
+
+        return Following(headers, stream, cursor, first, self.options.span("collapse_timeout"), done)
 
     async def _depart(self, io: IO, passage: Passage, decision: Forward | Validate) -> Serve | Passage:
         """Take the right to store, and look a last time: another process may have been faster."""
@@ -306,6 +378,11 @@ class Driver:
         elif not exchange.recording.active:
             await self.ended(io, passage)
         elif passage.flight is not None:
+            if passage.ticket is not None:
+                stream = Stream(
+                    exchange.recording.preview(), passage.ticket, passage.evidence, 2 * self.options.max_body
+                )
+                passage.stream = passage.flight.stream = stream
             self._flights.announce(passage.flight)
         return answer
 
@@ -329,10 +406,15 @@ class Driver:
         exchange = passage.exchange
         if isinstance(outcome, Drop):
             await self._guard(self._cache.drop(io, *outcome.keys), exchange, None)
+            if exchange.request.method not in ("GET", "HEAD"):  # those replace what is at a CDN by their own answer
+                await self._guard(self._purge(io, outcome.keys), exchange, None)
         landing = Landing.FAILED
         if isinstance(outcome, Keep) and (ticket := passage.ticket) is not None:
             passage.ticket = None
-            entry = replace(outcome.entry, stamps=getattr(passage.tags, "stamps", ()))  # of the results that it used
+            entry = outcome.entry
+            if isinstance(passage.tags, Tags):  # what it used: the stamps of their tags, and the functions that made it
+                used = dict.fromkeys((*entry.tags, *passage.tags.every))
+                entry = replace(entry, tags=tuple(used), stamps=passage.tags.stamps)
             passage.committed = await self._guard(self._cache.commit(io, ticket, entry), exchange, False)
             reusable = outcome.entry.fresh_until > self._cache.clock()
             landing = Landing.STORED if passage.committed and reusable else Landing.FAILED
@@ -369,6 +451,7 @@ class Driver:
     async def leave(self, io: IO, passage: Passage, landing: Landing = Landing.ABANDONED) -> None:
         """Give up what is not ended: the response broke off, or the client left."""
         passage.open = False
+        passage.over(False)
         passage.exchange.recording.spoil("incomplete")
         self._land(passage, landing)
         await self._release(io, passage)
@@ -377,6 +460,8 @@ class Driver:
 
     def _land(self, passage: Passage, landing: Landing) -> None:
         flight, passage.flight = passage.flight, None
+        if passage.stream is not None:
+            passage.stream.close()
         if flight is not None:
             self._flights.land(flight, landing)
 

@@ -33,6 +33,7 @@ from cachekit.http.headers import (
 )  # fmt: skip
 from cachekit.http.message import Mark, Request, StoredResponse, same_origin, variant_key
 from cachekit.http.options import HttpOptions
+from cachekit.http.parts import cut_part, part_key
 from cachekit.http.ranges import cut
 from cachekit.http.recording import Recording
 from cachekit.http.rules import Rules
@@ -124,6 +125,7 @@ class Exchange:
         tags: the tags that its rules give it.
         bypass: why the cache has no part in it, or empty.
         found: the stored response that the request selects.
+        part: the stored part of it, where the request asks for a part and the whole is not stored.
         fwd: why it goes forward, in a word of RFC 9211.
         recording: the application's response.
         collapsed: whether it waited for the response to another request.
@@ -132,8 +134,8 @@ class Exchange:
 
     __slots__ = (
         "_candidates", "_conditions", "_control", "_credentials", "_depth", "_drops", "_found_tags", "_freshened",
-        "_generation", "_head", "_key", "_miss", "_next", "_options", "_plain", "_ranged", "_stripped", "_validating",
-        "bypass", "collapsed", "found", "fwd", "key", "recording", "request", "tags", "unreadable",
+        "_generation", "_head", "_key", "_miss", "_next", "_options", "_parts", "_plain", "_ranged", "_stripped",
+        "_validating", "bypass", "collapsed", "found", "fwd", "key", "part", "recording", "request", "tags", "unreadable",
     )  # fmt: skip
 
     def __init__(self, request: Request, rules: Rules, options: HttpOptions) -> None:
@@ -146,7 +148,7 @@ class Exchange:
         self._ranged = "range" in names and not self._head
         self._plain = not any(name in names for name in BYPASS)
         self._control = request_control(request.headers, names) if options.request_directives else CacheControl()
-        self._candidates = rules.candidates(request.method, request.path) if rules else ()
+        self._candidates = rules.candidates(request.method, request.path, request.query) if rules else ()
         self.tags: tuple[str, ...] = tuple(tag for match in self._candidates for tag in match.tags)
         self.key = options.keying.key(request)
         if request.method not in ("GET", "HEAD"):
@@ -171,6 +173,8 @@ class Exchange:
         self.fwd = ""
         self._validating = self._stripped = False
         self._freshened: StoredResponse | None = None
+        self._parts = False
+        self.part: StoredResponse | None = None
         self._drops: tuple[str, ...] = ()
         self.recording = Recording(self.request, self._candidates, self._credentials, self._options)
 
@@ -182,6 +186,13 @@ class Exchange:
 
     def supply(self, entry: Entry[Any] | None) -> None:
         """Take in what was found at the key that was wanted."""
+        self._supply(entry)
+        if self._next is None and self.found is None and self._ranged and not self._parts and self._options.store_parts:
+            self._parts = True
+            self._depth = 0
+            self._next = part_key(self.key or "")
+
+    def _supply(self, entry: Entry[Any] | None) -> None:
         assert self._next is not None
         self._key = self._next
         self._next = None
@@ -202,7 +213,11 @@ class Exchange:
                 self._next = variant_key(self._key, stored.generation, self.request.headers, names)
             return
         vary = [name for name, _ in stored.vary]
-        if unmet(self._credentials, stored.marks, vary, self._options) is None:
+        if (stored.status == 206) is not self._parts:
+            return
+        if unmet(self._credentials, stored.marks, vary, self._options) is None and self._parts:
+            self.part = stored
+        elif unmet(self._credentials, stored.marks, vary, self._options) is None:
             self.found = stored
             self._found_tags = entry.tags
         else:
@@ -224,12 +239,17 @@ class Exchange:
                 return self._serve(found, now, CacheStatus(hit=True))
             if fwd == "refresh":
                 return replace(self._serve(found, now, CacheStatus(hit=True)), refresh=True)
+        elif self.part is not None and not self._conditions and not self._why_not(self.part, now):
+            headers = self._fields(self.part, now, CacheStatus(hit=True))
+            if (cutting := cut_part(self.request.headers, self.part, headers)) is not None:
+                return Serve(cutting[0], "", cutting[1], cutting[2])
         if "only-if-cached" in control:
             return self._refuse()
         self.fwd = fwd
-        # A range that nothing stored can answer is for the application, and its answer for nobody else.
-        aside = (self._head or self._ranged) and found is None
-        self.recording.ask(now, record=not aside and "no-store" not in control)
+        # A range that nothing stored can answer is for the application; its answer is at best a part.
+        aside = found is None and (self._head or (self._ranged and not self._parts))
+        part = found is None and self._ranged
+        self.recording.ask(now, record=not aside and "no-store" not in control, part=part)
         if found is None or self._head:
             return Forward()
         return Validate(self._validation(found))
@@ -239,7 +259,7 @@ class Exchange:
         """Say whether the request may wait for the response to another one."""
         if not self.recording.active or self._head or "no-cache" in self._control or not self._options.collapse:
             return False
-        return self._stripped or not self._conditions
+        return self._stripped or not (self._conditions or self._ranged)
 
     @property
     def flight_key(self) -> tuple[str, bool]:
@@ -250,6 +270,19 @@ class Exchange:
     def store_key(self) -> str:
         """Return the key where a response to this request will be stored."""
         return self._key
+
+    def follow(self, head: StoredResponse, now: float) -> Headers | None:
+        """Return the fields to answer with while the response of *head* is still being made, None when it is not for this.
+
+        What asks for a part, or under conditions, has to wait until all of it is there.
+        """
+        if self._conditions or self._ranged or self._head or not head.selected_by(self.request.headers):
+            return None
+        vary = [name for name, _ in head.vary]
+        if unmet(self._credentials, head.marks, vary, self._options) is not None or self._why_not(head, now):
+            return None
+        self.collapsed = True
+        return self._serve(head, now, CacheStatus(hit=True)).headers
 
     def refresh(self, now: float) -> Headers:
         """Turn a served exchange into its own revalidation; returns the fields to call the application with."""
@@ -297,7 +330,7 @@ class Exchange:
 
     # Sending what is stored
 
-    def _serve(self, found: StoredResponse, now: float, status: CacheStatus) -> Serve:
+    def _fields(self, found: StoredResponse, now: float, status: CacheStatus) -> HeaderList:
         age = found.age_at(now)
         headers = [*found.headers, *found.added, ("Age", str(int(age)))]
         if self.collapsed and status.hit:
@@ -305,6 +338,10 @@ class Exchange:
         if self._options.cache_status:
             told = replace(status, ttl=found.lifetime - age, key=self._key)
             headers.append(("Cache-Status", told.print(self._options)))
+        return headers
+
+    def _serve(self, found: StoredResponse, now: float, status: CacheStatus) -> Serve:
+        headers = self._fields(found, now, status)
         if self._conditions and found.status == 200 and not_modified(self.request.headers, headers):
             return Serve(304, "", without(headers, _NOT_IN_304), b"")
         if self._ranged and found.status == 200 and (part := cut(self.request.headers, found, headers)) is not None:
@@ -374,10 +411,10 @@ class Exchange:
             return Drop(self._drops)
         if self._freshened is not None:
             if recording.active:
-                return Freshen(self._key, recording.updated_entry(self._freshened, {*self._found_tags, *tags}))
+                return Freshen(self._key, recording.updated_entry(self._freshened, {*self._found_tags, *tags}, tags))
             return Drop((self._key,)) if recording.supersedes else None
         if recording.active:
-            entry = recording.entry(self._generation or nonce, tags)
+            entry = recording.entry(self._generation or nonce, tags, self.part)
             return None if entry is None else Keep(self._key, entry)
         return Drop((self._key,)) if self.found is not None and recording.supersedes else None
 
@@ -402,4 +439,9 @@ def invalidated(request: Request, headers: Headers, options: HttpOptions) -> tup
     references = (first(headers, name) for name in ("location", "content-location"))
     others = (same_origin(request, reference.strip(" \t")) for reference in references if reference)
     found = (options.keying.key(request, target) for target in (request.target, *others) if target)
-    return tuple(dict.fromkeys(key for key in found if key is not None))
+    return dropped(dict.fromkeys(key for key in found if key is not None), options)
+
+
+def dropped(keys: Iterable[str], options: HttpOptions) -> tuple[str, ...]:
+    """Return what is dropped where *keys* are invalid: their parts too."""
+    return tuple(one for key in keys for one in ((key, part_key(key)) if options.store_parts else (key,)))

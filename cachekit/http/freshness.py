@@ -12,8 +12,7 @@ from typing import Final
 from cachekit.http.directives import MAX_SECONDS, CacheControl, delta_seconds, parse_surrogate, parse_targeted
 from cachekit.http.headers import Headers, first, members, parse_date
 
-_HEURISTIC: Final = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
-_LONGEST_GUESS: Final = 86400.0
+_HEURISTIC: Final = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +73,20 @@ def explicit_lifetime(control: CacheControl, headers: Headers, now: float) -> fl
     return min(max(0.0, until - (now if date is None else date)), MAX_SECONDS)
 
 
-def heuristic_lifetime(status: int, found: CacheControl, headers: Headers, fraction: float, now: float) -> float | None:
+def heuristic_lifetime(
+    status: int, found: CacheControl, headers: Headers, fraction: float, longest: float, now: float
+) -> float | None:
     """Return *fraction* of the time for which a response did not change, or None where none may be guessed (section 4.2.2).
 
-    That is a day at most, only where Last-Modified says since when, and only for status codes that allow it or what is
-    public.
+    That is *longest* seconds at most, only where Last-Modified says since when, and only for status codes that allow it
+    or what is public.
     """
     if not fraction or not (status in _HEURISTIC or "public" in found):
         return None
     modified = parse_date(first(headers, "last-modified"))
     date = parse_date(first(headers, "date"))
     since = (now if date is None else date) - modified if modified is not None else 0.0
-    return min(since * fraction, _LONGEST_GUESS) if since > 0 else None
+    return min(since * fraction, longest) if since > 0 else None
 
 
 def initial_age(headers: Headers, asked_at: float, now: float) -> float:

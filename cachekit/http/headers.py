@@ -7,13 +7,14 @@ Must not know what a field means for a cache.
 from __future__ import annotations
 
 import calendar
-import hashlib
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
+
+from cachekit.keys import wire_tag
 
 Headers: TypeAlias = Sequence[tuple[str, str]]
 """Fields in the order received; a name may repeat. Names compare without regard to case."""
@@ -202,32 +203,12 @@ def print_vary(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def nominated(headers: Headers, name: str) -> str:
-    """Return what a request sent for the field *name* that Vary lists, made comparable; absent is ``""``.
-
-    White space round members carries no meaning, nor does the order of Accept-Encoding. Of what lets somebody in only
-    a digest is kept.
-    """
-    found = values(headers, name)
-    if not found:
-        return ""
-    if name == "accept-encoding":
-        codings = sorted(member.lower().replace(" ", "") for value in found for member in members(value))
-        return "=" + ",".join(codings)
-    text = "=" + ",".join(member for value in found for member in members(value))
-    if name in SECRETS:
-        return "#" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return text
-
-
 # Tags: Cache-Tag is a comma list, Surrogate-Key and xkey are lists separated by spaces
-
-_TAG_SAFE: Final = "!\"#$&'()*+-./:;<=>?@[]^_`{|}~\\"
 
 
 def print_tags(tags: Iterable[str], separator: str = ",") -> str:
     """Return *tags* as one value; what could end a tag or a header line is percent-encoded."""
-    return separator.join(quote(tag, safe=_TAG_SAFE, errors="replace") for tag in tags)
+    return separator.join(map(wire_tag, tags))
 
 
 MAX_TAG: Final = 1024

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, urljoin, urlsplit
 
-from cachekit.http.headers import Headers, nominated, values
+from cachekit.errors import ConfigError
+from cachekit.http.headers import Headers, values
+from cachekit.http.selecting import nominated
 from cachekit.keys import bounded
 
 _HOST: Final = re.compile(r"(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?\Z")
@@ -34,6 +38,7 @@ class Request:
         path: percent-decoded, for rules.
         target: path and query as sent, which is what the key is made of.
         headers: fields with lower-case names.
+        query: the query as sent, for rules.
     """
 
     method: str
@@ -42,6 +47,7 @@ class Request:
     path: str
     target: str
     headers: Headers
+    query: str = ""
 
     def origin(self) -> str | None:
         """Return scheme and authority in normal form, or None when the host is not one."""
@@ -67,6 +73,12 @@ def key_of(request: Request, keyed: Sequence[str] = (), target: str | None = Non
         elif name == "forwarded" and (found := _FORWARDED.findall(value.lower())):
             key += f" {name}={quote(repr(found))}"
     return bounded(key)
+
+
+def url_of(key: str) -> str | None:
+    """Return the URL that *key* is for, or None when the key was shortened, or is none of a URL."""
+    url = key.partition(" ")[0]
+    return url.removeprefix("http:") if url.startswith("http:") and "#" not in url else None
 
 
 def _own(request: Request, name: str) -> str | None:
@@ -166,8 +178,8 @@ class StoredResponse:
     def pack(self) -> tuple[Any, ...]:
         """Return it as plain values."""
         return (
-            FORMAT, self.status, self.reason, tuple(self.headers), self.body, self.made_at, self.age, self.lifetime,
-            self.swr, self.sie, int(self.marks), self.vary, self.generation, tuple(self.added),
+            FORMAT, self.status, self.reason, _shared(tuple(map(_pair, self.headers))), self.body, self.made_at, self.age,
+            self.lifetime, self.swr, self.sie, int(self.marks), self.vary, self.generation, tuple(map(_pair, self.added)),
         )  # fmt: skip
 
     @classmethod
@@ -185,6 +197,17 @@ class StoredResponse:
         if fields is None or selecting is None or ours is None:
             return None
         return cls(status, reason, fields, body, made_at, age, lifetime, swr, sie, marks, selecting, generation, ours)
+
+
+@lru_cache(maxsize=4096)
+def _pair(pair: tuple[str, str]) -> tuple[str, str]:
+    """Return the one object for equal pairs: most responses have most of their fields in common."""
+    return sys.intern(pair[0]), pair[1]
+
+
+@lru_cache(maxsize=1024)
+def _shared(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return pairs
 
 
 def _pairs(found: object) -> tuple[tuple[str, str], ...] | None:
@@ -210,3 +233,23 @@ def content_length(headers: Headers) -> int | None:
         return None
     text = stated.pop()
     return int(text) if not stated and text.isascii() and text.isdigit() and len(text) < 19 else -1
+
+
+def check_origin(to: str) -> str:
+    """Return the origin *to* in plain form. Raises ``ConfigError`` when it is none."""
+    try:
+        parts = urlsplit(to)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.path not in ("", "/")
+        or "@" in parts.netloc
+    ):
+        raise ConfigError(f"to={to!r} must be an origin such as http://127.0.0.1:3000, without a path")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"to={to!r} must be an origin such as http://127.0.0.1:3000, without a query")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + ("" if port is None else f":{port}")

@@ -55,12 +55,19 @@ class HttpOptions:
         key: a function of the ``Request`` that returns what else is part of the key; None keeps the cache out of it.
         targets: fields for shared caches that come before Cache-Control, the most binding first.
         max_body: the largest body in bytes that is stored.
-        heuristic: part of the time since Last-Modified for which a response without a lifetime is fresh, a day at most
-            (RFC 9111 section 4.2.2); 0 guesses nothing, 0.1 is usual.
+        heuristic: part of the time since Last-Modified for which a response without a lifetime is fresh (RFC 9111 section
+            4.2.2), for requests without credentials; 0 guesses nothing.
+        heuristic_max: the longest freshness that is guessed.
+        codings: the content codings that the application chooses among, such as ``["br", "gzip"]``: where it varies by
+            Accept-Encoding, others make no difference. Left out, each set of codings is a variant of its own.
+        any_language_order: take ``en, de`` and ``de, en`` for the same where the application varies by Accept-Language.
+            Right only for applications that go by the weights; many take what stands first.
         request_directives: obey Cache-Control in requests; False also ignores a visitor's reload.
         stale_while_revalidate: window for responses that do not give one themselves.
         stale_if_error: window for responses that do not give one themselves.
         keep_stale: how long a stale response is kept that can be revalidated, or that varies.
+        follow_functions: a stored response is fresh no longer than the results of the ``@cached`` functions that it used.
+        store_parts: store a 206, serve ranges from it, and combine it with others.
         generate_etag: give stored responses without ETag a strong one.
         cache_status: send Cache-Status (RFC 9211).
         status_name: the name of this cache in it.
@@ -68,6 +75,8 @@ class HttpOptions:
         status_detail: tell in it why a response is not stored.
         emit_tags: which tags are told in *tag_header*: "none", "rules" or "all".
         tag_header: the field that tells tags, such as "Cache-Tag" or "Surrogate-Key".
+        purge_urls: purge at the CDNs too what a successful unsafe method drops here: its URL, and those that it names in
+            Location and Content-Location. With *sort_query* or *ignore_query* the URL is purged as its key has it.
         collapse: let concurrent requests for a missing response wait for one of them.
         collapse_timeout: seconds to wait for the start of that response; the others then go on by themselves.
         uncacheable_for: seconds for which a response found uncacheable makes nobody wait.
@@ -88,11 +97,16 @@ class HttpOptions:
     key: KeyFunction | None = None
     targets: Sequence[str] = ("surrogate-control", "cdn-cache-control")
     max_body: int = 5 * 1024 * 1024
-    heuristic: float = 0.0
+    heuristic: float = 0.1
+    heuristic_max: Duration = "5m"
+    codings: Sequence[str] = ()
+    any_language_order: bool = False
     request_directives: bool = True
     stale_while_revalidate: Duration = 0
     stale_if_error: Duration = 0
     keep_stale: Duration = "1h"
+    follow_functions: bool = False
+    store_parts: bool = True
     generate_etag: bool = True
     cache_status: bool = True
     status_name: str = "cachekit"
@@ -100,15 +114,16 @@ class HttpOptions:
     status_detail: bool = False
     emit_tags: EmitTags | str = EmitTags.ALL
     tag_header: str = "Cache-Tag"
+    purge_urls: bool = False
     collapse: bool = True
     collapse_timeout: Duration = 30
     uncacheable_for: Duration = 10
     _keying: Keying = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("stale_while_revalidate", "stale_if_error", "keep_stale", "collapse_timeout", "uncacheable_for"):
+        for name in _SPANS:
             self._set(name, seconds(getattr(self, name), name))
-        for name in ("credentials", "keyed_headers", "key_headers", "targets"):
+        for name in ("credentials", "keyed_headers", "key_headers", "targets", "codings"):
             self._set(name, _names(getattr(self, name), name))
         for name in ("key_cookies", "ignore_query"):
             self._set(name, _words(getattr(self, name), name))
@@ -145,6 +160,11 @@ class HttpOptions:
         """Return the option *name*, a duration, in seconds."""
         value: float = getattr(self, name)
         return value
+
+
+_SPANS: Final = (
+    "stale_while_revalidate", "stale_if_error", "keep_stale", "heuristic_max", "collapse_timeout", "uncacheable_for",
+)  # fmt: skip
 
 
 def _names(given: object, option: str) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ CACHE_CONTROL: Final = 1
 EXPIRES: Final = 2
 TARGET: Final = 4
 REFERENCE: Final = 8
+MODIFIED: Final = 16
+_METHODS: Final = 64
 
 
 class Past:
@@ -31,7 +33,7 @@ class Past:
         tells: whether the tags that were used are told, where a response does not keep to itself.
     """
 
-    __slots__ = ("_guesses", "_ruled", "_rules", "_targets", "method", "miss", "plain", "tells")
+    __slots__ = ("_guesses", "_methods", "_ruled", "_rules", "_targets", "method", "miss", "plain", "tells")
 
     def __init__(self, options: HttpOptions, rules: Rules) -> None:
         told = options.cache_status
@@ -39,18 +41,23 @@ class Past:
         self.miss = CacheStatus(fwd="uri-miss").print(options) if told else None
         self.plain = not (told and (options.status_key or options.status_detail))
         self.tells = options.emit_tags == EmitTags.ALL
+        self._methods: dict[str, bool | None] = {}
         self._rules = bool(rules)
         self._guesses = options.heuristic > 0
         self._ruled = rules.methods
         self._targets = frozenset(options.targets)
 
-    def by_method(self, method: str) -> bool:
-        """Say whether a request goes past because of its *method*."""
-        return self.plain and method not in ("GET", "HEAD") and method.upper() == method and method not in self._ruled
-
-    def drops(self, method: str, status: int) -> bool:
-        """Say whether a response of *status* to *method* makes something stored invalid (RFC 9111 section 4.4)."""
-        return status < 400 and method not in SAFE_METHODS
+    def by_method(self, method: str) -> bool | None:
+        """Say whether what *method* does may make stored responses invalid; None when an exchange has to see it."""
+        found = self._methods.get(method)
+        if found is None and method not in self._methods:
+            ours = (
+                self.plain and method not in ("GET", "HEAD") and method.upper() == method and method not in self._ruled
+            )
+            found = method not in SAFE_METHODS if ours else None
+            if len(self._methods) < _METHODS:
+                self._methods[method] = found
+        return found
 
     def field(self, name: str) -> int:
         """Return what the response field *name* (lower case) means here, 0 for nothing."""
@@ -68,13 +75,16 @@ class Past:
         if seen & TARGET:
             return False
         if not control:
-            return not (seen & EXPIRES or self._rules or self._guesses)
+            return not (seen & EXPIRES or self._rules or (self._guesses and seen & MODIFIED))
+        if len(control) == 1:
+            return _keeps_to_itself(control[0]) is True
         found = [_keeps_to_itself(line) for line in control]
         return True in found and None not in found
 
 
 _FIELDS: Final = {
     "cache-control": CACHE_CONTROL, "expires": EXPIRES, "location": REFERENCE, "content-location": REFERENCE,
+    "last-modified": MODIFIED,
 }  # fmt: skip
 
 

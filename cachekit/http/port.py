@@ -44,8 +44,18 @@ class CachePort(Protocol):
         """Keep *entry*; False when one of its tags was invalidated meanwhile, or the store is away."""
         ...
 
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether what is made with *ticket* and *tags* would still be kept; False when that cannot be said."""
+        ...
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give the right back without storing."""
+        ...
+
+    def forget(self, keys: Sequence[str]) -> bool:
+        """Drop *keys* at once, as ``drop`` does; False where that takes more than this process."""
         ...
 
     async def drop(self, io: IO, *keys: str) -> None:

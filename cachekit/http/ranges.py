@@ -1,7 +1,6 @@
 """Ranges of a stored response: 206 and 416 (RFC 9110 section 14).
 
-Pure, and total. Only whole responses are stored, so a range is always cut out of all of it. Must not know whether the
-response may be served.
+Pure, and total. Must not know whether the response may be served.
 """
 
 from __future__ import annotations
@@ -98,12 +97,19 @@ def cut(request: Headers, found: StoredResponse, headers: HeaderList) -> tuple[i
         # Freshness goes too: a cache further out might serve this to who asks for all of it.
         stated = [("Content-Type", "text/plain"), ("Cache-Control", "no-store"), ("Content-Length", "0")]
         return 416, [*kept, *stated, ("Content-Range", f"bytes */{length}")], b""
+    return cut_spans(found, headers, spans, 0, length)
+
+
+def cut_spans(
+    found: StoredResponse, headers: HeaderList, spans: list[Span], offset: int, length: int
+) -> tuple[int, HeaderList, bytes]:
+    """Return status, fields and content of *spans* of *length* bytes, of which *found* holds those from *offset* on."""
     if len(spans) == 1:
         begin, end = spans[0]
         kept = without(headers, ("content-length", "content-range"))
         stated = [("Content-Range", f"bytes {begin}-{end - 1}/{length}"), ("Content-Length", str(end - begin))]
-        return 206, [*kept, *stated], found.body[begin:end]
-    return _multipart(found, headers, spans)
+        return 206, [*kept, *stated], found.body[begin - offset : end - offset]
+    return _multipart(found, headers, spans, offset, length)
 
 
 _OF_CONTENT: Final = frozenset(
@@ -123,7 +129,9 @@ _OF_CONTENT: Final = frozenset(
 )
 
 
-def _multipart(found: StoredResponse, headers: HeaderList, spans: list[Span]) -> tuple[int, HeaderList, bytes]:
+def _multipart(
+    found: StoredResponse, headers: HeaderList, spans: list[Span], offset: int, length: int
+) -> tuple[int, HeaderList, bytes]:
     # Its generation is random: who wrote the body could not know the boundary.
     seed = f"{found.generation}\n{found.made_at}\n{spans}".encode()
     boundary = hashlib.blake2b(seed, digest_size=16).hexdigest()
@@ -131,8 +139,8 @@ def _multipart(found: StoredResponse, headers: HeaderList, spans: list[Span]) ->
     label = b"" if kind is None else f"Content-Type: {kind}\r\n".encode("latin-1", "replace")
     parts: list[bytes] = []
     for begin, end in spans:
-        stated = f"Content-Range: bytes {begin}-{end - 1}/{len(found.body)}\r\n\r\n".encode()
-        parts += [f"\r\n--{boundary}\r\n".encode(), label, stated, found.body[begin:end]]
+        stated = f"Content-Range: bytes {begin}-{end - 1}/{length}\r\n\r\n".encode()
+        parts += [f"\r\n--{boundary}\r\n".encode(), label, stated, found.body[begin - offset : end - offset]]
     content = b"".join([*parts, f"\r\n--{boundary}--\r\n".encode()])
     kept = without(headers, ("content-length", "content-range", "content-type"))
     stated_type = ("Content-Type", f"multipart/byteranges; boundary={boundary}")

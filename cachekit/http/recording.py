@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -19,7 +20,6 @@ from cachekit.http.headers import (
     Headers,
     end_to_end,
     first,
-    nominated,
     parse_date,
     parse_etag,
     parse_tags,
@@ -29,7 +29,9 @@ from cachekit.http.headers import (
 )  # fmt: skip
 from cachekit.http.message import Mark, Request, StoredResponse, content_length
 from cachekit.http.options import EmitTags, HttpOptions
+from cachekit.http.parts import combined, content_range
 from cachekit.http.rules import Match, choose
+from cachekit.http.selecting import nominated
 from cachekit.http.storable import Terms, apply_rule, is_personal, judge_response, refuse
 from cachekit.keys import check_tag
 
@@ -52,7 +54,7 @@ class Recording:
 
     __slots__ = (
         "_age", "_asked_at", "_candidates", "_chunks", "_credentials", "_expected", "_made_at", "_match", "_options",
-        "_reason", "_request", "_size", "active", "added", "kept", "status", "terms",
+        "_part", "_reason", "_request", "_size", "active", "added", "kept", "status", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -68,16 +70,18 @@ class Recording:
         self._chunks: list[bytes] = []
         self._size = 0
         self._expected: int | None = None
+        self._part = False
         self.active = False
         self.terms = refuse("not-asked")
         self.status = 0
         self.kept: Headers = ()
         self.added: HeaderList = []
 
-    def ask(self, now: float, *, record: bool) -> None:
-        """Note that the application is called at *now*, and whether what it answers may be kept."""
+    def ask(self, now: float, *, record: bool, part: bool = False) -> None:
+        """Note that the application is called at *now*, and whether what it answers, or a *part*, may be kept."""
         self._asked_at = now
         self.active = record
+        self._part = part
 
     def head(self, status: int, reason: str, headers: Headers, now: float) -> None:
         """Take in the head of the response: apply the rules, and decide whether to go on recording."""
@@ -90,7 +94,9 @@ class Recording:
         self._expected = content_length(headers)
         self.terms = self._judge(status, headers, now)
         if not self.terms.refused:
-            if not self._is_of_use(headers):
+            if self._part is not (status == 206) or (self._part and content_range(headers) is None):
+                self.terms = refuse("partial")
+            elif not self._is_of_use(headers):
                 self.terms = refuse("stale")
             elif self._expected is not None and self._expected < 0:
                 self.terms = refuse("length")
@@ -136,29 +142,53 @@ class Recording:
             return False
         return self.terms.refused not in ("", "not-asked", "error", "incomplete", "no-ticket", "fault")
 
-    def entry(self, generation: str, tags: Iterable[str]) -> Entry[Any] | None:
+    def entry(self, generation: str, tags: Iterable[str], held: StoredResponse | None = None) -> Entry[Any] | None:
         """Return the entry that the whole response makes, or None when it is not whole.
 
         Args:
             generation: a word for the keys of its variants.
             tags: the tags that were used while it was made.
+            held: a stored part that a new one is combined with.
         """
         if not self.active:
             return None
         if self._expected is not None and self._size != self._expected:
             self.spoil("incomplete")
             return None
+        if not self._follow(tags):
+            self.spoil("stale")
+            return None
         body = b"".join(self._chunks)
         self._chunks = []
         headers = without(end_to_end(self.kept), ("age",))
         if self._expected is None and self.status != 204:
             headers.append(("Content-Length", str(len(body))))
+        if self._part:
+            part = content_range(headers)
+            if part is None or part.end - part.begin != len(body):
+                self.spoil("incomplete")
+                return None
+            headers, body = combined(held, headers, body, self._options.max_body)
         marks = self.terms.marks
         added = [*self.added, *self.tag_fields(tags)]
         if self._options.generate_etag and self.status == 200 and first(headers, "etag") is None:
             added.append(("ETag", f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'))
             marks |= Mark.OWN_ETAG
         return self._seal(headers, added, body, marks, generation, self._all_tags(tags))
+
+    def preview(self) -> StoredResponse:
+        """Return what the response will be stored as, of which only the head is known yet."""
+        headers = without(end_to_end(self.kept), ("age",))
+        vary = tuple((name, nominated(self._request.headers, name)) for name in self.terms.vary)
+        terms = self.terms
+        return StoredResponse(
+            self.status, self._reason, headers, b"", self._made_at, self._age, terms.lifetime, terms.swr, terms.sie,
+            int(terms.marks), vary, "", list(self.added),
+        )  # fmt: skip
+
+    def tags(self, used: Iterable[str]) -> tuple[str, ...]:
+        """Return the tags known so far, with those *used*."""
+        return self._all_tags(used)
 
     def tag_fields(self, used: Iterable[str]) -> HeaderList:
         """Return the field that tells the tags to caches further out, as the options want it."""
@@ -195,7 +225,7 @@ class Recording:
         cookies = [("Set-Cookie", value) for value in values(headers, "set-cookie")]
         self.terms = terms = self._judge(found.status, [*own, *cookies], now, cookies)
         before, after = parse_etag(first(found.headers, "etag")), parse_etag(first(fields, "etag"))
-        if before is not None and after is not None and before.opaque != after.opaque:
+        if before is not None and after is not None and (before.opaque != after.opaque or before.weak > after.weak):
             self.terms = refuse("etag")
         self.active = self.active and not self.terms.refused
         ours = [pair for pair in found.added if pair[0] in ("ETag", self._options.tag_header)]
@@ -206,8 +236,18 @@ class Recording:
         )  # fmt: skip
         return (fresh if self.active else replace(fresh, headers=[*self.kept, *cookies])), self.active
 
-    def updated_entry(self, fresh: StoredResponse, tags: Iterable[str]) -> Entry[Any]:
-        """Return the entry of the updated response *fresh*."""
+    def _follow(self, tags: Iterable[str]) -> bool:
+        """Let the freshness end with that of what was used, where the options say so; False when nothing is left of it."""
+        until: float = getattr(tags, "until", math.inf) if self._options.follow_functions else math.inf
+        left = max(0.0, until - self._made_at) + self._age
+        if left >= self.terms.lifetime:
+            return True
+        self.terms = replace(self.terms, lifetime=left)
+        return self._is_of_use(self.kept)
+
+    def updated_entry(self, fresh: StoredResponse, tags: Iterable[str], used: Iterable[str] = ()) -> Entry[Any]:
+        """Return the entry of the updated response *fresh*, with *tags*, those that it *used* anew among them."""
+        self._follow(used)
         return self._seal(fresh.headers, fresh.added, fresh.body, fresh.marks, fresh.generation, self._all_tags(tags))
 
     # Parts of the above
@@ -234,7 +274,7 @@ class Recording:
         fresh_until = self._made_at + max(0.0, terms.lifetime - self._age)
         if terms.marks & Mark.NO_CACHE:
             fresh_until = self._made_at
-        swr_until = fresh_until + terms.swr
+        swr_until = fresh_until + terms.swr if terms.swr else fresh_until
         # What varies is kept too: the keys of the other variants are made with it.
         keep = self._options.span("keep_stale") if vary or has_validator(headers) else 0.0
         dead_at = max(swr_until, fresh_until + terms.sie, self._made_at + max(0.0, terms.lifetime - self._age) + keep)

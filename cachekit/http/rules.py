@@ -14,6 +14,7 @@ from typing import Final
 from cachekit.errors import ConfigError
 from cachekit.http.directives import CacheControl, delta_seconds
 from cachekit.http.headers import TOKEN, members
+from cachekit.http.query_tags import QueryTag, parameters
 from cachekit.keys import TagTemplates
 from cachekit.policy import Duration, positive_seconds, seconds
 
@@ -38,7 +39,8 @@ class Rule:
         ttl: freshness in this cache alone, for responses that declare none; clients are not told.
         stale_while_revalidate: how long this cache serves such a response stale while it is refreshed.
         stale_if_error: how long this cache serves such a response stale when the application fails.
-        tags: tags of the response, templates over the names in *path*, such as ``product:{id}``.
+        tags: tags of the response, templates over the names in *path*, such as ``product:{id}``, and over parameters of
+            the query, such as ``carrier:{query.carrier}``: one tag for each value, none where the parameter is absent.
         content_types: such as ``text/html`` or ``image/*``; none means every type.
         status: the final status codes that it is for.
         methods: the methods that it is for.
@@ -66,10 +68,11 @@ class Rule:
     override: bool = False
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _templates: TagTemplates = field(init=False, repr=False, compare=False)
+    _asked: tuple[QueryTag, ...] = field(init=False, repr=False, compare=False)
     _control: CacheControl = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        names, pattern = _compile(self.path)
+        names, pattern = compile_path(self.path)
         self._set("_pattern", pattern)
         self._set("_control", _check_control(self.cache_control, "cache_control", self.path))
         _check_control(self.surrogate_control, "surrogate_control", self.path)
@@ -88,7 +91,10 @@ class Rule:
         self._set("status", tuple(self.status))
         self._set("methods", tuple(one.upper() for one in self.methods))
         try:
-            self._set("_templates", TagTemplates(self.tags, names))
+            asked = [] if isinstance(self.tags, str) else [tag for tag in self.tags if "{query." in str(tag)]
+            self._set("_asked", tuple(QueryTag(tag, names) for tag in asked))
+            plain = self.tags if isinstance(self.tags, str) else [tag for tag in self.tags if tag not in asked]
+            self._set("_templates", TagTemplates(plain, names))
             self._set("tags", tuple(self.tags))
         except ConfigError as exc:
             raise ConfigError(f"rule {self.path!r}: tags: {exc}") from exc
@@ -123,14 +129,22 @@ class Rule:
         value: float | None = getattr(self, name)
         return value
 
-    def match(self, method: str, path: str) -> tuple[str, ...] | None:
-        """Return the tags for *path* (percent-decoded), or None when the rule is not for it."""
+    def match(self, method: str, path: str, query: str = "") -> tuple[str, ...] | None:
+        """Return the tags for *path* (percent-decoded) and *query* (as sent), or None when the rule is not for it.
+
+        It is not for what gives a tag that cannot be one: stored without that tag, the response would outlive its purge.
+        """
         if method not in self.methods or (found := self._pattern.fullmatch(path)) is None:
             return None
-        if self._templates.is_static:
+        if self._templates.is_static and not self._asked:
             return self._templates.render({})
+        named = found.groupdict()
         try:
-            return self._templates.render(found.groupdict())
+            tags = self._templates.render(named)
+            if not self._asked:
+                return tags
+            values = parameters(query)
+            return tuple(dict.fromkeys([*tags, *(tag for one in self._asked for tag in one.render(named, values))]))
         except ConfigError:
             return None
 
@@ -178,7 +192,7 @@ class Rules:
         """Return the methods that some rule is for."""
         return frozenset(method for rule in self._rules for method in rule.methods)
 
-    def candidates(self, method: str, path: str) -> tuple[Match, ...]:
+    def candidates(self, method: str, path: str, query: str = "") -> tuple[Match, ...]:
         """Return the rules that may hold for a request.
 
         None holds for a path that an application might resolve to another one: dot segments, empty segments,
@@ -186,7 +200,7 @@ class Rules:
         """
         if not self._rules or len(path) > _MAX_PATH or _ODD_PATH.search(path):
             return ()
-        return tuple(Match(rule, tags) for rule in self._rules if (tags := rule.match(method, path)) is not None)
+        return tuple(Match(rule, tags) for rule in self._rules if (tags := rule.match(method, path, query)) is not None)
 
 
 def choose(candidates: Sequence[Match], status: int, content_type: str | None) -> Match | None:
@@ -197,7 +211,8 @@ def choose(candidates: Sequence[Match], status: int, content_type: str | None) -
     return None
 
 
-def _compile(path: object) -> tuple[tuple[str, ...], re.Pattern[str]]:
+def compile_path(path: object) -> tuple[tuple[str, ...], re.Pattern[str]]:
+    """Return the names in the pattern *path* and what it matches. Raises ``ConfigError``."""
     if not isinstance(path, str) or not path.startswith("/"):
         raise ConfigError(f"rule path={path!r} must be a string that begins with /")
     if not path.isprintable() or _ODD_PATH.search(path):

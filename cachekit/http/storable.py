@@ -19,6 +19,7 @@ from cachekit.http.headers import HeaderList, Headers, first, parse_vary, values
 from cachekit.http.message import Mark
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Match, Rule
+from cachekit.http.selecting import selecting
 
 _UNDERSTOOD: Final = frozenset(
     {200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 412, 413, 414, 415}
@@ -39,7 +40,7 @@ class Terms:
         swr: seconds for stale-while-revalidate.
         sie: seconds for stale-if-error.
         marks: what else holds.
-        vary: names of the request fields that select it.
+        vary: names of the request fields that select it, as ``selecting`` makes them.
         refused: why it must not be stored, in a word; empty when it may.
     """
 
@@ -127,7 +128,8 @@ def judge_response(
     by_rule = _own_ttl(own, said, rule, options)
     lifetime = holds.lifetime if by_rule is None else by_rule
     if lifetime is None and not holds.targeted:
-        lifetime = heuristic_lifetime(status, holds.directives, own, options.heuristic, now)
+        longest = options.span("heuristic_max")
+        lifetime = heuristic_lifetime(status, holds.directives, own, options.heuristic, longest, now)
     if lifetime is None:
         return refuse("no-freshness")
     marks = _audience(said, rule, options)
@@ -139,7 +141,9 @@ def judge_response(
         marks |= Mark.NO_CACHE
     if base.forbids_stale:
         marks |= Mark.FORBIDS_STALE
-    return Terms(lifetime, *_windows(base, rule, options), marks, vary)
+    return Terms(
+        lifetime, *_windows(base, rule, options), marks, selecting(vary, options.codings, options.any_language_order)
+    )
 
 
 def unmet(credentials: Sequence[str], marks: int, vary: Sequence[str], options: HttpOptions) -> str | None:
@@ -162,8 +166,8 @@ def _refusal(status: int, headers: Headers, found: Declared, rule: Rule | None, 
     control = found.directives
     if rule is not None and not rule.store:
         return "rule"
-    if status in (206, 304) or status < 200:
-        return "partial" if status == 206 else "status"
+    if status == 304 or status < 200:
+        return "status"
     understood = "must-understand" in control and status in _UNDERSTOOD
     if "must-understand" in control and not understood:
         return "must-understand"

@@ -12,11 +12,13 @@ from enum import IntFlag
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
+from cachekit.entry import Entry
 from cachekit.http.exchange import LONGEST_CHAIN, NEVER_PLAIN
-from cachekit.http.headers import SECRETS, Headers, nominated
+from cachekit.http.headers import SECRETS, Headers
 from cachekit.http.message import FORMAT, Mark, variant_key
 from cachekit.http.options import HttpOptions
 from cachekit.http.port import CachePort
+from cachekit.http.selecting import field_of, nominated
 from cachekit.http.status import CacheStatus
 
 S = TypeVar("S")
@@ -111,18 +113,16 @@ class Warm(Generic[S, F]):
         self._ages: dict[int, F] = {}
         self._hits: dict[int, F] = {}
 
-    def answer(self, key: str, traits: int, request: S) -> tuple[int, str, list[F], bytes] | None:
+    def answer(self, key: str, entry: Entry[Any], traits: int, request: S) -> tuple[int, str, list[F], bytes] | None:
         """Return status, reason, fields and body of the stored response at *key*, or None.
 
         Args:
             key: the key of the URL.
+            entry: what this process holds there.
             traits: the ``Trait`` of the request; ODD is not among them.
             request: the request as the edge knows it.
         """
         cache = self._cache
-        entry = cache.peek(key)
-        if entry is None:
-            return None
         packed = entry.value
         if type(packed) is not tuple or len(packed) != 14 or packed[0] != FORMAT:
             return None
@@ -183,10 +183,11 @@ class Warm(Generic[S, F]):
             names = [name for name, _ in vary]
             if not SECRETS.isdisjoint(names):
                 return None
-            chosen = [_nominated(name, values(request, name)) for name in names]
+            fields = [field_of(name) for name in names]
+            chosen = [_nominated(name, values(request, field)) for name, field in zip(names, fields, strict=True)]
             if all(value == own for value, (_, own) in zip(chosen, vary, strict=True)):
                 return key, packed
-            asked = [(name, value) for name in names for value in values(request, name)]
+            asked = [(field, value) for field in fields for value in values(request, field)]
             key = variant_key(key, generation, asked, names)
             entry = self._cache.peek(key)
             if entry is None or type(packed := entry.value) is not tuple or len(packed) != 14 or packed[0] != FORMAT:
@@ -196,7 +197,8 @@ class Warm(Generic[S, F]):
 
 @lru_cache(maxsize=1024)
 def _nominated(name: str, values: tuple[str, ...]) -> str:
-    return nominated([(name, value) for value in values], name)
+    field = field_of(name)
+    return nominated([(field, value) for value in values], name)
 
 
 def traits_of(name: str, options: HttpOptions) -> int:

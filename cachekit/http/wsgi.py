@@ -18,9 +18,11 @@ from typing import Final, Protocol, TypeAlias
 from cachekit._io import BLOCKING, drive
 from cachekit.http.driver import Driver, Passage
 from cachekit.http.exchange import Exchange, Serve, invalidated
+from cachekit.http.following import Following
 from cachekit.http.headers import HeaderList
 from cachekit.http.options import HttpOptions
-from cachekit.http.past import CACHE_CONTROL, REFERENCE
+from cachekit.http.parts import part_key
+from cachekit.http.past import CACHE_CONTROL
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.http.warm import Trait, Warm
@@ -45,6 +47,8 @@ log = logging.getLogger("cachekit")
 
 _CREDENTIALS: Final = int(Trait.CREDENTIALS)
 _ODD: Final = int(Trait.ODD)
+_REFERENCES: Final = ("location", "content-location")
+_LENGTHS: Final = frozenset(map(len, _REFERENCES))
 
 
 class HttpCache:
@@ -63,6 +67,7 @@ class HttpCache:
         self.app = app
         self._driver = driver = Driver(cache, rules, options)
         self._reader = Reader(driver.options)
+        self._peek = cache.peek
         self._warm: Warm[Environ, tuple[str, str]] = Warm(cache, driver.options, _field, values_of)
 
     @property
@@ -72,13 +77,15 @@ class HttpCache:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         driver = self._driver
+        if (unsafe := driver.past.by_method(environ["REQUEST_METHOD"])) is not None:
+            return self.app(environ, self._beside(environ, start_response, unsafe))
         short = self._short(environ)
         if short is not None:
             if isinstance(short, str):
-                if environ["REQUEST_METHOD"] == "GET" and driver.past.tells:
+                if driver.past.tells:
                     with collecting() as tags:
-                        return self.app(environ, self._past(environ, start_response, short, tags))
-                return self.app(environ, self._past(environ, start_response, short, frozenset()))
+                        return self.app(environ, self._past(environ, start_response, tags))
+                return self.app(environ, self._past(environ, start_response, frozenset()))
             status, reason, fields, body = short
             driver.hits += 1
             start_response(_line(status, reason), fields)
@@ -88,11 +95,14 @@ class HttpCache:
         except Exception:
             log.exception("the HTTP cache could not read a request; it passes by")
             return self.app(environ, start_response)
-        answer: Serve | Passage | None = driver.at_once(exchange)
+        answer: Serve | Passage | Following | None = driver.at_once(exchange)
         if answer is None:
             answer = drive(driver.enter(BLOCKING, exchange))
         if isinstance(answer, Passage):
             return self._forward(environ, start_response, answer)
+        if isinstance(answer, Following):
+            start_response(_line(answer.status, answer.reason), list(answer.headers))
+            return _Pieces(answer)
         if answer.refresh:
             self._refresh(environ, exchange)
         start_response(status_line(answer), list(answer.headers))
@@ -103,25 +113,53 @@ class HttpCache:
         try:
             method = environ["REQUEST_METHOD"]
             key, traits = self._reader.read(environ)
-            if key is None:
+            if key is None or traits & _ODD or method not in ("GET", "HEAD"):
                 return None
-            if method in ("GET", "HEAD"):
-                if traits & _ODD:
-                    return None
-                found = self._warm.answer(key, traits, environ)
-                if found is None and method == "GET" and self._driver.goes_past(key, bool(traits & _CREDENTIALS)):
-                    return key
-                return found
-            return key if self._driver.past.by_method(method) else None
+            entry = self._peek(key)
+            if entry is not None:
+                return self._warm.answer(key, entry, traits, environ)
+            return key if method == "GET" and self._driver.goes_past(key, traits & _CREDENTIALS != 0) else None
         except Exception:  # noqa: BLE001 - the long way meets the same fault, and reports it
             return None
 
-    def _past(self, environ: Environ, start_response: StartResponse, key: str, tags: AbstractSet[str]) -> StartResponse:
-        """Return the ``start_response`` of an application whose response goes past the cache."""
+    def _beside(self, environ: Environ, start_response: StartResponse, unsafe: bool) -> StartResponse:
+        """Return the ``start_response`` of an application that is called with another method than GET and HEAD."""
+        driver = self._driver
+        told = driver.past.method
 
         def start(status: str, headers: HeaderList, exc_info: ExcInfo | None = None, /) -> Write:
             try:
-                headers = self._head_past(environ, key, status, headers, tags)
+                if unsafe and int(status[:3]) < 400:
+                    keys = self._invalid(environ, headers)
+                    if not driver.forget(keys):
+                        drive(driver.drop(BLOCKING, keys))
+                if told is not None:
+                    headers = [*headers, ("Cache-Status", told)]
+            except Exception:
+                log.exception("the HTTP cache could not read a response; it passes by")
+            return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+
+        return start
+
+    def _invalid(self, environ: Environ, headers: HeaderList) -> Sequence[str]:
+        """Return the keys that a successful request makes invalid, answered with *headers*."""
+        options = self._driver.options
+        for name, _ in headers:
+            if len(name) in _LENGTHS and name.lower() in _REFERENCES:
+                break
+        else:
+            key, _ = self._reader.read(environ)
+            if key is not None:
+                return (key, part_key(key)) if options.store_parts else (key,)
+        return invalidated(request_of(environ), headers, options)
+
+    def _past(self, environ: Environ, start_response: StartResponse, tags: AbstractSet[str]) -> StartResponse:
+        """Return the ``start_response`` of an application whose response goes past the cache, known to be uncacheable."""
+        driver = self._driver
+
+        def start(status: str, headers: HeaderList, exc_info: ExcInfo | None = None, /) -> Write:
+            try:
+                headers = self._head_past(driver, environ, status, headers, tags)
             except Exception:
                 log.exception("the HTTP cache could not read a response; it passes by")
             return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
@@ -129,11 +167,9 @@ class HttpCache:
         return start
 
     def _head_past(
-        self, environ: Environ, key: str, status: str, headers: HeaderList, tags: AbstractSet[str]
+        self, driver: Driver, environ: Environ, status: str, headers: HeaderList, tags: AbstractSet[str]
     ) -> HeaderList:
-        """Drop what the response makes invalid, and return its fields as they are sent on."""
-        driver = self._driver
-        past, method, code = driver.past, environ["REQUEST_METHOD"], int(status[:3])
+        past = driver.past
         control: list[str] = []
         seen = 0
         for name, value in headers:
@@ -141,17 +177,11 @@ class HttpCache:
                 seen |= meaning
                 if meaning == CACHE_CONTROL:
                     control.append(value)
-        told = past.miss if method == "GET" else past.method
-        if method != "GET":
-            if past.drops(method, code):
-                keys = invalidated(request_of(environ), headers, driver.options) if seen & REFERENCE else (key,)
-                drive(driver.drop(BLOCKING, keys))
-        else:
-            expected = past.passes(control, seen)
-            if not expected or (tags and not control):
-                request = request_of(environ)
-                return list(drive(driver.went_past(BLOCKING, request, code, headers, tags, expected=expected)))
-        return headers if told is None else [*headers, ("Cache-Status", told)]
+        expected = past.passes(control, seen)
+        if not expected or (not control and tags):
+            request, code = request_of(environ), int(status[:3])
+            return list(drive(driver.went_past(BLOCKING, request, code, headers, tags, expected=expected)))
+        return headers if past.miss is None else [*headers, ("Cache-Status", past.miss)]
 
     def _forward(self, environ: Environ, start_response: StartResponse, passage: Passage) -> Iterable[bytes]:
         if passage.headers is not None:
@@ -183,6 +213,28 @@ class HttpCache:
                         close()
         finally:
             await self._driver.leave(BLOCKING, passage)
+
+
+class _Pieces:
+    """The body of a response that another request is still making."""
+
+    __slots__ = ("_following",)
+
+    def __init__(self, following: Following) -> None:
+        self._following = following
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        piece = drive(self._following.next(BLOCKING))
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        """Stop following."""
+        self._following.close()
 
 
 class _Response:
@@ -376,15 +428,21 @@ class _Response:
     def _record(self, chunk: bytes) -> None:
         passage = self._passage
         if passage.open:
-            if passage.feed(chunk) or not passage.exchange.recording.active:
+            complete = passage.feed(chunk)
+            if complete or not passage.exchange.recording.active:
                 drive(self._driver.ended(BLOCKING, passage))
+                if complete:
+                    passage.over(True)
         elif passage.committed and chunk:
             drive(self._driver.overrun(BLOCKING, passage))
+        elif passage.stream is not None:
+            passage.stream.feed(chunk)
 
     def _finish(self) -> None:
         self._decide()
         if self._sent:
             drive(self._driver.ended(BLOCKING, self._passage))
+            self._passage.over(True)
         if self._silent is not None:
             self._server("304 Not Modified", self._silent)
             self._silent = None

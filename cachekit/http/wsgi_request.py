@@ -35,11 +35,12 @@ def request_of(environ: Environ) -> Request:
     if sent != target and sent.startswith("/"):
         # The application may go by either; where they are not the same path, the key holds both.
         target = sent if unquote_to_bytes(sent) == path else f"{target}?{quote(sent)}"
-    if query := environ.get("QUERY_STRING"):
+    if query := environ.get("QUERY_STRING", ""):
         target = f"{target}?{query}"
     host = environ.get("HTTP_HOST") or f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
     decoded = path.decode("utf-8", "replace") or "/"
-    return Request(environ["REQUEST_METHOD"].upper(), environ["wsgi.url_scheme"], host, decoded, target, headers)
+    method = environ["REQUEST_METHOD"].upper()
+    return Request(method, environ["wsgi.url_scheme"], host, decoded, target, headers, query)
 
 
 def values_of(environ: Environ, name: str) -> tuple[str, ...]:

@@ -98,9 +98,35 @@ class Store(Protocol):
         ...
 
 
+class Vouching(Protocol):
+    """A capability of stores: to say in the middle of a load whether its result would still be kept."""
+
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        """Say whether nothing invalidated *ticket* yet, nor *tags*, nor what was read with *stamps*."""
+        ...
+
+
+@runtime_checkable
+class SharedLeases(Protocol):
+    """A capability of stores whose leases other processes hold: learning that one ended, and holding one longer."""
+
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept.
+
+        Where the store cannot be told, it waits for *poll* seconds.
+        """
+        ...
+
+    async def renew(self, io: IO, ticket: Ticket, lease: float) -> bool:
+        """Hold the lease of *ticket* for *lease* seconds from now. Returns False when another has it, or nobody."""
+        ...
+
+
 @runtime_checkable
 class Scannable(Protocol):
-    """The capability of listing keys, a page at a time."""
+    """A capability of stores: listing keys, a page at a time."""
 
     async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[str]]:
         """Return some of the keys that match *pattern*, valid or not, and the next cursor: None after the last page."""

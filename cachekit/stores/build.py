@@ -52,7 +52,7 @@ def build(url: str, settings: Settings) -> tuple[Store, Memory | None]:
     inner = url[len(TIERED) :] if tiered else url
     if urlsplit(inner).scheme == "embedded":
         return _redis(inner, settings, tiered=tiered)
-    from cachekit.stores.link import SCHEMES
+    from cachekit.stores.address import SCHEMES
 
     if urlsplit(inner).scheme in SCHEMES:
         return _redis(inner, settings, tiered=tiered)
@@ -72,7 +72,7 @@ def _memory(settings: Settings) -> Memory:
 
 def _redis(url: str, settings: Settings, *, tiered: bool) -> tuple[Store, Memory | None]:
     from cachekit.stores.guarded import Guarded
-    from cachekit.stores.link import RedisLink
+    from cachekit.stores.link import connect
     from cachekit.stores.redis import RedisStore
 
     server = None
@@ -82,7 +82,7 @@ def _redis(url: str, settings: Settings, *, tiered: bool) -> tuple[Store, Memory
         parts = urlsplit(url)
         server = EmbeddedServer(parts.netloc + parts.path or None)
         url = server.url
-    link = RedisLink(url, timeout=settings.timeout)
+    link = connect(url, timeout=settings.timeout)
     remote = RedisStore(
         link,
         settings.codec,
@@ -97,16 +97,13 @@ def _redis(url: str, settings: Settings, *, tiered: bool) -> tuple[Store, Memory
     guarded = Guarded(remote, Breaker(), clock=settings.clock, emit=settings.emit)
     if not tiered:
         return guarded, None
-    from cachekit.stores.bus import Bus
     from cachekit.stores.tiered import Tiered
 
     memory = _memory(settings)
     store = Tiered(
         memory,
         guarded,
-        open_bus=lambda on_message, on_live, on_lost: Bus(
-            link, remote.channel, on_message=on_message, on_live=on_live, on_lost=on_lost
-        ),
+        open_bus=remote.channel.subscribe,
         origin=remote.origin,
         clock=settings.clock,
         emit=settings.emit,

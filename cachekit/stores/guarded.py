@@ -8,6 +8,7 @@ Must not know which store it guards.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -18,13 +19,14 @@ from cachekit.breaker import Breaker
 from cachekit.clock import Clock
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
 from cachekit.events import Emit, Event, Kind
-from cachekit.stores.base import AnyEntry, Change, Scannable, Store, Ticket
+from cachekit.stores.base import AnyEntry, Change, Scannable, SharedLeases, Store, Ticket, Vouching
 
 R = TypeVar("R")
 
 log = logging.getLogger("cachekit")
 
 MAX_PENDING: Final = 10_000
+_PROBE: Final = "cachekit:probe"
 
 
 class Guarded:
@@ -39,6 +41,7 @@ class Guarded:
 
     def __init__(self, inner: Store, breaker: Breaker, *, clock: Clock, emit: Emit) -> None:
         self.inner = inner
+        self._leases = inner if isinstance(inner, SharedLeases) else None
         self.breaker = breaker
         self._clock = clock
         self._emit = emit
@@ -48,6 +51,7 @@ class Guarded:
         self._pending_keys: dict[str, object] = {}
         self._pending_clear: object = None
         self._retrying: object = None
+        self._answered = -math.inf
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
@@ -57,6 +61,20 @@ class Guarded:
     def pending(self) -> int:
         """Return how many invalidations wait for the server to come back."""
         return len(self._pending_tags) + len(self._pending_keys) + (self._pending_clear is not None)
+
+    async def answers(self, io: IO, max_age: float) -> bool:
+        """Say whether the store answers, by what it said at most *max_age* seconds ago; else it is asked."""
+        now = self._clock()
+        if self.breaker.is_open and self.breaker.retry_after(now) > 0:
+            return False
+        if self.breaker.is_quiet and not self.pending and 0 <= now - self._answered < max_age:
+            return True
+        try:
+            await self._run(io, lambda: self.inner.get(io, _PROBE))
+        except StoreError:
+            return False
+        self._answered = now
+        return True
 
     async def _run(self, io: IO, call: Callable[[], Coroutine[Any, Any, R]]) -> R:
         if self.breaker.is_quiet and not self.pending:
@@ -149,6 +167,12 @@ class Guarded:
     # -- the Store port -------------------------------------------------------------------------------------------
 
     async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
+        if self.breaker.is_quiet and not self.pending:  # the usual case of the most frequent call, without detours
+            try:
+                return await self.inner.get(io, key, tags)
+            except StoreError as exc:
+                self._record(False, exc)
+                raise
         return await self._run(io, lambda: self.inner.get(io, key, tags))
 
     async def get_many(self, io: IO, keys: Sequence[str]) -> dict[str, AnyEntry]:
@@ -170,8 +194,28 @@ class Guarded:
     async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:
         return await self._run(io, lambda: self.inner.commit(io, ticket, entry))
 
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        ask: Vouching = self.inner  # type: ignore[assignment]
+        if not hasattr(ask, "holds"):
+            return False
+        return await self._run(io, lambda: ask.holds(io, ticket, tags, stamps))
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         await self._run(io, lambda: self.inner.release(io, ticket))
+
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept."""
+        if self._leases is None:
+            await io.sleep(poll)
+            return False
+        return await self._leases.ended(io, ticket, poll)
+
+    async def renew(self, io: IO, ticket: Ticket, lease: float) -> bool:
+        """Hold the lease of *ticket* for *lease* seconds from now. Returns False when another has it, or nobody."""
+        leases = self._leases
+        return leases is not None and await self._run(io, lambda: leases.renew(io, ticket, lease))
 
     async def delete(self, io: IO, keys: Sequence[str]) -> int:
         try:

@@ -1,6 +1,6 @@
-"""The link to one Redis or Valkey server: one blocking client and one asyncio client per event loop, made when needed.
+"""The link to one Redis or Valkey server, in both worlds; and, behind the same methods, to one that Sentinel names.
 
-Owns URLs, time-outs, scripts and the translation of the client's errors. Must not know what the commands mean.
+Owns time-outs and scripts. Must not know what the commands mean.
 
 A cache must not wait: a command gets *timeout* seconds, and only a broken connection is tried again, once, so that
 a restarted server costs nothing. (The client's own defaults wait nearly a minute for a frozen server.)
@@ -8,33 +8,29 @@ a restarted server costs nothing. (The client's own defaults wait nearly a minut
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
-from weakref import WeakKeyDictionary
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from weakref import WeakMethod
 
 from cachekit._fork import renew_in_child
-from cachekit._io import IO
+from cachekit._io import ASYNCIO, BLOCKING, IO, drive
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
-from cachekit.stores.lanes import AioLanes, BlockingLanes
+from cachekit.stores.address import Address, Topology, parse
+from cachekit.stores.multiget import MultiGet, Name
+from cachekit.stores.node import Dial, Node, at
 
-if TYPE_CHECKING:
-    import redis
-    import redis.asyncio
+R = TypeVar("R")
 
 Arg: TypeAlias = str | bytes | int | float
 Call: TypeAlias = tuple[Sequence[Arg], Sequence[Arg]]
+"""The keys and the arguments of a script."""
 
-SCHEMES: Final = {
-    "redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss",
-    "unix": "unix", "redis+unix": "unix", "valkey+unix": "unix",
-}  # fmt: skip
+_SWEEP: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,206 +42,295 @@ class Script:
 
     @classmethod
     def load(cls, name: str) -> Script:
-        """Read the script *name* that is shipped with the package."""
-        source = resources.files("cachekit.stores").joinpath("lua", f"{name}.lua").read_text("utf-8")
+        """Read the script *name* that is shipped with the package, with the functions that it shares with others."""
+        folder = resources.files("cachekit.stores").joinpath("lua")
+        source = folder.joinpath(f"{name}.lua").read_text("utf-8")
+        for shared in ("announce",):
+            if f"{shared}(" in source:
+                source = folder.joinpath(f"_{shared}.lua").read_text("utf-8") + source
         return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
-
-def client_url(url: str) -> str:
-    """Return *url* in the form that the client library understands. Raises ``ConfigError`` for an unknown scheme."""
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES:
-        raise ConfigError(f"unknown URL scheme {parts.scheme!r}: use one of {', '.join(f'{s}://' for s in SCHEMES)}")
-    if SCHEMES[parts.scheme] == "unix" and not parts.path:
-        raise ConfigError(f"{url!r} names no socket: write unix:///path/to/server.sock")
-    return urlunsplit(parts._replace(scheme=SCHEMES[parts.scheme])) if parts.scheme != "unix" else url
+    def whole(self, keys: Sequence[Arg], args: Sequence[Arg]) -> tuple[Arg, ...]:
+        """Return the command that runs it on a server that may not have it."""
+        return ("EVAL", self.source, len(keys), *keys, *args)
 
 
-class RedisLink:
-    """Runs commands and scripts on a server, in both worlds.
+Runner: TypeAlias = Callable[[Arg, Sequence[Arg]], Awaitable[Any]]
+"""Runs a command, given its key and itself."""
+
+Settle: TypeAlias = Callable[[Runner, bytes], Coroutine[Any, Any, None]]
+"""Told of a primary before it is used, by the identity of its replication history; may run commands already."""
+
+
+class Link(Protocol):
+    """Runs commands on the servers behind one URL, whatever their topology. Every method raises ``StoreError``."""
+
+    address: Address
+    timeout: float
+
+    async def command(self, io: IO, *args: Arg, once: bool = False) -> Any:
+        """Run one command, on the server that has its first key; *once*: never send it again after it was sent."""
+        ...
+
+    async def script(
+        self, io: IO, script: Script, keys: Sequence[Arg], args: Sequence[Arg], *, once: bool = False
+    ) -> Any:
+        """Run *script*, sending its text only to a server that does not have it."""
+        ...
+
+    async def scripts(self, io: IO, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """Run *script* once for each of *calls*, in one round trip to each server."""
+        ...
+
+    def read(self, io: IO, names: Sequence[Name]) -> Awaitable[list[bytes | None]]:
+        """Return the values of *names*, None for those that are absent; reads of one loop share round trips."""
+        ...
+
+    async def sweep(self, io: IO, pattern: str) -> None:
+        """Delete the keys that match *pattern*, on every primary."""
+        ...
+
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[bytes]]:
+        """Return some of the keys that match *pattern*, and the next cursor: None after the last, on the last primary."""
+        ...
+
+    def settle_by(self, settle: WeakMethod[Settle]) -> None:
+        """Have *settle* called with each primary that may have taken another's place, before anything else uses it."""
+        ...
+
+    def primaries(self) -> Sequence[Node]:
+        """Return all primaries as they are now, from a thread that may block."""
+        ...
+
+    pulse: tuple[str, ...]
+    """The command by which a listening connection makes sure that it still stands, and leads to a primary."""
+
+    def gist(self, reply: Any) -> object:
+        """Return what must not change in the reply to the pulse while a connection is listened to."""
+        ...
+
+    async def close(self, io: IO) -> None:
+        """Close the blocking connections, and those of the running loop if there is one."""
+        ...
+
+
+def connect(url: str, *, timeout: float = 0.25, max_connections: int = 64) -> Link:
+    """Return the link that *url* asks for. Connects to nothing. Raises ``ConfigError``."""
+    if parse(url).topology is Topology.CLUSTER:
+        from cachekit.stores.cluster import ClusterLink
+
+        return ClusterLink(url, timeout=timeout, max_connections=max_connections)
+    if parse(url).topology is Topology.SENTINEL:
+        from cachekit.stores.sentinel import SentinelLink
+
+        return SentinelLink(url, timeout=timeout, max_connections=max_connections)
+    return RedisLink(url, timeout=timeout, max_connections=max_connections)
+
+
+def checked(url: str, timeout: float, max_connections: int) -> tuple[Address, Dial]:
+    """Return what *url* says and how to reach its servers. Raises ``ConfigError``."""
+    address = parse(url)
+    if timeout <= 0:
+        raise ConfigError(f"timeout={timeout!r} must be a positive number of seconds")
+    if max_connections < 1:
+        raise ConfigError(f"max_connections={max_connections!r} must be at least 1")
+    return address, Dial(address.url, timeout, max_connections)
+
+
+class Single:
+    """A link whose keys all lie on one server, which ``_node`` finds.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://`` or ``unix://``, as redis-py understands them.
+        url: the store URL.
         timeout: seconds that a command may take, connecting included.
-        max_connections: bound of each connection pool.
+        max_connections: bound of the connections in each world.
 
     Raises:
         ConfigError: the URL or a number cannot be used.
     """
 
-    def __init__(self, url: str, *, timeout: float = 0.25, max_connections: int = 128) -> None:
-        if not timeout > 0:
-            raise ConfigError(f"timeout={timeout!r} must be a positive number of seconds")
-        self.url = client_url(url)
+    pulse: tuple[str, ...] = ("PING",)
+
+    def __init__(self, url: str, *, timeout: float = 0.25, max_connections: int = 64) -> None:
+        self.address, self.dial = checked(url, timeout, max_connections)
         self.timeout = timeout
         self._max_connections = max_connections
-        self._renew()
-        renew_in_child(self, RedisLink._renew)
-        self.blocking()  # reports a URL that cannot be used now, without connecting
-
-    def _renew(self) -> None:
-        self._lock = threading.Lock()
-        self._blocking: redis.Redis | None = None
-        self._lanes: BlockingLanes | None = None
-        self._aio: WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = WeakKeyDictionary()
-        self._aio_lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, AioLanes] = WeakKeyDictionary()
+        self._settlers: list[WeakMethod[Settle]] = []
+        self._reads = MultiGet(
+            lambda names: self.blocking_command(("MGET", *names)),
+            lambda names: self.aio_command(("MGET", *names)),
+            timeout=timeout,
+            name=repr(self),
+        )
 
     def __repr__(self) -> str:
-        parts = urlsplit(self.url)
-        host = parts.netloc.rpartition("@")[2]
-        return f"RedisLink({urlunsplit((parts.scheme, host, parts.path, '', ''))!r})"
+        return f"{type(self).__name__}({self.address.shown!r})"
 
-    def _options(self, retry: type[Any], no_backoff: type[Any], connection_error: type[Exception]) -> dict[str, Any]:
-        return {
-            "socket_timeout": self.timeout,
-            "socket_connect_timeout": self.timeout,
-            "retry": retry(no_backoff(), 1, supported_errors=(connection_error,)),
-            "max_connections": self._max_connections,
-            "protocol": 2,
-        }
+    @property
+    def url(self) -> str:
+        """Return the URL of the server, as the client library understands it."""
+        return self.address.url
 
-    def blocking(self) -> redis.Redis:
-        """Return the blocking client."""
-        if self._blocking is None:
-            import redis
-            from redis.backoff import NoBackoff
-            from redis.retry import Retry
+    def blocking_command(self, args: Sequence[Arg], once: bool = False) -> Any:
+        """Run one command here."""
+        raise NotImplementedError
 
-            try:
-                with self._lock:
-                    if self._blocking is None:
-                        self._blocking = redis.Redis.from_url(
-                            self.url, **self._options(Retry, NoBackoff, redis.ConnectionError)
-                        )
-            except (ValueError, TypeError) as exc:
-                raise ConfigError(f"the store URL cannot be used: {exc}") from exc
-        return self._blocking
+    async def aio_command(self, args: Sequence[Arg], once: bool = False) -> Any:
+        """Run one command on the running loop."""
+        raise NotImplementedError
 
-    def aio(self) -> redis.asyncio.Redis:
-        """Return the asyncio client of the running loop."""
-        loop = asyncio.get_running_loop()
-        client = self._aio.get(loop)
-        if client is None:
-            import redis
-            import redis.asyncio
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
+    async def _node(self, io: IO) -> Node:
+        raise NotImplementedError
 
-            client = redis.asyncio.Redis.from_url(self.url, **self._options(Retry, NoBackoff, redis.ConnectionError))
-            self._aio[loop] = client
-        return client
+    async def command(self, io: IO, *args: Arg, once: bool = False) -> Any:
+        return await io.call(self.blocking_command, self.aio_command, args, once)
 
-    async def command(self, io: IO, *args: Arg) -> Any:
-        """Run one command. Raises ``StoreError``."""
-        return await io.call(self.blocking_command, self.aio_command, args)
-
-    def blocking_command(self, args: Sequence[Arg]) -> Any:
-        """Run one command here. Raises ``StoreError``."""
+    async def script(
+        self, io: IO, script: Script, keys: Sequence[Arg], args: Sequence[Arg], *, once: bool = False
+    ) -> Any:
         try:
-            if (lanes := self._lanes) is None:
-                lanes = self._lanes = BlockingLanes(self.blocking().connection_pool)
-            return lanes.run(args)
-        except Exception as exc:
-            raise translate(exc, self) from exc
-
-    async def aio_command(self, args: Sequence[Arg]) -> Any:
-        """Run one command on the running loop. Raises ``StoreError``."""
-        try:
-            lanes = self._aio_lanes.get(asyncio.get_running_loop())
-            if lanes is None:
-                lanes = self._aio_lanes[asyncio.get_running_loop()] = AioLanes(self.aio().connection_pool)
-            async with asyncio.timeout(self.timeout):
-                return await lanes.run(args)
-        except Exception as exc:
-            raise translate(exc, self) from exc
-
-    async def script(self, io: IO, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> Any:
-        """Run *script*, sending its text only to a server that does not have it. Raises ``StoreError``."""
-        try:
-            return await self.command(io, "EVALSHA", script.sha, len(keys), *keys, *args)
+            return await self.command(io, "EVALSHA", script.sha, len(keys), *keys, *args, once=once)
         except StoreError as exc:
             if not is_no_script(exc):
                 raise
-        return await self.command(io, "EVAL", script.source, len(keys), *keys, *args)
+        return await self.command(io, *script.whole(keys, args), once=once)
 
     async def scripts(self, io: IO, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """Run *script* once for each of *calls* (keys and arguments), in one round trip. Raises ``StoreError``."""
         batch = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
-        try:
-            return await self._batch(io, batch)
-        except StoreError as exc:
-            if not is_no_script(exc):
-                raise
-        await self.command(io, "SCRIPT", "LOAD", script.source)
-        return await self._batch(io, batch)
+        replies = await self._run_all(io, batch)
+        if any(_is_no_script(reply) for reply in replies):
+            await self.command(io, "SCRIPT", "LOAD", script.source)
+            replies = await self._run_all(io, batch)
+        return replies_of(self, replies)
 
-    async def _batch(self, io: IO, batch: list[tuple[Arg, ...]]) -> list[Any]:
-        return await io.call(self._pipeline, self._apipeline, batch)
+    async def _run_all(self, io: IO, batch: Sequence[Sequence[Arg]]) -> list[Any]:
+        node = await self._node(io)
+        return await io.call(node.run_all, node.arun_all, batch)
 
-    def _pipeline(self, batch: list[tuple[Arg, ...]]) -> list[Any]:
-        pipe: Any = self.blocking().pipeline(transaction=False)
-        for command in batch:
-            pipe.execute_command(*command)
-        try:
-            return list(pipe.execute())
-        except Exception as exc:
-            raise translate(exc, self) from exc
+    def read(self, io: IO, names: Sequence[Name]) -> Awaitable[list[bytes | None]]:
+        return self._reads.read(io, names)
 
-    async def _apipeline(self, batch: list[tuple[Arg, ...]]) -> list[Any]:
-        pipe: Any = self.aio().pipeline(transaction=False)
-        for command in batch:
-            pipe.execute_command(*command)
-        try:
-            async with asyncio.timeout(self.timeout):
-                return list(await pipe.execute())
-        except Exception as exc:
-            raise translate(exc, self) from exc
+    async def sweep(self, io: IO, pattern: str) -> None:
+        cursor: Any = b"0"
+        while True:
+            cursor, names = await self.command(io, "SCAN", cursor, "MATCH", pattern, "COUNT", _SWEEP)
+            if names:
+                await self.command(io, "UNLINK", *names)
+            if cursor in (b"0", 0, "0"):
+                return
+
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[bytes]]:
+        following, names = await self.command(io, "SCAN", cursor or b"0", "MATCH", pattern, "COUNT", _SWEEP)
+        return (None if following in (b"0", 0, "0") else following), names
+
+    def settle_by(self, settle: WeakMethod[Settle]) -> None:
+        self._settlers.append(settle)
+
+    def primaries(self) -> Sequence[Node]:
+        return [drive(self._node(BLOCKING))]
+
+    def gist(self, reply: Any) -> object:
+        return type(reply)
 
     async def close(self, io: IO) -> None:
-        """Close the blocking client, and the asyncio client of the running loop if there is one."""
-        with self._lock:
-            client, self._blocking = self._blocking, None
-            lanes, self._lanes = self._lanes, None
-        if lanes is not None:
-            lanes.close()
-        if client is not None:
-            client.close()
+        raise NotImplementedError
+
+
+class RedisLink(Single):
+    """Runs commands and scripts on one server, in both worlds."""
+
+    def __init__(self, url: str, *, timeout: float = 0.25, max_connections: int = 64) -> None:
+        super().__init__(url, timeout=timeout, max_connections=max_connections)
+        self.node = Node(self.dial, repr(self))
+
+    def blocking_command(self, args: Sequence[Arg], once: bool = False) -> Any:
+        return self.node.run(args, once)
+
+    async def aio_command(self, args: Sequence[Arg], once: bool = False) -> Any:
+        return await self.node.arun(args, once)
+
+    async def _node(self, io: IO) -> Node:  # noqa: ARG002 - there is nothing to look up
+        return self.node
+
+    async def close(self, io: IO) -> None:
+        self.node.close()
         await io.call(_nothing, self._aclose)
 
     async def _aclose(self) -> None:
-        lanes = self._aio_lanes.pop(asyncio.get_running_loop(), None)
-        if lanes is not None:
-            await lanes.close()
-        client = self._aio.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        await self.node.aclose()
+
+
+class Shared:
+    """Runs one job at a time for all who need its outcome: the others wait for it."""
+
+    def __init__(self) -> None:
+        self._renew()
+        renew_in_child(self, Shared._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[object, Future[Any]] = {}
+
+    async def run(self, io: IO, name: object, seconds: float, job: Callable[[], Awaitable[R]]) -> R:
+        """Return the outcome of *job*, or that of the job *name* that is under way, for at most *seconds*."""
+        own: Future[Any] = Future()
+        own.set_running_or_notify_cancel()
+        with self._lock:
+            running = self._running.get(name)
+            if running is None:
+                self._running[name] = own
+        if running is not None:
+            try:
+                return await io.wait(running, seconds)
+            except TimeoutError as exc:
+                raise StoreTimeout(f"{name}: no answer in time") from exc
+        try:
+            outcome = await job()
+        except BaseException as exc:
+            with self._lock:
+                self._running.pop(name, None)
+            own.set_exception(exc if isinstance(exc, StoreError) else StoreUnavailable(f"{name}: given up"))
+            raise
+        with self._lock:
+            self._running.pop(name, None)
+        own.set_result(outcome)
+        return outcome
+
+
+async def settle(io: IO, node: Node, settlers: Sequence[WeakMethod[Settle]], run: Runner) -> None:
+    """Learn which primary *node* is, and have everyone who needs to know told before it is used."""
+    node.history = None
+    said = await io.call(node.run, node.arun, ("INFO", "replication"))
+    history = node.recognise(said)
+    for weak in settlers:
+        if (tell := weak()) is not None:
+            await tell(run, history)
+    node.settled = node.history == history  # else a connection was made meanwhile that led elsewhere
+
+
+def replies_of(link: object, replies: list[Any]) -> list[Any]:
+    """Return *replies*; raise the first error among them."""
+    from cachekit.stores.node import translate
+
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise translate(reply, link) from reply
+    return replies
 
 
 def _nothing() -> None:
     pass
 
 
-def is_no_script(error: StoreError) -> bool:
-    """Say whether *error* means that the server does not have the script."""
+def _is_no_script(reply: object) -> bool:
     from redis.exceptions import NoScriptError
 
-    return isinstance(error.__cause__, NoScriptError)
+    return isinstance(reply, NoScriptError)
 
 
-def translate(exc: Exception, link: object) -> StoreError:
-    """Return the ``StoreError`` that says what *exc*, raised by the client, means."""
-    import redis
+def is_no_script(error: StoreError) -> bool:
+    """Say whether *error* means that the server does not have the script."""
+    return _is_no_script(error.__cause__)
 
-    if isinstance(exc, StoreError):
-        return exc
-    if isinstance(exc, (redis.TimeoutError, TimeoutError, socket.timeout)):
-        return StoreTimeout(f"{link!r} did not answer in time: {exc}")
-    if isinstance(exc, redis.AuthenticationError):
-        return StoreUnavailable(f"{link!r} refused the credentials: {exc}")
-    if isinstance(exc, (redis.ConnectionError, OSError)):
-        return StoreUnavailable(f"{link!r} cannot be reached: {exc}")
-    if isinstance(exc, (redis.ReadOnlyError, redis.OutOfMemoryError)):
-        return StoreError(f"{link!r} refuses writes: {exc}")
-    if isinstance(exc, RuntimeError) and "closed" in str(exc):
-        return StoreUnavailable(f"{link!r}: the event loop of this connection is closed")
-    return StoreError(f"{link!r}: {exc}")
+
+__all__ = ["ASYNCIO", "Arg", "Call", "Link", "RedisLink", "Script", "Shared", "Single", "at", "connect", "settle"]

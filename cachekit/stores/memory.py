@@ -246,6 +246,21 @@ class Memory:
             self.mark([_KEY + key for key in keys])
             return found
 
+    def void(self, keys: Sequence[str]) -> None:
+        """Drop *keys*, and refuse what began before now for them: ``forget`` for who needs no count."""
+        nodes, marks = self._nodes, self._marks
+        with self._lock:
+            self.sequence = now = self.sequence + 1
+            for key in keys:
+                if (node := nodes.get(key)) is not None:
+                    self._drop(node)
+                name = _KEY + key
+                marks.pop(name, None)
+                marks[name] = now
+            if len(marks) > self._max_marks:
+                self.mark(())
+            self._advance()
+
     def flush(self) -> None:
         """Drop everything, and refuse whatever began before now."""
         with self._lock:
@@ -362,6 +377,15 @@ class Memory:
 
     async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:  # noqa: ARG002 - no I/O here
         return None if self.fill(ticket.key, entry, ticket.proof) is None else entry
+
+    async def holds(
+        self,
+        io: IO,  # noqa: ARG002 - no I/O here
+        ticket: Ticket,
+        tags: Sequence[str],
+        stamps: Sequence[tuple[str, bytes]] = (),  # noqa: ARG002 - the port's
+    ) -> bool:
+        return not self.suspended and not self._is_void(ticket.key, tags, ticket.proof)
 
     async def release(self, io: IO, ticket: Ticket) -> None:
         pass

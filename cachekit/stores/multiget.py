@@ -1,26 +1,33 @@
-"""Reads of one event loop share round trips.
+"""Reads that run at the same time share round trips.
 
 The client library lends a connection to each command, so that 64 tasks that read at once cost 64 commands, and the
 connections, not the server, are the limit. Here a read that finds no other under way goes out at once; those that come
-while it is under way wait, and go out together as one ``MGET`` when it is back. A lone caller therefore waits for nobody,
-and the busier the loop, the larger the batches.
+while it is under way wait, and go out together when it is back. A lone caller therefore waits for nobody, and the busier
+the process, the larger the batches. Each event loop has a lane of its own, and all threads together have one.
 
-Each caller keeps its own time-out and may be cancelled alone; a key cannot fail its neighbours, because ``MGET`` has no
-errors for single keys. Must not know what the values mean.
+Each caller keeps its own time-out and may be cancelled alone. No read joins one that was sent before it came: it might
+miss an invalidation that was complete by then. Must not know how a batch is fetched or what the values mean.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
+from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.errors import StoreError, StoreTimeout
-from cachekit.stores.link import RedisLink
 
 Name: TypeAlias = str | bytes
+
+_Read: TypeAlias = tuple[Sequence[Name], "asyncio.Future[list[Any]]", float]
+"""Names, where what lies under them is wanted, and until when."""
 
 _MOST: Final = 1000
 
@@ -28,30 +35,114 @@ _MOST: Final = 1000
 class _Lane:
     """The reads of one event loop."""
 
-    __slots__ = ("busy", "task", "waiting")
+    __slots__ = ("busy", "flying", "task", "timer", "waiting")
 
     def __init__(self) -> None:
         self.busy = False
-        self.waiting: list[tuple[Sequence[Name], asyncio.Future[list[Any]]]] = []
+        self.waiting: deque[_Read] = deque()
+        self.flying: list[_Read] = []
+        self.timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
 
 
 class MultiGet:
-    """Reads keys from *link*."""
+    """Reads by *fetch* in threads and by *afetch* on event loops.
 
-    def __init__(self, link: RedisLink) -> None:
-        self._link = link
+    Args:
+        fetch: returns what lies under each of some names, or raises ``StoreError``.
+        afetch: the same, awaitable.
+        timeout: seconds that a read may take.
+        name: whom to name in messages.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[Sequence[Name]], list[Any]],
+        afetch: Callable[[Sequence[Name]], Awaitable[list[Any]]],
+        *,
+        timeout: float,
+        name: str,
+    ) -> None:
+        self._fetch = fetch
+        self._afetch = afetch
+        self._timeout = timeout
+        self._name = name
+        self._renew()
+        renew_in_child(self, MultiGet._renew)
+
+    def _renew(self) -> None:
         self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._busy = False
+        self._waiting: list[tuple[Sequence[Name], Future[list[Any] | None]]] = []
 
-    async def read(self, io: IO, names: Sequence[Name]) -> list[bytes | None]:
-        """Return the values of *names*, None for those that are absent. Raises ``StoreError``."""
-        return await io.call(self._read, self._aread, names)
+    def read(self, io: IO, names: Sequence[Name]) -> Awaitable[list[Any]]:
+        """Return what lies under *names*. Raises ``StoreError``."""
+        return io.call(self.here, self.aread, names)
 
-    def _read(self, names: Sequence[Name]) -> list[bytes | None]:
-        found: list[bytes | None] = self._link.blocking_command(("MGET", *names))
-        return found
+    # -- threads ------------------------------------------------------------------------------------------------------
 
-    async def _aread(self, names: Sequence[Name]) -> list[bytes | None]:
+    def here(self, names: Sequence[Name]) -> list[Any]:
+        """Return what lies under *names*, in this thread. Raises ``StoreError``."""
+        with self._lock:
+            if not self._busy:
+                self._busy, own = True, None
+            else:
+                own = Future[list[Any] | None]()
+                self._waiting.append((names, own))
+        if own is None:
+            try:
+                return self._fetch(names)
+            finally:
+                self._hand_over()
+        try:
+            found = own.result(self._timeout)
+        except TimeoutError as exc:
+            if own.cancel():
+                raise StoreTimeout(f"{self._name} did not answer in time") from exc
+            found = own.result()  # it came in this moment
+        return found if found is not None else self._for_all(names)
+
+    def _hand_over(self) -> None:
+        """Let one of those who wait fetch for all of them."""
+        with self._lock:
+            while self._waiting:
+                _, future = self._waiting.pop(0)
+                if future.set_running_or_notify_cancel():
+                    break
+            else:
+                self._busy = False
+                return
+        future.set_result(None)
+
+    def _for_all(self, names: Sequence[Name]) -> list[Any]:
+        """Fetch *names*, and what those want who wait."""
+        batch: list[tuple[Sequence[Name], Future[list[Any] | None]]] = []
+        places: dict[Name, int] = {name: at for at, name in enumerate(dict.fromkeys(names))}
+        try:
+            with self._lock:
+                while self._waiting and len(places) + len(self._waiting[0][0]) <= _MOST:
+                    wanted, future = self._waiting.pop(0)
+                    if future.set_running_or_notify_cancel():
+                        batch.append((wanted, future))
+                        for name in wanted:
+                            places.setdefault(name, len(places))
+            found = self._fetch(list(places))
+        except BaseException as exc:
+            error = exc if isinstance(exc, StoreError) else StoreTimeout(f"{self._name}: the read was given up")
+            for _, future in batch:
+                future.set_exception(error)
+            raise
+        finally:
+            self._hand_over()
+        for wanted, future in batch:
+            future.set_result([found[places[name]] for name in wanted])
+        return [found[places[name]] for name in names]
+
+    # -- event loops --------------------------------------------------------------------------------------------------
+
+    async def aread(self, names: Sequence[Name]) -> list[Any]:
+        """Return what lies under *names*, on the running loop. Raises ``StoreError``."""
         loop = asyncio.get_running_loop()
         lane = self._lanes.get(loop)
         if lane is None:
@@ -59,45 +150,61 @@ class MultiGet:
         if not lane.busy:
             lane.busy = True
             try:
-                found: list[bytes | None] = await self._link.aio_command(("MGET", *names))
+                found: list[Any] = await self._afetch(names)
             finally:
                 self._next(loop, lane)
             return found
         future: asyncio.Future[list[Any]] = loop.create_future()
-        lane.waiting.append((names, future))
-        try:
-            async with asyncio.timeout(self._link.timeout):
-                return await future
-        except TimeoutError as exc:
-            raise StoreTimeout(f"{self._link!r} did not answer in time") from exc
+        lane.waiting.append((names, future, loop.time() + self._timeout))
+        if lane.timer is None:
+            lane.timer = loop.call_later(self._timeout, self._late, loop, lane)
+        return await future
+
+    def _late(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
+        """End the reads whose time is over. One timer serves all of a loop: one for each would cost as much as a read."""
+        now = loop.time()
+        soonest = math.inf
+        for _, future, until in (*lane.flying, *lane.waiting):
+            if future.done():
+                continue
+            if until > now:
+                soonest = min(soonest, until)
+            else:
+                future.set_exception(StoreTimeout(f"{self._name} did not answer in time"))
+        lane.timer = None if soonest == math.inf else loop.call_at(soonest, self._late, loop, lane)
 
     def _next(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
-        lane.waiting = [(names, future) for names, future in lane.waiting if not future.done()]
+        while lane.waiting and lane.waiting[0][1].done():
+            lane.waiting.popleft()
+        lane.flying = []
         if not lane.waiting or loop.is_closed():
             lane.busy = False
             return
         lane.task = loop.create_task(self._send(loop, lane))
 
     async def _send(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
-        batch: list[tuple[Sequence[Name], asyncio.Future[list[Any]]]] = []
+        batch, waiting = lane.flying, lane.waiting
         places: dict[Name, int] = {}
-        while lane.waiting and (not batch or len(places) + len(lane.waiting[0][0]) <= _MOST):
-            names, future = lane.waiting.pop(0)
-            batch.append((names, future))
-            for name in names:
-                places.setdefault(name, len(places))
+        while waiting and (not batch or len(places) + len(waiting[0][0]) <= _MOST):
+            read = waiting.popleft()
+            if read[1].done():
+                continue
+            batch.append(read)
+            for name in read[0]:
+                if name not in places:
+                    places[name] = len(places)
         try:
-            found = await self._link.aio_command(("MGET", *places))
+            found = await self._afetch(list(places))
         except StoreError as exc:
-            for _, future in batch:
+            for _, future, _ in batch:
                 if not future.done():
                     future.set_exception(exc)
         except BaseException:
-            for _, future in batch:
+            for _, future, _ in batch:
                 future.cancel()
             raise
         else:
-            for names, future in batch:
+            for names, future, _ in batch:
                 if not future.done():
                     future.set_result([found[places[name]] for name in names])
         finally:

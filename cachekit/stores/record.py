@@ -1,28 +1,30 @@
 """How an entry lies in a byte store: the stamps of its tags, its times, its value.
 
 Owns the layout; must not know how bytes are fetched. The stamps stand outside of the checksummed frame, because the
-server's script writes them: damage there can only make a stamp differ, which is a miss.
+server's script writes them (on a cluster ``write_head`` does): damage there can only make a stamp differ, which is a miss.
 
 Layout: ``CA 01``, number of tags (2 bytes), then for each tag the length of its name (2 bytes), its name and its stamp
 (16 bytes: 8 of server time in microseconds, 0 if the tag was never invalidated, and 8 random), then the frame, whose
-meta part holds the times.
+meta part holds the times: five of them, and a sixth where the value was made of other cached values.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from cachekit.codecs.base import Codec
-from cachekit.codecs.frame import Frame, open_frame, seal
+from cachekit.codecs.frame import opened, seal
 from cachekit.entry import Entry
 from cachekit.errors import FrameError
 from cachekit.stores.base import AnyEntry
 
 _MAGIC: Final = b"\xca\x01"
 _TIMES: Final = struct.Struct(">5d")
+_TIME: Final = struct.Struct(">d")
 _U16: Final = struct.Struct(">H")
 STAMP: Final = 16
 
@@ -38,7 +40,18 @@ class Record:
 def write_frame(entry: AnyEntry, codec: Codec, *, compress_from: int) -> bytes:
     """Return the frame of *entry*, stamps excluded. Raises ``CodecError`` for a value that cannot be encoded."""
     times = _TIMES.pack(entry.created_at, entry.fresh_until, entry.swr_until, entry.dead_at, entry.delta)
+    if entry.uses_until != math.inf:
+        times += _TIME.pack(entry.uses_until)
     return seal(times, codec.encode(entry.value), codec_id=codec.id, compress_from=compress_from)
+
+
+def write_head(stamps: Mapping[str, bytes]) -> bytes:
+    """Return what stands in front of the frame: *stamps*, by tag."""
+    parts = [_MAGIC, _U16.pack(len(stamps))]
+    for tag, stamp in stamps.items():
+        name = tag.encode()
+        parts += (_U16.pack(len(name)), name, stamp)
+    return b"".join(parts)
 
 
 def read_record(data: bytes) -> Record:
@@ -61,17 +74,42 @@ def read_record(data: bytes) -> Record:
     return Record(stamps, data[at:])
 
 
-def read_frame(record: Record, codecs: dict[int, Codec], *, max_size: int) -> AnyEntry:
-    """Return the entry of *record*. Raises ``CodecError``."""
-    frame: Frame = open_frame(record.frame, max_size=max_size)
-    codec = codecs.get(frame.codec_id)
+class Head:
+    """What a value begins with whose tags have certain stamps: compared as a whole, nothing need be taken apart."""
+
+    __slots__ = ("_form",)
+
+    def __init__(self, tags: Sequence[str]) -> None:
+        parts = [_MAGIC + _U16.pack(len(tags))]
+        for tag in tags:
+            name = tag.encode()
+            parts[-1] += _U16.pack(len(name)) + name
+            parts.append(b"")
+        self._form = b"%b".join(part.replace(b"%", b"%%") for part in parts)
+
+    def length(self, data: bytes, stamps: Sequence[bytes | None]) -> int:
+        """Return the length of the head of *data*, 0 where it is not the one with these *stamps*."""
+        if None in stamps:
+            return 0
+        head = self._form % tuple(stamps)
+        return len(head) if data.startswith(head) else 0
+
+
+def read_frame(
+    frame: bytes, stamps: tuple[tuple[str, bytes], ...], codecs: dict[int, Codec], *, max_size: int
+) -> AnyEntry:
+    """Return the entry in *frame*, whose tags have these *stamps*. Raises ``CodecError``."""
+    meta, payload, codec_id = opened(frame, max_size=max_size)
+    codec = codecs.get(codec_id)
     if codec is None:
-        raise FrameError(f"codec {frame.codec_id} of this value is not configured here")
-    if len(frame.meta) != _TIMES.size:
+        raise FrameError(f"codec {codec_id} of this value is not configured here")
+    more = len(meta) - _TIMES.size
+    if more not in (0, _TIME.size):
         raise FrameError("the times of this value are damaged")
-    created_at, fresh_until, swr_until, dead_at, delta = _TIMES.unpack(frame.meta)
-    if not created_at <= fresh_until <= swr_until <= dead_at or math.isnan(delta):
+    created_at, fresh_until, swr_until, dead_at, delta = _TIMES.unpack_from(meta)
+    uses_until: float = _TIME.unpack_from(meta, _TIMES.size)[0] if more else math.inf
+    if not created_at <= fresh_until <= swr_until <= dead_at or math.isnan(delta) or math.isnan(uses_until):
         raise FrameError("the times of this value contradict each other")
-    tags = tuple(tag for tag in record.stamps if tag)
-    stamps = tuple((tag, stamp) for tag, stamp in record.stamps.items() if tag)
-    return Entry(codec.decode(frame.payload), created_at, fresh_until, swr_until, dead_at, tags, delta, stamps)
+    tags = tuple([tag for tag, _ in stamps])
+    value = codec.decode(payload)
+    return Entry(value, created_at, fresh_until, swr_until, dead_at, tags, delta, stamps, uses_until)

@@ -1,53 +1,46 @@
-"""The store on a Redis or Valkey server.
+"""The store on Redis or Valkey, be it one server, one that Sentinel names, or a cluster.
 
 Tags are version stamps: an entry carries the stamps that its tags had *before* its load began and is served only while
 all of them are still the same, so that dropping a tag is one command whatever it covers. The namespace itself is one
-more tag, which makes ``clear`` immediate. Scripts decide on the server what depends on the server's state.
-
-Keys: ``{ns}:v:{key}`` values, ``{ns}:l:{key}`` leases, ``{ns}:t:<tag>`` stamps; ``{key}`` keeps a value and its lease in
-one slot. Must not know about first levels, breakers or loaders.
+more tag, which makes ``clear`` immediate, and drops everything when a primary takes another's place. How stamps travel
+is ``stamps.py``'s business. Must not know about first levels, breakers or loaders.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import weakref
 from asyncio import CancelledError
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Final
 
 from cachekit._io import IO
 from cachekit.clock import Clock, random_token, system_clock
 from cachekit.codecs.base import Codec
-from cachekit.errors import CodecError, ConfigError, StoreTimeout
+from cachekit.errors import CodecError, StoreTimeout
 from cachekit.events import Emit, Event, Kind
 from cachekit.stores.base import AnyEntry, Change, Ticket
-from cachekit.stores.link import Call, RedisLink, Script
-from cachekit.stores.multiget import MultiGet
-from cachekit.stores.record import Record, read_frame, read_record, write_frame
+from cachekit.stores.bus import Bus
+from cachekit.stores.channel import Channel
+from cachekit.stores.link import Link, Runner
+from cachekit.stores.names import NAMESPACE, Announcement
+from cachekit.stores.record import Head, Record, read_frame, read_record, write_frame
+from cachekit.stores.stamps import Asked, Keeping, script, stamps_of
 
-STAMP_LIFE: Final = 3_600_000
-"""Milliseconds for which an invalidation is remembered; longer than any load may run."""
-
-_NAMESPACE: Final = ""
-_SWEEP: Final = 1000
 _HINTS: Final = 10_000
 _TRIES: Final = 1000
-_BATCH: Final = 500
-
-
-@cache
-def _script(name: str) -> Script:
-    return Script.load(name)
+_LATE: Final = 0.02
+"""Seconds after which a lease that should have ended is looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Proof:
     token: bytes
     stamps: dict[str, bytes]
-    since: bytes
+    since: Any
+    ended: Future[bool] | None = None
 
     def with_stamps(self, more: Iterable[tuple[str, bytes]]) -> _Proof | None:
         """Return the proof with the stamps of what was used besides; None when two of one tag differ."""
@@ -58,11 +51,26 @@ class _Proof:
         return replace(self, stamps=stamps)
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How an entry is read, if it carries the tags that it carried last.
+
+    Attributes:
+        tags: those tags.
+        names: what is asked for: the value, the stamp of the namespace, those of *tags*.
+        head: what the value begins with then.
+    """
+
+    tags: tuple[str, ...]
+    names: tuple[str | bytes, ...]
+    head: Head
+
+
 class RedisStore:
-    """Keeps entries on a Redis or Valkey server.
+    """Keeps entries on Redis or Valkey.
 
     Args:
-        link: the server.
+        link: the servers.
         codec: turns values into bytes.
         namespace: prefix of every key; caches with the same namespace share their entries.
         emit: receives events.
@@ -76,7 +84,7 @@ class RedisStore:
 
     def __init__(
         self,
-        link: RedisLink,
+        link: Link,
         codec: Codec,
         *,
         namespace: str = "cachekit",
@@ -85,12 +93,16 @@ class RedisStore:
         compress_from: int = 1024,
         max_value_bytes: int = 64 * 1024 * 1024,
     ) -> None:
-        if not namespace or not namespace.isprintable() or any(char in "{}: *?[]^\\" for char in namespace):
-            raise ConfigError(f"namespace={namespace!r} must be a word without spaces and without any of {{}}:*?[]^\\")
         self.link = link
-        self._reads = MultiGet(link)
-        self.namespace = namespace
-        self.channel = f"{namespace}:bus"
+        self.names, self._stamps = stamps_of(link, namespace)
+        names = self.names
+        self.channel = Channel(
+            lambda on_message, on_live, on_lost: Bus(
+                link, names, on_message=on_message, on_live=on_live, on_lost=on_lost
+            )
+        )
+        weakref.finalize(self, self.channel.stop).atexit = False
+        link.settle_by(weakref.WeakMethod(self._settle))
         self._codec = codec
         self._codecs = {codec.id: codec}
         self._emit = emit
@@ -98,45 +110,59 @@ class RedisStore:
         self._compress_from = compress_from
         self._max_value_bytes = max_value_bytes
         self._hints: dict[str, tuple[str, ...]] = {}
+        self._known: dict[tuple[str, tuple[str, ...]], Expected] = {}
         self._orphans: dict[bytes, str] = {}
         self.origin = random_token(8).hex()
 
-    # -- names ----------------------------------------------------------------------------------------------------
+    @property
+    def namespace(self) -> str:
+        """Return the prefix of every key."""
+        return self.names.namespace
 
-    def _value(self, key: str) -> bytes:
-        return f"{self.namespace}:v:{{{_slot(key)}}}".encode("utf-8", "surrogatepass")
+    def told(self, kind: str, names: Iterable[str] = ()) -> Announcement:
+        """Return what the other processes are told of a change."""
+        return Announcement(self.origin, kind, tuple(names))
 
-    def _lease(self, key: str) -> bytes:
-        return f"{self.namespace}:l:{{{_slot(key)}}}".encode("utf-8", "surrogatepass")
-
-    def _tag(self, tag: str) -> str:
-        return f"{self.namespace}:t:{tag}"
-
-    def message(self, kind: str, names: Iterable[str]) -> bytes:
-        """Return the announcement of a change: who, what (``tags``, ``keys`` or ``all``), and the names."""
-        return json.dumps((self.origin, kind, *names)).encode()
+    async def _settle(self, run: Runner, history: bytes) -> None:
+        await self._stamps.settle(run, history, Announcement("", "all"))
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
-        expected = self._hints.get(key, tags)
-        raw, *stamps = await self._mget(io, [self._value(key), *map(self._tag, (_NAMESPACE, *expected))])
+        known_tags = tuple(tags)
+        read = self._known.get((key, known_tags)) or self._expect(key, known_tags)
+        raw, *stamps = await self._mget(io, read.names)
         if raw is None:
             return None
+        if at := read.head.length(raw, stamps):
+            return self._opened(key, raw[at:], tuple(zip(read.tags, stamps[1:], strict=True)))  # type: ignore[arg-type]
+        return await self._checked(io, key, raw, known_tags, read.tags, stamps)
+
+    async def _checked(
+        self,
+        io: IO,
+        key: str,
+        raw: bytes,
+        tags: tuple[str, ...],
+        expected: tuple[str, ...],
+        stamps: Sequence[bytes | None],
+    ) -> AnyEntry | None:
+        """Return the entry in *raw*, whatever tags it carries; the *stamps* of the *expected* ones are there."""
         record = self._read(key, raw)
         if record is None:
             return None
-        known = dict(zip((_NAMESPACE, *expected), stamps, strict=True))
+        known = dict(zip((NAMESPACE, *expected), stamps, strict=True))
         if not record.stamps.keys() <= known.keys():
             self._hint(key, record)
+            self._known.pop((key, tags), None)
             names = list(record.stamps)
-            known = dict(zip(names, await self._mget(io, [*map(self._tag, names)]), strict=True))
+            known = dict(zip(names, await self._mget(io, [*map(self.names.tag, names)]), strict=True))
         return self._entry(key, record) if _current(record, known) else None
 
     async def get_many(self, io: IO, keys: Sequence[str]) -> dict[str, AnyEntry]:
         if not keys:
             return {}
-        raws = await self._mget(io, [*map(self._value, keys)])
+        raws = await self._mget(io, [*map(self.names.value, keys)])
         records = {
             key: record
             for key, raw in zip(keys, raws, strict=True)
@@ -145,12 +171,12 @@ class RedisStore:
         names = list({name for record in records.values() for name in record.stamps})
         if not names:
             return {}
-        known = dict(zip(names, await self._mget(io, [*map(self._tag, names)]), strict=True))
+        known = dict(zip(names, await self._mget(io, [*map(self.names.tag, names)]), strict=True))
         entries = {key: self._entry(key, record) for key, record in records.items() if _current(record, known)}
         return {key: entry for key, entry in entries.items() if entry is not None}
 
-    async def _mget(self, io: IO, names: Sequence[str | bytes]) -> list[bytes | None]:
-        return await self._reads.read(io, names)
+    def _mget(self, io: IO, names: Sequence[str | bytes]) -> Awaitable[list[bytes | None]]:
+        return self.link.read(io, names)
 
     def _read(self, key: str, raw: bytes) -> Record | None:
         try:
@@ -160,12 +186,26 @@ class RedisStore:
             return None
 
     def _entry(self, key: str, record: Record) -> AnyEntry | None:
+        return self._opened(key, record.frame, tuple((tag, stamp) for tag, stamp in record.stamps.items() if tag))
+
+    def _opened(self, key: str, frame: bytes, stamps: tuple[tuple[str, bytes], ...]) -> AnyEntry | None:
+        """Return the entry in *frame*, whose tags have these *stamps*; None for what cannot be read."""
         try:
-            entry = read_frame(record, self._codecs, max_size=self._max_value_bytes)
+            entry = read_frame(frame, stamps, self._codecs, max_size=self._max_value_bytes)
         except CodecError as exc:
             self._emit(Event(Kind.UNREADABLE, key, detail=str(exc), error=exc))
             return None
         return entry if self._clock() < entry.dead_at else None
+
+    def _expect(self, key: str, tags: tuple[str, ...]) -> Expected:
+        """Return how *key* is read, and remember it."""
+        carried = self._hints.get(key, tags)
+        every = (NAMESPACE, *carried)
+        read = Expected(carried, (self.names.value(key), *map(self.names.tag, every)), Head(every))
+        if len(self._known) >= _HINTS:
+            self._known.clear()
+        self._known[key, tags] = read
+        return read
 
     def _hint(self, key: str, record: Record) -> None:
         if len(self._hints) >= _HINTS:
@@ -175,20 +215,19 @@ class RedisStore:
     # -- writing --------------------------------------------------------------------------------------------------
 
     async def set_many(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:
-        calls = [self._keeping(key, entry, self._frame(entry), "force") for key, entry in entries.items()]
-        if len(calls) == 1:
-            await self.link.script(io, _script("keep"), *calls[0])
-            return
-        for start in range(0, len(calls), _BATCH):
-            await self.link.scripts(io, _script("keep"), calls[start : start + _BATCH])
+        await self._stamps.keep_all(
+            io, [self._keeping(key, entry, self._frame(entry), "force") for key, entry in entries.items()]
+        )
 
     async def update(self, io: IO, key: str, change: Change) -> AnyEntry | None:
         for _ in range(_TRIES):
-            raw = await self.link.command(io, "GET", self._value(key))
+            raw = await self.link.command(io, "GET", self.names.value(key))
             old = None
             if raw is not None and (record := self._read(key, raw)) is not None:
                 names = list(record.stamps)
-                known = dict(zip(names, await self._mget(io, [*map(self._tag, names)]), strict=True)) if names else {}
+                known = (
+                    dict(zip(names, await self._mget(io, [*map(self.names.tag, names)]), strict=True)) if names else {}
+                )
                 old = self._entry(key, record) if _current(record, known) else None
             new = change(old)
             if new is old:
@@ -201,76 +240,55 @@ class RedisStore:
         raise StoreTimeout(f"{key!r} was changed by others {_TRIES} times in a row: give up")
 
     async def delete(self, io: IO, keys: Sequence[str]) -> int:
-        names = [name for key in keys for name in (self._value(key), self._lease(key))]
-        found: int = await self.link.script(io, _script("delete"), names, [self.channel, self.message("keys", keys)])
-        return found
+        return await self._stamps.delete(io, self.told, keys)
 
     async def invalidate(self, io: IO, tags: Sequence[str]) -> None:
-        await self.link.script(
-            io,
-            _script("invalidate"),
-            [*map(self._tag, tags)],
-            [random_token(8), STAMP_LIFE, self.channel, self.message("tags", tags)],
-        )
+        await self._stamps.invalidate(io, self.told, "tags", tags)
 
     async def clear(self, io: IO) -> None:
-        await self.link.script(
-            io,
-            _script("invalidate"),
-            [self._tag(_NAMESPACE)],
-            [random_token(8), STAMP_LIFE, self.channel, self.message("all", ())],
-        )
-        # From here on nothing old is served; what follows gives the memory back.
-        cursor = b"0"
-        while True:
-            cursor, names = await self.link.command(
-                io, "SCAN", cursor, "MATCH", f"{self.namespace}:v:*", "COUNT", _SWEEP
-            )
-            if names:
-                await self.link.command(io, "UNLINK", *names)
-            if cursor in (b"0", 0, "0"):
-                return
+        await self._stamps.invalidate(io, self.told, "all", (NAMESPACE,))
+        await self.link.sweep(io, self.names.values)  # nothing old is served any more; this gives the memory back
 
     async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[str]]:
-        match = f"{self.namespace}:v:{{{_slot(pattern)}}}"
-        following, names = await self.link.command(io, "SCAN", cursor or b"0", "MATCH", match, "COUNT", _SWEEP)
-        start = len(self._value("")) - 1
-        keys = [_unslot(bytes(name)[start:-1].decode("utf-8", "surrogatepass")) for name in names]
-        return (None if following in (b"0", 0, "0") else following), keys
+        following, names = await self.link.scan(io, self.names.matching(pattern), cursor)
+        return following, [self.names.key(bytes(name)) for name in names]
 
     async def begin(self, io: IO, key: str, tags: Sequence[str], lease: float, *, exclusive: bool = True) -> Ticket:
         token = random_token()
-        names = (_NAMESPACE, *tags)
-        life = math.ceil(lease * 1000)
         if self._orphans:
             await self._give_back(io)
+        ended = self.channel.expect(key) if exclusive else None  # before the server is asked: no end may be missed
+        leads = True
         try:
-            leads, left, raw, since, *stamps = await self.link.script(
+            begun = await self._stamps.begin(
                 io,
-                _script("begin"),
-                [self._value(key), self._lease(key), *map(self._tag, names)],
-                [token, life, random_token(8), life + STAMP_LIFE, "0" if exclusive else "1"],
+                Asked(key, (NAMESPACE, *tags), token, math.ceil(lease * 1000), not exclusive, ended is not None),
             )
+            leads = begun.leads
         except (StoreTimeout, CancelledError) as exc:
             self._orphans[token] = key
             if isinstance(exc, CancelledError):
                 io.spawn(self._give_back(io))
             raise
+        finally:
+            if leads and ended is not None:
+                self.channel.forget(key, ended)
+                ended = None
+        raw = begun.raw
+        known = begun.stamps
         found = None
-        known = dict(zip(names, stamps, strict=True))
         if raw and (record := self._read(key, raw)) is not None:
+            known_now: dict[str, bytes | None] = {**known}
             if not record.stamps.keys() <= known.keys():
                 more = list(record.stamps)
-                known_now = dict(zip(more, await self._mget(io, [*map(self._tag, more)]), strict=True))
-            else:
-                known_now = known
+                known_now = dict(zip(more, await self._mget(io, [*map(self.names.tag, more)]), strict=True))
             found = self._entry(key, record) if _current(record, known_now) else None
-        return Ticket(key, bool(leads), found, max(0.0, left / 1000), _Proof(token, known, since))
+        return Ticket(key, leads, found, max(0.0, begun.left / 1000), _Proof(token, known, begun.since, ended))
 
     async def _give_back(self, io: IO) -> None:
         """Release the leases that were asked for in vain: the server may have granted them after their callers had gone."""
         for token, key in list(self._orphans.items()):
-            await self.link.script(io, _script("release"), [self._lease(key)], [token])
+            await self._release(io, key, token)
             self._orphans.pop(token, None)
 
     async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:
@@ -283,11 +301,60 @@ class RedisStore:
         stamps = await self._keep(io, ticket.key, entry, self._frame(entry), mode="lease", proof=proof)
         return None if stamps is None else replace(entry, stamps=stamps)
 
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        if not ticket.leads or (proof := ticket.proof.with_stamps(stamps)) is None:
+            return False
+        names = list(dict.fromkeys((NAMESPACE, *proof.stamps, *tags)))
+        token, *found = await self._mget(io, [self.names.lease(ticket.key), *map(self.names.tag, names)])
+        if token != proof.token:
+            return False
+        for name, stamp in zip(names, found, strict=True):
+            expected = proof.stamps.get(name)
+            if expected is not None:
+                if stamp != expected:
+                    return False
+            elif stamp is not None and int.from_bytes(stamp[:8]) >= int(proof.since):
+                return False  # as keep.lua has it: the first eight bytes of a stamp are the time of the invalidation
+        return True
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         if ticket.leads:
-            await self.link.script(io, _script("release"), [self._lease(ticket.key)], [ticket.proof.token])
+            await self._release(io, ticket.key, ticket.proof.token)
+        elif ticket.proof.ended is not None:
+            self.channel.forget(ticket.key, ticket.proof.ended)
+
+    async def _release(self, io: IO, key: str, token: bytes) -> None:
+        names = [self.names.of_key(key, Announcement("", "free", (key,))), self.names.lease(key)]
+        await self.link.script(io, script("release"), names, [token, self.names.channel])
+
+    # -- leases of others ---------------------------------------------------------------------------------------------
+
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept."""
+        ended: Future[bool] | None = ticket.proof.ended
+        if ended is None:
+            if not self.channel.tried and await self.channel.ensure(io, self.link.timeout):
+                return False  # from now on the end is told: the caller asks again
+            await io.sleep(min(poll, max(ticket.retry_in, 0.001)))
+            return False
+        try:
+            return await io.wait(ended, ticket.retry_in + _LATE)
+        except TimeoutError:
+            return False
+        finally:
+            self.channel.forget(ticket.key, ended)
+
+    async def renew(self, io: IO, ticket: Ticket, lease: float) -> bool:
+        """Hold the lease of *ticket* for *lease* seconds from now. Returns False when another has it, or nobody."""
+        held = await self.link.script(
+            io, script("renew"), [self.names.lease(ticket.key)], [ticket.proof.token, math.ceil(lease * 1000)]
+        )
+        return bool(held)
 
     async def close(self, io: IO) -> None:
+        await io.call(self.channel.close, None)
         await self.link.close(io)
 
     def _frame(self, entry: AnyEntry) -> bytes:
@@ -300,36 +367,25 @@ class RedisStore:
         self, io: IO, key: str, entry: AnyEntry, frame: bytes, *, mode: str, proof: _Proof | bytes = b""
     ) -> tuple[tuple[str, bytes], ...] | None:
         """Return the stamps that the entry was kept with, None when it was not."""
-        keys, args = self._keeping(key, entry, frame, mode, proof)
-        stamps = await self.link.script(io, _script("keep"), keys, args)
-        return None if not stamps else tuple(zip(entry.tags, stamps[1:], strict=True))
+        stamps = await self._stamps.keep(io, self._keeping(key, entry, frame, mode, proof))
+        return None if stamps is None else tuple(zip(entry.tags, stamps[1:], strict=True))
 
-    def _keeping(self, key: str, entry: AnyEntry, frame: bytes, mode: str, proof: _Proof | bytes = b"") -> Call:
-        """Return the keys and arguments with which ``keep.lua`` keeps *entry*."""
+    def _keeping(self, key: str, entry: AnyEntry, frame: bytes, mode: str, proof: _Proof | bytes = b"") -> Keeping:
         life = 0
         if entry.dead_at != math.inf:
             life = max(1, math.ceil((entry.dead_at - self._clock()) * 1000))
-        names = (_NAMESPACE, *entry.tags)
+        loaded = isinstance(proof, _Proof)
         stamps: dict[str, bytes] = proof.stamps if isinstance(proof, _Proof) else {}
-        evidence = proof.token if isinstance(proof, _Proof) else proof
-        since: Any = proof.since if isinstance(proof, _Proof) else b"0"
-        announced = b"" if mode == "lease" else self.message("keys", [key])
-        per_tag = [part for name in names for part in (name.encode(), stamps.get(name, b""))]
-        return (
-            [self._value(key), self._lease(key), *map(self._tag, names)],
-            [mode, evidence, life, random_token(8), since, self.channel, announced, frame, *per_tag],
+        return Keeping(
+            key,
+            mode,
+            proof.token if isinstance(proof, _Proof) else proof,
+            life,
+            proof.since if isinstance(proof, _Proof) else None,
+            Announcement("", "kept", (key,)) if loaded else self.told("keys", (key,)),
+            {tag: stamps.get(tag, b"") for tag in (NAMESPACE, *entry.tags)},
+            frame,
         )
-
-
-def _slot(key: str) -> str:
-    """Return *key* without the characters that would end a hash tag early."""
-    if "}" in key or "%" in key:
-        return key.replace("%", "%25").replace("}", "%7D")
-    return key
-
-
-def _unslot(text: str) -> str:
-    return text.replace("%7D", "}").replace("%25", "%") if "%" in text else text
 
 
 def _current(record: Record, known: Mapping[str, bytes | None]) -> bool:

@@ -9,24 +9,41 @@ Must not know how the server stores things.
 
 from __future__ import annotations
 
-import json
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol, TypeAlias
 
 from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.clock import Clock
 from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Emit, Event, Kind
-from cachekit.stores.base import AnyEntry, Change, Scannable, Store, Ticket
-from cachekit.stores.bus import Bus
+from cachekit.stores.base import AnyEntry, Change, Scannable, SharedLeases, Store, Ticket, Vouching
+from cachekit.stores.bus import OnLive, OnLost, OnMessage
 from cachekit.stores.memory import Memory
+from cachekit.stores.names import Announcement
 
 ISOLATED_TTL: Final = 30.0
+
+
+class Hearing(Protocol):
+    """The channel, as the first level sees it: ``first`` is done once the first attempt to listen is over."""
+
+    first: Future[bool]
+
+    def stop(self) -> None:
+        """Hear nothing any more."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening altogether."""
+        ...
+
+
+OpenBus: TypeAlias = Callable[[OnMessage, OnLive, OnLost], Hearing]
 
 
 class Tiered:
@@ -48,7 +65,7 @@ class Tiered:
         l1: Memory,
         l2: Store,
         *,
-        open_bus: Callable[[Callable[[bytes], None], Callable[[], None], Callable[[Exception], None]], Bus],
+        open_bus: OpenBus,
         origin: str,
         clock: Clock,
         emit: Emit,
@@ -57,6 +74,7 @@ class Tiered:
     ) -> None:
         self.l1 = l1
         self.l2 = l2
+        self._leases = l2 if isinstance(l2, SharedLeases) else None
         self._open_bus = open_bus
         self._origin = origin
         self._clock = clock
@@ -64,7 +82,7 @@ class Tiered:
         self._timeout = timeout
         self._isolated_ttl = isolated_ttl
         self._lock = threading.Lock()
-        self._bus: Bus | None = None
+        self._bus: Hearing | None = None
         self._lost_at = clock()
         l1.suspend()
         renew_in_child(self, Tiered._renew)
@@ -94,14 +112,14 @@ class Tiered:
             pass
 
     def _message(self, payload: bytes) -> None:
-        origin, kind, *names = json.loads(payload)
-        if origin == self._origin:
+        told = Announcement.read(payload)
+        if told is None or told.origin == self._origin:
             return
-        if kind == "tags":
-            self.l1.mark(names)
-        elif kind == "keys":
-            self.l1.forget(names)
-        else:
+        if told.kind == "tags":
+            self.l1.mark(told.names)
+        elif told.kind == "keys":
+            self.l1.forget(told.names)
+        elif told.kind == "all":
             self.l1.flush()
 
     def _became_live(self) -> None:
@@ -206,9 +224,31 @@ class Tiered:
             self.l1.fill(ticket.key, kept, since)
         return kept
 
+    async def holds(
+        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
+    ) -> bool:
+        since, theirs = ticket.proof
+        if theirs is None or not await self.l1.holds(io, replace(ticket, proof=since), tags):
+            return False
+        ask: Vouching = self.l2  # type: ignore[assignment]
+        return await ask.holds(io, theirs, tags, stamps)
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         if ticket.proof[1] is not None:
             await self.l2.release(io, ticket.proof[1])
+
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept."""
+        if self._leases is None or ticket.proof[1] is None:
+            await io.sleep(poll)
+            return False
+        return await self._leases.ended(io, ticket.proof[1], poll)
+
+    async def renew(self, io: IO, ticket: Ticket, lease: float) -> bool:
+        """Hold the lease of *ticket* for *lease* seconds from now. Returns False when another has it, or nobody."""
+        if self._leases is None or ticket.proof[1] is None:
+            return False
+        return await self._leases.renew(io, ticket.proof[1], lease)
 
     async def invalidate(self, io: IO, tags: Sequence[str]) -> None:
         try:
@@ -239,14 +279,14 @@ class Tiered:
 
 def _open(
     tiered: Tiered,
-    open_bus: Callable[[Callable[[bytes], None], Callable[[], None], Callable[[Exception], None]], Bus],
-) -> Bus:
+    open_bus: OpenBus,
+) -> Hearing:
     """Start the bus so that it does not keep *tiered* alive."""
-    box: list[Bus] = []
+    box: list[Hearing] = []
 
     def gone(_: object) -> None:
         if box:
-            box[0]._stop.set()
+            box[0].stop()
 
     owner = weakref.ref(tiered, gone)
 

@@ -15,7 +15,9 @@ def get_asgi_application() -> Any:
 
     app: Any = inner()
     given = conf.read()
-    return CacheKit(app, cache=conf.cache(), rules=given.rules, options=given.http)
+    return CacheKit(
+        app, cache=conf.cache(), rules=given.rules, options=given.http, degradation=given.degradation, **given.edge
+    )
 
 
 def get_wsgi_application() -> Any:
@@ -26,4 +28,6 @@ def get_wsgi_application() -> Any:
 
     app: Any = inner()
     given = conf.read()
-    return CacheKit(app, cache=conf.cache(), rules=given.rules, options=given.http)
+    return CacheKit(
+        app, cache=conf.cache(), rules=given.rules, options=given.http, degradation=given.degradation, **given.edge
+    )

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from cachekit import Cache, ConfigError, default_cache
 from cachekit.compress.options import Compression
+from cachekit.degrade.options import DegradeOptions
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
 
@@ -24,7 +25,9 @@ CACHE_OPTIONS: Final = {
 }  # fmt: skip
 """Settings that describe a cache, and the arguments of ``Cache`` that they are."""
 
-NAMES: Final = ("URL", "RULES", "OPTIONS", "COMPRESSION", "WARMER", *CACHE_OPTIONS)
+NAMES: Final = (
+    "URL", "RULES", "OPTIONS", "PURGERS", "WEBHOOK", "DEGRADATION", "ROUTES", "COMPRESSION", "WARMER", *CACHE_OPTIONS
+)  # fmt: skip
 
 _made: dict[str, Cache] = {}
 _lock = threading.RLock()
@@ -41,6 +44,9 @@ class Conf:
         http: settings of the HTTP cache.
         compression: settings of the compression.
         warmer: dotted path of a ``Warmer``, or empty.
+        degradation: settings of what is refused while the store is away, or None.
+        edge: the further arguments of ``CacheKit``, which stands in front of Django: webhook and routes.
+        purgers: what drops from CDNs.
     """
 
     url: str
@@ -49,6 +55,9 @@ class Conf:
     http: HttpOptions
     compression: Compression
     warmer: str
+    degradation: DegradeOptions | None
+    edge: Mapping[str, Any]
+    purgers: tuple[Any, ...]
 
 
 def known(given: Any, allowed: tuple[str, ...], where: str) -> Mapping[str, Any]:
@@ -95,6 +104,9 @@ def read() -> Conf:
     warmer = given.get("WARMER") or ""
     if not isinstance(warmer, str) or (warmer and "." not in warmer):
         raise ConfigError(f'CACHEKIT["WARMER"]={warmer!r} must be the dotted path of a Warmer, "shop.warm.warmer"')
+    degradation = None
+    if given.get("DEGRADATION") is not None:
+        degradation = options_of(DegradeOptions, given["DEGRADATION"], 'CACHEKIT["DEGRADATION"]')
     return Conf(
         url=url,
         cache={CACHE_OPTIONS[name]: value for name, value in given.items() if name in CACHE_OPTIONS},
@@ -102,15 +114,20 @@ def read() -> Conf:
         http=options_of(HttpOptions, given.get("OPTIONS"), 'CACHEKIT["OPTIONS"]'),
         compression=options_of(Compression, given.get("COMPRESSION"), 'CACHEKIT["COMPRESSION"]'),
         warmer=warmer,
+        degradation=degradation,
+        edge={"webhook": given.get("WEBHOOK"), "routes": given.get("ROUTES", ())},
+        purgers=tuple(given.get("PURGERS", ())),
     )
 
 
 def cache() -> Cache:
     """Return the cache of the setting ``CACHEKIT``; the default cache where it names none. Raises ``ConfigError``."""
     conf = read()
-    if not conf.url and not conf.cache:
-        return default_cache()
-    return build(conf.url or "memory://", conf.cache, "CACHEKIT")
+    own = conf.url or conf.cache
+    found = build(conf.url or "memory://", conf.cache, "CACHEKIT") if own else default_cache()
+    if conf.purgers and found.outbox is None:
+        found.attach(*conf.purgers)
+    return found
 
 
 def build(url: str, options: Mapping[str, Any], where: str) -> Cache:

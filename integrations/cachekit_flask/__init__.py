@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachekit import Cache, ConfigError, default_cache
 from cachekit.wsgi import CacheKit as _CacheKit
-from cachekit.wsgi import HttpOptions, Rule
+from cachekit.wsgi import DegradeOptions, HttpOptions, Route, Rule, Webhook
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -21,6 +21,9 @@ class CacheKit:
         cache: where responses are kept; else ``app.config["CACHEKIT_URL"]``, else the default cache.
         rules: header rules, the first that suits a response holds.
         options: settings of the HTTP cache.
+        webhook: deliveries that it receives invalidate.
+        degradation: what is refused while the store is away.
+        routes: time-outs, bounds and breakers of the application.
 
     Raises:
         ConfigError: an option cannot be used, or the application has a cache already.
@@ -40,7 +43,11 @@ class CacheKit:
         cache: Cache | None = None,
         rules: Sequence[Rule] = (),
         options: HttpOptions | None = None,
+        webhook: Webhook | None = None,
+        degradation: DegradeOptions | None = None,
+        routes: Sequence[Route] = (),
     ) -> None:
+        self._edge: dict[str, Any] = {"webhook": webhook, "degradation": degradation, "routes": routes}
         self._cache = cache
         self._rules = rules
         self._options = options
@@ -54,7 +61,8 @@ class CacheKit:
         if self._cache is None:
             url = app.config.get("CACHEKIT_URL")
             self._cache = Cache(url) if url else default_cache()
-        wrapped: Any = _CacheKit(app.wsgi_app, cache=self._cache, rules=self._rules, options=self._options)
+        parts = {"rules": self._rules, "options": self._options, **self._edge}
+        wrapped: Any = _CacheKit(app.wsgi_app, cache=self._cache, **parts)
         app.wsgi_app = wrapped  # type: ignore[method-assign]
         app.extensions["cachekit"] = self
 
@@ -66,4 +74,4 @@ class CacheKit:
         return self._cache
 
 
-__all__ = ["CacheKit", "HttpOptions", "Rule"]
+__all__ = ["CacheKit", "DegradeOptions", "HttpOptions", "Route", "Rule", "Webhook"]

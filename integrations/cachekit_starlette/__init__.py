@@ -7,6 +7,6 @@ The middleware is plain ASGI, so that what Starlette needs is its name here.
 
 from __future__ import annotations
 
-from cachekit.asgi import CacheKit, HttpOptions, Rule
+from cachekit.asgi import CacheKit, DegradeOptions, HttpOptions, Route, Rule, Webhook
 
-__all__ = ["CacheKit", "HttpOptions", "Rule"]
+__all__ = ["CacheKit", "DegradeOptions", "HttpOptions", "Route", "Rule", "Webhook"]

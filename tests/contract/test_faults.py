@@ -391,7 +391,7 @@ def test_a_broken_channel_makes_the_server_be_asked(own_server, process, patient
     here, elsewhere = process(f"tiered+{own_server.url}"), process(own_server.tcp, timeout=5.0)
     here.get_or_set("k", lambda: "old", tags=["t"])
     assert here.peek("k").value == "old"
-    bus = here.store._bus
+    bus = here.store.l2.inner.channel._bus
     reconnect, may_reconnect = bus._connect, threading.Event()
 
     def wait_first():
@@ -400,7 +400,7 @@ def test_a_broken_channel_makes_the_server_be_asked(own_server, process, patient
 
     bus._connect = wait_first
     with _tcp(own_server) as client:
-        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     here.watch.wait(Kind.CHANNEL_LOST)
     assert (here.peek("k"), here.get("k")) == (None, "old")
     elsewhere.invalidate("t")

@@ -254,24 +254,6 @@ def test_a_blocking_call_does_not_wait_for_the_lease_of_its_own_loop(server, pro
 # -- what it costs --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def commands(server):
-    """Counts the commands that clients send, as the server sees them; those inside of scripts do not count."""
-
-    @contextlib.contextmanager
-    def counted():
-        seen: list[str] = []
-        with server.client() as client, server.client() as marker, client.monitor() as monitor:
-            yield seen
-            marker.echo("the end")
-            while "the end" not in (line := monitor.next_command())["command"]:
-                if line["client_type"] != "lua":
-                    seen.append(line["command"].split()[0].upper())
-        seen[:] = [name for name in seen if name not in ("CLIENT", "HELLO", "PING", "SELECT", "ECHO")]
-
-    return counted
-
-
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 def test_commands(server, process, commands, kind) -> None:
     world = World(kind)

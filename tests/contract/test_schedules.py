@@ -38,6 +38,9 @@ class FakeBus:
         self.on_message = on_message
         on_live()
 
+    def stop(self):
+        pass
+
     def close(self):
         pass
 
@@ -76,14 +79,14 @@ class Network:
             self.buses.append(bus)
             return bus
 
-        announce = remote.message
-        remote.message = lambda what, names: self._announced(announce(what, names))
+        tell = remote.told
+        remote.told = lambda what, names=(): self._announced(tell(what, names))
         tiered = Tiered(l1, SteppedStore(remote), open_bus=open_bus, origin=remote.origin, clock=clock, emit=events)
         return tiered, l1
 
-    def _announced(self, payload):
-        self.queue.append(payload)
-        return payload
+    def _announced(self, told):
+        self.queue.append(told.payload())
+        return told
 
     async def deliver(self):
         """Hand every announcement to every first level, one at a time, with the others running in between."""

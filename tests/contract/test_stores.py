@@ -1,4 +1,4 @@
-"""The contract of every store, in both worlds, on memory, Valkey, Redis, and two levels in front of each."""
+"""The contract of every store, in both worlds, on memory, on Valkey and Redis in each topology, and in two levels."""
 
 from __future__ import annotations
 
@@ -58,6 +58,42 @@ class TestTiered(StoreContract):
     @pytest.fixture
     def store(self, world, clock, server):
         store, _ = build(f"tiered+{server.url}", settings(clock))
+        yield store
+        world.run(store.close)
+
+
+@pytest.mark.server
+class TestCluster(StoreContract):
+    @pytest.fixture
+    def store(self, world, clock, cluster):
+        store, _ = build(cluster.url, settings(clock))
+        yield store
+        world.run(store.close)
+
+
+@pytest.mark.server
+class TestTieredCluster(StoreContract):
+    @pytest.fixture
+    def store(self, world, clock, cluster):
+        store, _ = build(f"tiered+{cluster.url}", settings(clock))
+        yield store
+        world.run(store.close)
+
+
+@pytest.mark.server
+class TestSentinel(StoreContract):
+    @pytest.fixture
+    def store(self, world, clock, sentinels):
+        store, _ = build(sentinels.url, settings(clock))
+        yield store
+        world.run(store.close)
+
+
+@pytest.mark.server
+class TestTieredSentinel(StoreContract):
+    @pytest.fixture
+    def store(self, world, clock, sentinels):
+        store, _ = build(f"tiered+{sentinels.url}", settings(clock))
         yield store
         world.run(store.close)
 

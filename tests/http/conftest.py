@@ -376,14 +376,22 @@ class FakeCache:
         self.entries[ticket.key] = entry
         return True
 
+    async def holds(self, io: Any, ticket: Ticket, tags: Any, stamps: Any = ()) -> bool:
+        self._check("holds", ticket.key)
+        return ticket.key in self.held
+
     async def release(self, io: Any, ticket: Ticket) -> None:
         self._check("release", ticket.key)
         self.held.discard(ticket.key)
+
+    def forget(self, keys: Any) -> bool:
+        return False
 
     async def drop(self, io: Any, *keys: str) -> None:
         self._check("drop", " ".join(keys))
         for key in keys:
             self.entries.pop(key, None)
+            self.held.discard(key)
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def test_a_range_that_nothing_stored_answers_goes_to_the_application(site):
     part = Answer(206, [("Cache-Control", "max-age=60"), ("Content-Range", "bytes 0-3/10")], BODY[:4])
     site.answer(part, Answer(200, [("Cache-Control", "max-age=60")], BODY))
     got = site.get(range="bytes=0-3")
-    assert (got.status, got.body, got.cache_status) == (206, BODY[:4], "cachekit; fwd=uri-miss")
+    assert (got.status, got.body, got.cache_status) == (206, BODY[:4], "cachekit; fwd=uri-miss; stored")
     assert site.seen[0].get("range") == "bytes=0-3"
     # Nothing was stored of it, and nobody remembers the URL as uncacheable.
     assert "stored" in site.get().cache_status

@@ -264,3 +264,65 @@ def test_nothing_is_injected_through_a_path(site):
         assert got.get("set-cookie") is None
     site.setup([Rule("/p/{id}", ttl=60, tags=["p:{id}"])], tag_header="Surrogate-Key")
     assert site.get("/p/1%20admin").all("surrogate-key") == ["p:1%20admin"]
+
+
+QUERIES = [
+    # tags, path, query, expected
+    (["carrier:{query.carrier}"], "/x/1", "carrier=AA", ("carrier:AA",)),
+    (["carrier:{query.carrier}", "all"], "/x/1", "", ("all",)),
+    (["carrier:{query.carrier}"], "/x/1", "carrier=AA&carrier=UA&carrier=AA", ("carrier:AA", "carrier:UA")),
+    (["carrier:{query.carrier}"], "/x/1", "carrier=A+B%20C", ("carrier:A B C",)),
+    (["carrier:{query.carrier}"], "/x/1", "carrier=%C3%A9", ("carrier:\xe9",)),
+    (["carrier:{query.carrier}"], "/x/1", "%63arrier=AA", ("carrier:AA",)),
+    (["carrier:{query.carrier}"], "/x/1", "carrier=AA;carrier=UA", ("carrier:AA;carrier=UA",)),
+    (["carrier:{query.carrier}"], "/x/1", "carrier=a,b", ("carrier:a,b",)),
+    (["c:{query.carrier}"], "/x/1", "carrier={id}{query.x}", ("c:{id}{query.x}",)),
+    (["c:{id}:{query.a}:{query.b}"], "/x/1", "a=1&b=2&b=3", ("c:1:1:2", "c:1:1:3")),
+    (["c:{query.a}"], "/x/1", "a=", ("c:",)),
+    (["c:{query.a}"], "/x/1", "a=%0d%0aSet-Cookie:x", None),
+    (["c:{query.a}"], "/x/1", "a=%00", None),
+    (["c:{query.a}"], "/x/1", "a=%E2%80%8B", None),
+    (["c:{query.a}"], "/x/1", "a=" + "x" * 600, None),
+    (["c:{query.a}"], "/x/1", "&".join(f"a={n}" for n in range(9)), None),
+    (["c:{query.a}:{query.b}"], "/x/1", "&".join(f"a={n}&b={n}" for n in range(5)), None),
+    (["c:{query.a}"], "/x/1", "z=" + "x" * 3000, None),
+]
+
+
+@pytest.mark.parametrize(("tags", "path", "query", "expected"), QUERIES)
+def test_tags_from_the_query(tags, path, query, expected):
+    found = Rules([Rule("/x/{id}", tags=tags)]).candidates("GET", path, query)
+    assert (tuple(sorted(found[0].tags)) if found else None) == (
+        expected if expected is None else tuple(sorted(expected))
+    )
+
+
+@pytest.mark.parametrize(
+    "tag", ["{query.a}", "{query.a}:b", "a:{query.}", "a:{query.b c}", "a:{query.a.b!r}", "a:{query}"]
+)
+def test_query_tags_that_are_wrong_are_said_at_once(tag):
+    if tag == "a:{query.a.b!r}":
+        tag = "a:{query.a!x}"
+    with pytest.raises(ConfigError):
+        Rule("/x/{id}", tags=[tag])
+
+
+def test_a_purge_reaches_what_was_asked_for_by_query(site):
+    site.setup([Rule("/flights", ttl=60, tags=["carrier:{query.carrier}"])]).answer([])
+    for carrier in ("AA", "UA"):
+        site.get(f"/flights?carrier={carrier}")
+    if site.kind == "asgi":
+        site.loop.run_until_complete(site.cache.ainvalidate("carrier:AA"))
+    else:
+        site.cache.invalidate("carrier:AA")
+    assert not site.get("/flights?carrier=AA").hit
+    assert site.get("/flights?carrier=UA").hit
+
+
+def test_no_value_of_a_query_makes_a_header_line(site):
+    site.setup([Rule("/x", ttl=60, tags=["c:{query.a}"])]).answer([])
+    got = site.get("/x?a=b,c%20d%C3%A9")
+    assert got.all("cache-tag") == ["c:b%2Cc%20d%C3%A9"]
+    got = site.get("/x?a=%0d%0aX-Evil:1")
+    assert got.get("x-evil") is None
+    assert got.get("cache-tag") is None

@@ -20,6 +20,16 @@ ROWS = [
     ("white space", "Accept-Language", {"accept-language": "en, de"}, {"accept-language": " en ,de "}, True),
     ("order matters", "Accept-Language", {"accept-language": "en, de"}, {"accept-language": "de, en"}, False),
     ("order of codings", "Accept-Encoding", {"accept-encoding": "gzip, br"}, {"accept-encoding": "BR,gzip"}, True),
+    ("repeated codings", "Accept-Encoding", {"accept-encoding": "gzip, gzip"}, {"accept-encoding": "gzip"}, True),
+    ("weight of one", "Accept-Encoding", {"accept-encoding": "gzip;q=1.000"}, {"accept-encoding": "gzip ; Q=1"}, True),
+    ("weight spelled", "Accept-Encoding", {"accept-encoding": "a;q=0.50"}, {"accept-encoding": "a; q=0.5"}, True),
+    ("a weight that is none", "Accept-Encoding", {"accept-encoding": "a;q=2.5"}, {"accept-encoding": "a"}, False),
+    ("no coding is not absent", "Accept-Encoding", {"accept-encoding": ""}, {}, False),
+    ("case of languages", "Accept-Language", {"accept-language": "en, de"}, {"accept-language": "eN, De"}, True),
+    ("weights of languages", "Accept-Language", {"accept-language": "en;q=1, de;q=0.5"},
+     {"accept-language": "en,de; q=0.500"}, True),
+    ("other weights", "Accept-Language", {"accept-language": "en, de;q=0.5"}, {"accept-language": "en, de"}, False),
+    ("lines are combined", "Foo", [("foo", "1"), ("foo", "2")], {"foo": "1, 2"}, True),
     ("weights", "Accept-Encoding", {"accept-encoding": "gzip, br;q=0"}, {"accept-encoding": "gzip, br"}, False),
     ("two names, one differs", "Accept, Foo", {"accept": "a", "foo": "1"}, {"accept": "a", "foo": "2"}, False),
     ("two names, same", "Accept, Foo", {"accept": "a", "foo": "1"}, {"foo": "1", "accept": "a"}, True),
@@ -119,3 +129,41 @@ def test_a_chain_of_ever_new_fields_ends(build, fake):
     assert reads <= 20 * 8
     for n in range(20):
         assert site.get(n=str(n)).body == str(n).encode()
+
+
+CODINGS = [
+    # name, first request, second request, hit
+    ("others make no difference", "gzip, deflate, br, zstd", "br, gzip", True),
+    ("order makes none", "br;q=0.5, gzip", "gzip, br;q=0.1", True),
+    ("preference does", "br;q=0.5, gzip", "br, gzip;q=0.5", False),
+    ("what is ruled out", "br;q=0, gzip", "gzip", True),
+    ("one less", "gzip", "br, gzip", False),
+    ("anything", "*", "br, gzip", True),
+    ("identity ruled out", "gzip, identity;q=0", "gzip", False),
+    ("an old name", "x-gzip", "gzip", True),
+    ("none of them", "zstd", "compress", True),
+]
+
+
+@pytest.mark.parametrize(("one", "two", "hit"), [r[1:] for r in CODINGS], ids=[r[0] for r in CODINGS])
+def test_only_the_codings_that_the_application_has_make_variants(site, one, two, hit):
+    site.setup(codings=["br", "gzip"]).says("max-age=60", headers=[("Vary", "Accept-Encoding")])
+    site.get(accept_encoding=one)
+    assert site.get(accept_encoding=two).hit is hit
+    assert site.get(accept_encoding=one).hit
+
+
+def test_the_order_of_languages_may_be_left_out(site):
+    for any_order in (True, False):
+        site.setup(any_language_order=any_order).says("max-age=60", headers=[("Vary", "Accept-Language")])
+        target = f"/{any_order}"
+        site.get(target, accept_language="en, de;q=0.5, fr")
+        assert site.get(target, accept_language="fr, en, de;q=0.5").hit is any_order
+        assert not site.get(target, accept_language="fr;q=0.5, en, de").hit
+
+
+def test_what_was_stored_under_other_options_is_compared_as_it_was(site):
+    site.setup(any_language_order=True).says("max-age=60", headers=[("Vary", "Accept-Language")])
+    site.get(accept_language="en, de")
+    site.setup(any_language_order=False)
+    assert site.get(accept_language="de, en").hit

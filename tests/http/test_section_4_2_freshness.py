@@ -75,7 +75,9 @@ ROWS = [
     ("Expires counts from Date, and age too", [("Date", at(-10)), ("Expires", at(30))], 30, False),
     ("a first Expires counts", [("Expires", at(60)), ("Expires", at(-60))], 59, True),
     ("nothing", [], 0, False),
-    ("validators alone are no freshness", [("ETag", '"a"'), ("Last-Modified", at(-10**6))], 0, False),
+    ("an entity tag alone is no freshness", [("ETag", '"a"')], 0, False),
+    ("Last-Modified is a guess", [("Last-Modified", at(-1000))], 99, True),
+    ("Last-Modified is a guess, over", [("Last-Modified", at(-1000))], 100, False),
     ("Age", [(CC, "max-age=60"), ("Age", "30")], 29, True),
     ("Age over", [(CC, "max-age=60"), ("Age", "30")], 30, False),
     ("Age is all", [(CC, "max-age=60"), ("Age", "60")], 0, False),
@@ -121,7 +123,8 @@ GUESSES = [
     # name, status, headers, seconds that pass, reused
     ("a tenth", 200, [("Last-Modified", at(-1000))], 99, True),
     ("a tenth is over", 200, [("Last-Modified", at(-1000))], 100, False),
-    ("a day at most", 200, [("Last-Modified", at(-10**8))], 86400, False),
+    ("five minutes at most", 200, [("Last-Modified", at(-10**8))], 299, True),
+    ("five minutes at most, over", 200, [("Last-Modified", at(-10**8))], 300, False),
     ("no validator", 200, [], 0, False),
     ("an entity tag says not since when", 200, [("ETag", '"a"')], 0, False),
     ("modified in the future", 200, [("Last-Modified", at(9))], 0, False),
@@ -151,9 +154,26 @@ def test_heuristic_freshness(site, clock, status, headers, after, reused, fracti
 
 
 def test_nothing_is_guessed_for_users(site):
-    site.setup(heuristic=0.1).answer([("Last-Modified", at(-1000)), ("Vary", "Cookie")])
+    site.answer([("Last-Modified", at(-1000)), ("Vary", "Cookie")])
     for _ in range(2):
         assert not site.get(cookie="a=1").hit
+
+
+def test_what_was_guessed_is_not_for_users(site):
+    site.answer([("Last-Modified", at(-1000))])
+    site.get()
+    assert site.get().hit
+    assert not site.get(cookie="a=1").hit
+    assert not site.get(authorization="Basic eA==").hit
+
+
+def test_the_longest_guess_is_an_option(site, clock):
+    site.setup(heuristic_max="1h").answer([("Last-Modified", at(-(10**8)))])
+    site.get()
+    clock.advance(3599)
+    assert site.get().hit
+    clock.advance(1)
+    assert not site.get().hit
 
 
 AGES = [

@@ -233,3 +233,23 @@ def test_what_is_kept_for_validation_ends(site, clock):
     clock.advance(161)
     site.get()
     assert site.seen[1].get("if-none-match") is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "stays"),
+    [
+        ('"a"', '"a"', True),
+        ('"a"', 'W/"a"', True),
+        ('W/"a"', 'W/"a"', True),
+        ('W/"a"', '"a"', False),
+        ('"a"', '"b"', False),
+    ],
+)
+def test_a_304_updates_only_what_it_speaks_of(site, clock, before, after, stays):
+    """A strong entity tag identifies what is updated by strong comparison (RFC 9111 section 4.3.4)."""
+    site.answer(Answer(headers=[(CC, "max-age=60"), ("ETag", before)]), Answer(304, [("ETag", after)], b""))
+    site.get()
+    clock.advance(60)
+    assert site.get().status == 200
+    site.says("max-age=60")
+    assert site.get().hit is stays

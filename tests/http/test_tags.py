@@ -172,3 +172,95 @@ def test_tags_are_told_past_the_cache_too(site):
     site.answer(Answer(headers=[("Cache-Control", "no-store")], before=lambda: add_tags("a")))
     for _ in range(3):
         assert site.get("/not-stored").get("Cache-Tag") is None
+
+
+# Freshness follows what was used
+
+
+@pytest.fixture
+def using(cache):
+    """A page that uses a function of 20 seconds, through one of 100."""
+
+    @cache.cached(ttl=20)
+    def price(n):
+        return n
+
+    @cache.cached(ttl=100)
+    def product(n):
+        return price(n) * 2
+
+    def install(site, use=lambda: product(1), **headers):
+        def respond(seen):
+            use()
+            return Answer(headers=[("Cache-Control", "max-age=60"), *headers.items()])
+
+        site.answers = respond
+        return site
+
+    install.price, install.product = price, product
+    return install
+
+
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize("warm", [0, 15])
+def test_freshness_follows_the_shortest_function(site, clock, using, follow, warm):
+    site.setup(follow_functions=follow)
+    using(site)
+    if warm:
+        using.product(1)  # a hit then: what is left of it counts
+        clock.advance(warm)
+    site.get()
+    left = 20 - warm
+    clock.advance(left - 1)
+    assert site.get().hit
+    clock.advance(1)
+    assert site.get().hit is not follow
+
+
+def test_a_function_that_lives_longer_changes_nothing(site, clock, cache, using):
+    @cache.cached(ttl="1h")
+    def other():
+        return 1
+
+    site.setup(follow_functions=True)
+    using(site, other)
+    site.get()
+    clock.advance(59)
+    assert site.get().hit
+    clock.advance(1)
+    assert not site.get().hit
+
+
+def test_what_is_served_stale_leaves_nothing(site, clock, cache, using):
+    @cache.cached(ttl=10, stale_while_revalidate=1000)
+    def slow():
+        return 1
+
+    slow()
+    clock.advance(20)
+    site.setup(follow_functions=True)
+    using(site, slow)
+    site.get()
+    assert site.forwards == 1
+    assert not site.get().hit
+
+
+def test_a_304_follows_too(site, clock, cache, using):
+    site.setup(follow_functions=True)
+    using(site, ETag='"a"')
+    site.get()
+    clock.advance(20)
+    calls = []
+
+    def respond(seen):
+        calls.append(using.product(1))
+        return Answer(304, [("ETag", '"a"')], b"")
+
+    site.answers = respond
+    clock.advance(100)
+    assert site.get().status == 200
+    clock.advance(19)
+    assert site.get().hit
+    clock.advance(1)
+    site.get()
+    assert len(calls) == 2

@@ -15,7 +15,6 @@ from cachekit.http.headers import (
     end_to_end,
     format_date,
     members,
-    nominated,
     parse_date,
     parse_etag,
     parse_etags,
@@ -27,6 +26,7 @@ from cachekit.http.headers import (
 from cachekit.http.message import Request, StoredResponse, content_length, key_of
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule, Rules
+from cachekit.http.selecting import nominated
 
 TOKENS = st.text("!#$%&'*+-.^_`|~" + string.digits + string.ascii_lowercase, min_size=1, max_size=12)
 LATIN = st.text(st.characters(max_codepoint=255), max_size=60)

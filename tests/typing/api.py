@@ -31,6 +31,11 @@ assert_type(bare(1, y="a"), float)
 assert_type(bare.invalidate(1, y="a"), None)
 assert_type(bare.refresh(1), float)
 assert_type(bare.key_for(x=1), str)
+assert_type(bare.peek(1, y="a"), float | None)
+assert_type(bare.peek_or("nothing", 1), float | str)
+assert_type(bare.invalidate_all(), None)
+bare.peek("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+bare.invalidate_all(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 bare("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 bare.invalidate("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 bare.refresh()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
@@ -56,6 +61,12 @@ async def use_price() -> None:
     assert_type(await coroutine, float | None)
     assert_type(await price.refresh("a"), float | None)
     assert_type(await price.invalidate("a"), None)
+    assert_type(await price.peek("a"), float | None)
+    assert_type(await price.peek_or(0, "a"), float | int | None)
+    assert_type(await price.invalidate_all(), None)
+    assert_type(await bare.apeek(1), float | None)
+    assert_type(await bare.apeek_or("nothing", 1), float | str)
+    assert_type(await bare.ainvalidate_all(), None)
     assert_type(price.key_for("a"), str)
     _ = await price(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -77,6 +88,28 @@ async def use_module_functions() -> None:
 
 cache.cached(tll=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 cache.cached(ttl=[5])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+@cache.cached_many(key="user:{item}")
+def users(numbers: list[int]) -> dict[int, str]:
+    return {}
+
+
+@cache.cached_many(key="auser:{item}")
+async def ausers(numbers: list[int], *, deep: bool = False) -> dict[int, str]:
+    return {}
+
+
+assert_type(users([1]), dict[int, str])
+assert_type(users.invalidate([1]), None)
+assert_type(users.invalidate_all(), None)
+
+
+async def use_many() -> None:
+    assert_type(await ausers([1], deep=True), dict[int, str])
+    assert_type(await ausers.invalidate([1]), None)
+    assert_type(await ausers.invalidate_all(), None)
+
 
 # -- methods --------------------------------------------------------------------------------------------------------------
 
@@ -101,6 +134,8 @@ assert_type(shop.total(1), float)
 assert_type(Shop.total(shop, 1), float)
 assert_type(Shop.total.invalidate(shop, 1), None)
 assert_type(Shop.total.refresh(shop, cart=1), float)
+assert_type(Shop.total.peek(shop, 1), float | None)
+assert_type(Shop.total.invalidate_all(), None)
 assert_type(Shop.rate("EUR"), float)
 shop.total("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -226,3 +261,13 @@ HitRateMonitor(cache, on_low=alarm).start()
 with calls(cache) as seen:
     assert_type(seen.hits, int)
     assert_type(seen.of(bare), Figures)
+
+
+with cache.transaction() as tx:
+    assert_type(tx.commit(), None)
+    assert_type(tx.rollback(), None)
+
+
+async def use_transaction() -> None:
+    async with cache.transaction(on_commit=lambda apply: apply()) as atx:
+        assert_type(await atx.acommit(), None)

@@ -427,3 +427,44 @@ def test_what_loaders_raise_is_counted_apart_from_what_the_store_raises(flaky: F
     with pytest.raises(CacheKitError):
         cache.get_or_set("k", lambda: (_ for _ in ()).throw(StoreUnavailable("the loader's own")))
     assert cache.stats().total.load_errors == 1
+
+
+class SlowReply:
+    """A store whose reply to a commit is late: it was accepted, and nobody here knows it yet."""
+
+    def __init__(self, inner: Memory) -> None:
+        self.inner = inner
+        self.accepted, self.reply = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str):
+        return getattr(self.inner, name)
+
+    async def commit(self, io, ticket, entry):
+        kept = await self.inner.commit(io, ticket, entry)
+        self.accepted.set()
+        await self.reply.wait()
+        return kept
+
+
+def test_a_caller_who_comes_while_the_result_is_on_its_way_to_the_store_looks_again(clock) -> None:
+    """Another process invalidated it after it was accepted: the store could not refuse it any more."""
+    truth = ["old"]
+
+    async def job() -> list[object]:
+        store = SlowReply(Memory(clock=clock))
+        cache = Cache(store, clock=clock)
+
+        async def load() -> str:
+            return truth[0]
+
+        early = asyncio.create_task(cache.aget_or_set("k", load, tags=["t"]))
+        await store.accepted.wait()
+        truth[0] = "new"
+        await store.inner.invalidate(None, ["t"])  # elsewhere: this cache's flights know nothing of it
+        late = asyncio.create_task(cache.aget_or_set("k", load, tags=["t"]))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        store.reply.set()
+        return [await early, await late]
+
+    assert asyncio.run(job()) == ["old", "new"]

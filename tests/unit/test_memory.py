@@ -248,3 +248,19 @@ def test_estimating_ends_on_what_contains_itself() -> None:
     loop: list[object] = []
     loop.extend([loop, loop])
     assert estimate(loop) > 0
+
+
+@pytest.mark.parametrize("how", ["void", "forget"])
+def test_void_is_forget_without_a_count(how):
+    clock = ManualClock()
+    store = Memory(clock=clock, max_marks=4)
+    before = drive(store.begin(BLOCKING, "a", (), 30.0))
+    store.fill("a", seal(1, Policy(ttl=60), clock()), store.sequence)
+    getattr(store, how)(["a", "b"])
+    assert store.peek("a") is None
+    assert store.fill("a", seal(2, Policy(ttl=60), clock()), before.proof) is None
+    for n in range(20):
+        getattr(store, how)([f"k{n}"])
+    assert len(store._marks) <= 5
+    assert store.fill("k0", seal(1, Policy(ttl=60), clock()), before.proof) is None
+    assert store.epoch == store.sequence

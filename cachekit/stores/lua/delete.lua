@@ -1,11 +1,11 @@
 -- Drop values and void the loads of them that are running, and tell the other processes.
--- KEYS: value, lease, value, lease...
--- ARGV: channel, message
+-- KEYS: announcement, value, lease, value, lease...
+-- ARGV: channel
 -- Returns how many values were there.
 local found = 0
-for i = 1, #KEYS, 2 do
+for i = 2, #KEYS, 2 do
   found = found + redis.call('DEL', KEYS[i])
   redis.call('DEL', KEYS[i + 1])
 end
-redis.call('PUBLISH', ARGV[1], ARGV[2])
+announce(KEYS[1], ARGV[1])
 return found

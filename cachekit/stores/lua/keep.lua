@@ -1,37 +1,37 @@
 -- Keep a value with the stamps of its tags, if nothing it was made from was invalidated meanwhile.
--- KEYS: value, lease, tag...
--- ARGV: mode, proof, life in ms ("0": for ever), random bytes, microseconds at which the load began, channel, message,
---       frame, then per tag: its name, the stamp taken before the load ("": known only from the result)
--- mode "lease": proof is the token that must still hold the lease
+-- KEYS: announcement, value, lease, tag...
+-- ARGV: mode, proof, life in ms ("0": for ever), random bytes, microseconds at which the load began, channel, frame,
+--       then per tag: its name, the stamp taken before the load ("": known only from the result)
+-- mode "lease": proof is the token that must still hold the lease; announced only when somebody waits for its end
 -- mode "force": no proof; running loads are voided
 -- mode "swap":  proof is the value that must still be there ("" for none); running loads are voided
 -- Returns the stamps that the value was kept with, 0 when it was not kept.
 local mode = ARGV[1]
+local held = redis.call('GET', KEYS[3]) or ''
 if mode == 'lease' then
-  if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
+  if string.sub(held, 1, 16) ~= ARGV[2] then return 0 end
 elseif mode == 'swap' then
-  if (redis.call('GET', KEYS[1]) or '') ~= ARGV[2] then return 0 end
+  if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] then return 0 end
+end
+local function refuse()
+  redis.call('DEL', KEYS[3])
+  if #held > 16 then announce(KEYS[1], ARGV[6]) end
+  return 0
 end
 local life = tonumber(ARGV[3])
-local head = {'\202\001', struct.pack('>I2', #KEYS - 2)}
+local head = {'\202\001', struct.pack('>I2', #KEYS - 3)}
 local stamps = {}
 local kept = {}
-for i = 3, #KEYS do
-  local at = 9 + (i - 3) * 2
+for i = 4, #KEYS do
+  local at = 8 + (i - 4) * 2
   local expected = ARGV[at + 1]
   local stamp = redis.call('GET', KEYS[i])
   if expected ~= '' then
-    if stamp ~= expected then
-      redis.call('DEL', KEYS[2])
-      return 0
-    end
+    if stamp ~= expected then return refuse() end
   elseif stamp then
     if mode == 'lease' then
       local high, low = struct.unpack('>I4I4', stamp)
-      if high * 4294967296 + low >= tonumber(ARGV[5]) then
-        redis.call('DEL', KEYS[2])
-        return 0
-      end
+      if high * 4294967296 + low >= tonumber(ARGV[5]) then return refuse() end
     end
   else
     stamp = struct.pack('>I4I4', 0, 0) .. ARGV[4]  -- time 0: new, and no invalidation
@@ -41,7 +41,7 @@ for i = 3, #KEYS do
   head[#head + 1] = struct.pack('>I2', #ARGV[at]) .. ARGV[at] .. stamp
 end
 -- A tag lives longer than every entry that carries it.
-for i = 3, #KEYS do
+for i = 4, #KEYS do
   if stamps[i] and life == 0 then
     redis.call('SET', KEYS[i], stamps[i])
   elseif stamps[i] then
@@ -52,12 +52,12 @@ for i = 3, #KEYS do
     redis.call('PEXPIRE', KEYS[i], life + 60000, 'GT')
   end
 end
-local value = table.concat(head) .. ARGV[8]
+local value = table.concat(head) .. ARGV[7]
 if life == 0 then
-  redis.call('SET', KEYS[1], value)
+  redis.call('SET', KEYS[2], value)
 else
-  redis.call('SET', KEYS[1], value, 'PX', ARGV[3])
+  redis.call('SET', KEYS[2], value, 'PX', ARGV[3])
 end
-redis.call('DEL', KEYS[2])
-if ARGV[7] ~= '' then redis.call('PUBLISH', ARGV[6], ARGV[7]) end
+redis.call('DEL', KEYS[3])
+if mode ~= 'lease' or #held > 16 then announce(KEYS[1], ARGV[6]) end
 return kept

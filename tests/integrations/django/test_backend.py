@@ -83,6 +83,7 @@ def test_the_whole_api_async_without_a_thread(url, arun, monkeypatch):
         await cache.aclear()
         assert await cache.akeys() == []
         assert threading.active_count() == before
+        monkeypatch.undo()
 
     arun(main())
 

@@ -256,3 +256,23 @@ def test_tags_need_the_backend():
         assert render("{% load cachekit %}{% cache 5 x %}a{% endcache %}") == "a"
         with pytest.raises(TemplateSyntaxError, match="CacheBackend"):
             render("{% load cachekit %}{% cache 5 x tags='a' %}a{% endcache %}")
+
+
+# Degradation
+
+
+def test_protected_paths_are_refused_while_the_store_is_away(own_server, arun):
+    names = ["cachekit_django.middleware.DegradationMiddleware", OURS[1], *THEIRS]
+    for world in ("wsgi", "asgi"):
+        with contextmanager(project)(
+            own_server.url, DEGRADATION={"protected": ["/page"], "retry_after": 7, "max_age": 0}
+        ):
+            with override_settings(MIDDLEWARE=names):
+                visit = Visitor(world, arun)
+                assert visit("/page")[0].status_code == 200 and visit("/-/health")[0].status_code == 200
+                own_server.stop()
+                cache.get("a")
+                refused, _ = visit("/page")
+                assert (refused.status_code, refused["Retry-After"]) == (503, "7")
+                assert visit("/stale")[0].status_code == 200 and visit("/stream")[1].startswith(b"aaa")
+        own_server.start()

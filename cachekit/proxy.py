@@ -1,0 +1,220 @@
+"""A reverse proxy as an ASGI application: what stands behind ``cachekit proxy``, so that the cache serves any language.
+
+Owns what HTTP says of gateways: fields of one connection, ``Forwarded`` and its kin, ``Via``, time-outs, bodies that stream
+both ways. HTTP itself is httpx's business. Must not know about caching.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeAlias
+from urllib.parse import quote
+from weakref import WeakKeyDictionary
+
+import httpx
+
+from cachekit.clock import Clock, system_clock
+from cachekit.http.headers import HOP_BY_HOP, format_date
+from cachekit.http.message import check_origin
+
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
+
+_CONNECTION: Final = frozenset(name.encode() for name in HOP_BY_HOP)
+_OURS: Final = frozenset(
+    {b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"forwarded", b"expect"}
+)
+"""What this proxy says itself; what a client said of it is not passed on as if it were true."""
+_VIA: Final = b"1.1 cachekit"
+
+
+class ReverseProxy:
+    """Answers each request with what the server at *to* answers.
+
+    The request's Host goes along, so that the server makes the right links; ``X-Forwarded-For``, ``-Host`` and ``-Proto``
+    say who asked. A server that cannot be reached gives 502, one that is too slow 504.
+
+    Args:
+        to: the origin to ask, such as ``http://127.0.0.1:3000``.
+        timeout: seconds to wait for the server, for its head and for each piece of a body.
+        connect_timeout: seconds to wait for a connection.
+        connections: bound on the connections to it.
+        clock: source of time, for the Date of responses that have none.
+        transport: what carries the requests, for tests.
+
+    Raises:
+        ConfigError: *to* is no origin.
+    """
+
+    def __init__(
+        self,
+        to: str,
+        *,
+        timeout: float = 60.0,
+        connect_timeout: float = 5.0,
+        connections: int = 200,
+        clock: Clock = system_clock,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.to = check_origin(to)
+        self._url = httpx.URL(self.to)
+        self._limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._times = {"connect": connect_timeout, "read": timeout, "write": timeout, "pool": timeout}
+        self._clock = clock
+        self._given = transport
+        self._transports: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncBaseTransport] = WeakKeyDictionary()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await _refuse_websocket(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await self.aclose()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+            await send({"type": "lifespan.startup.complete"})
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop."""
+        transport = self._transports.pop(asyncio.get_running_loop(), None)
+        if transport is not None:
+            await transport.aclose()
+
+    def _transport(self) -> httpx.AsyncBaseTransport:
+        if self._given is not None:
+            return self._given
+        loop = asyncio.get_running_loop()
+        if loop not in self._transports:
+            # A transport, not a client: a client keeps cookies, and follows redirects, in everybody's name.
+            self._transports[loop] = httpx.AsyncHTTPTransport(limits=self._limits, trust_env=False)
+        return self._transports[loop]
+
+    async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        body = _Body(scope, receive)
+        relay = asyncio.ensure_future(self._relay(scope, body, send))
+        gone = asyncio.ensure_future(body.disconnected())
+        try:
+            await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if relay.done():
+                relay.result()
+        finally:
+            for task in (relay, gone):
+                task.cancel()
+            await asyncio.gather(relay, gone, return_exceptions=True)
+
+    async def _relay(self, scope: MutableMapping[str, Any], body: _Body, send: Send) -> None:
+        try:
+            request = httpx.Request(
+                scope["method"],
+                self._url,
+                headers=self._asked(scope),
+                content=body.stream() if body.expected else None,
+                extensions={"timeout": self._times, "target": _target(scope)},
+            )
+            response = await self._transport().handle_async_request(request)
+        except httpx.TimeoutException:
+            await _fail(send, scope["method"], 504, "The server behind this proxy did not answer in time.")
+            return
+        except (httpx.TransportError, httpx.InvalidURL, ValueError):
+            await _fail(send, scope["method"], 502, "The server behind this proxy cannot be reached.")
+            return
+        try:
+            headers = _end_to_end(response.headers.raw)
+            if not any(name == b"date" for name, _ in headers):
+                headers.append((b"date", format_date(self._clock()).encode()))
+            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            async for chunk in response.stream:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            await response.aclose()
+
+    def _asked(self, scope: MutableMapping[str, Any]) -> RawHeaders:
+        given: RawHeaders = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
+        headers = [pair for pair in _end_to_end(given) if pair[0] not in _OURS]
+        host = next((value for name, value in given if name == b"host"), self._url.netloc)
+        client = scope.get("client")
+        if client is not None:
+            headers.append((b"x-forwarded-for", str(client[0]).encode("latin-1", "replace")))
+        headers.append((b"x-forwarded-host", host))
+        headers.append((b"x-forwarded-proto", str(scope.get("scheme", "http")).encode("latin-1", "replace")))
+        return [*headers, (b"via", _VIA)]
+
+
+class _Body:
+    """The content of a request, and the word that its client left."""
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
+        self._receive = receive
+        lengths = [value for name, value in scope["headers"] if name.lower() == b"content-length"]
+        chunked = any(name.lower() == b"transfer-encoding" for name, _ in scope["headers"])
+        self.expected = chunked or any(value.strip() != b"0" for value in lengths)
+        self._taken = asyncio.Event()
+        if not self.expected:
+            self._taken.set()
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the content as it comes."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise httpx.ReadError("the client left")
+            if message.get("body"):
+                yield message["body"]
+            if not message.get("more_body", False):
+                self._taken.set()
+                return
+
+    async def disconnected(self) -> None:
+        """Return when the client has left."""
+        await self._taken.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def _end_to_end(headers: RawHeaders) -> RawHeaders:
+    listed = {
+        part.strip().lower() for name, value in headers if name.lower() == b"connection" for part in value.split(b",")
+    }
+    return [pair for pair in headers if (name := pair[0].lower()) not in _CONNECTION and name not in listed]
+
+
+def _target(scope: MutableMapping[str, Any]) -> bytes:
+    raw = scope.get("raw_path") or quote(scope["path"], safe="/:@!$&'()*+,;=~").encode()
+    query = scope.get("query_string", b"")
+    return raw.partition(b"?")[0] + (b"?" + query if query else b"")
+
+
+async def _fail(send: Send, method: str, status: int, reason: str) -> None:
+    body = f"{reason}\n".encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+    ]  # fmt: skip
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+
+
+async def _refuse_websocket(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    await receive()
+    reason = "This proxy carries no websockets: connect to the server behind it."
+    if "websocket.http.response" in scope.get("extensions", {}):
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        await send({"type": "websocket.http.response.start", "status": 501, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": f"{reason}\n".encode()})
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": reason})
+
+
+__all__ = ["ReverseProxy"]

@@ -1,0 +1,21 @@
+"""Server-side sessions for ASGI and WSGI: a signed cookie outside, one string in the store inside.
+
+Knows nothing of what an application keeps in them.
+"""
+
+from cachekit.sessions.facade import SessionInfo, Sessions, SessionStats
+from cachekit.sessions.options import AtReturn, Load, SessionOptions
+from cachekit.sessions.sealing import AesGcm, Sealer
+from cachekit.sessions.session import Session
+
+__all__ = [
+    "AesGcm",
+    "AtReturn",
+    "Load",
+    "Sealer",
+    "Session",
+    "SessionInfo",
+    "SessionOptions",
+    "SessionStats",
+    "Sessions",
+]

@@ -1,0 +1,114 @@
+"""What this process holds while the store is away: changes that wait, and logouts that must not be forgotten.
+
+Bounded. Owns what waits; must not know how it is delivered, nor requests or cookies.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from cachekit._fork import renew_in_child
+from cachekit.clock import Clock
+from cachekit.sessions.payload import About, Payloads
+from cachekit.sessions.store import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One session as this process left it.
+
+    Attributes:
+        base: what the store was known to hold; what was only claimed counts as that.
+        values: what the session holds here.
+        about: whose it is.
+        born: whether the store has never heard of it.
+        previous: the key whose place it takes, once it has reached the store.
+        replaced: whether another key takes its place: it is dead here, and delivered by that one.
+        ended: whether it has ended.
+        owner: whose it was when it ended.
+        tried: versions that were sent to the store, and perhaps arrived there.
+        sent: the values that they brought.
+    """
+
+    base: Mapping[str, bytes] = field(default_factory=dict)
+    values: Mapping[str, bytes] = field(default_factory=dict)
+    about: About = field(default_factory=About)
+    born: bool = False
+    previous: Key | None = None
+    replaced: bool = False
+    ended: bool = False
+    owner: str = ""
+    tried: tuple[str, ...] = ()
+    sent: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def is_dead(self) -> bool:
+        """Return whether nobody may read it here."""
+        return self.ended or self.replaced
+
+
+class LocalSessions:
+    """Holds what waits for the store.
+
+    Args:
+        limit: bound on the number of sessions; the oldest leave first.
+        ttl: seconds for which one is held.
+        clock: source of time.
+        payloads: merges values.
+    """
+
+    def __init__(self, limit: int, ttl: float, clock: Clock, payloads: Payloads) -> None:
+        self._limit = limit
+        self._ttl = ttl
+        self._clock = clock
+        self._payloads = payloads
+        self._kept: OrderedDict[Key, tuple[float, Pending]] = OrderedDict()
+        self._renew()
+        renew_in_child(self, LocalSessions._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, key: Key) -> Pending | None:
+        """Return what waits under *key*."""
+        if not self._kept:
+            return None
+        found = self._kept.get(key)
+        return found[1] if found is not None and self._clock() < found[0] else None
+
+    def put(self, key: Key, pending: Pending) -> int:
+        """Let *pending* wait, in place of what did. Returns how many had to leave for lack of room, or because of age."""
+        now = self._clock()
+        with self._lock:
+            self._kept.pop(key, None)
+            self._kept[key] = (now + self._ttl, pending)
+            left = 0
+            while len(self._kept) > self._limit or next(iter(self._kept.values()))[0] <= now:
+                self._kept.popitem(last=False)
+                left += 1
+            return left
+
+    def take(self, key: Key) -> Pending | None:
+        """Return what waits under *key*, which from now on is the caller's to deliver."""
+        with self._lock:
+            found = self._kept.pop(key, None)
+        return found[1] if found is not None and self._clock() < found[0] else None
+
+    def give_back(self, key: Key, pending: Pending) -> int:
+        """Let *pending* wait again; what was put in its place meanwhile came after it."""
+        later = self.take(key)
+        if later is not None and not pending.is_dead and not later.is_dead:
+            values = self._payloads.merge(later.base, later.values, pending.values)
+            later = replace(pending, values=values, about=later.about)
+        return self.put(key, later if later is not None else pending)
+
+    def waiting(self) -> list[Key]:
+        """Return the keys of all that waits."""
+        with self._lock:
+            return list(self._kept)

@@ -1,0 +1,481 @@
+"""The session of one request: read when it is looked at, kept when the response begins, its cookie said.
+
+Written once for both worlds. Must not know ASGI or WSGI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from cachekit._fork import renew_in_child
+from cachekit._io import ASYNCIO, BLOCKING, IO, drive
+from cachekit.clock import Clock
+from cachekit.errors import CodecError, SessionError, StoreError
+from cachekit.events import Emit, Event, Kind
+from cachekit.policy import FOREVER
+from cachekit.sessions.cookie import Cookies, Ticket
+from cachekit.sessions.degraded import Pending
+from cachekit.sessions.exchange import dressed, may_be_shared
+from cachekit.sessions.guard import GuardedSessions
+from cachekit.sessions.keeper import Held, Keeper, left_of
+from cachekit.sessions.options import Load, SessionOptions
+from cachekit.sessions.payload import About, Payloads
+from cachekit.sessions.session import Session
+from cachekit.sessions.store import Key, Moved, new_id, owner_of, shard_of
+
+_REMEMBERED_TOUCHES: Final = 10_000
+
+
+class Driver:
+    """What the requests of one application share.
+
+    Args:
+        store: keeps the sessions, behind a breaker.
+        options: see ``SessionOptions``.
+        clock: source of time.
+        emit: receives events.
+    """
+
+    def __init__(self, store: GuardedSessions, options: SessionOptions, *, clock: Clock, emit: Emit) -> None:
+        self.options = options
+        self.store = store
+        self.clock = clock
+        self.emit = emit
+        self.cookies = Cookies(options)
+        self.payloads = Payloads(options)
+        self.keeper = Keeper(store, options, self.payloads, clock=clock, emit=emit)
+        self.slack = options.slack
+        self.claimed = tuple(options.claims)
+        self._touched: OrderedDict[Key, float] = OrderedDict()
+        self._returning = False
+        self._renew()
+        renew_in_child(self, Driver._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._returning = False
+
+    def open(self, cookies: Iterable[str], *, method: str = "GET", agent: str = "") -> Exchange:
+        """Begin the exchange of a request with the Cookie fields *cookies*."""
+        return Exchange(self, cookies, method, agent)
+
+    def may_touch(self, key: Key) -> bool:
+        """Say whether this process has not touched *key* within the interval, and note that it does now."""
+        now = self.clock()
+        with self._lock:
+            last = self._touched.get(key)
+            if last is not None and 0 <= now - last < self.slack:
+                return False
+            self._touched[key] = now
+            self._touched.move_to_end(key)
+            if len(self._touched) > _REMEMBERED_TOUCHES:
+                self._touched.popitem(last=False)
+            return True
+
+    def wants_return(self, io: IO) -> None:
+        """Bring what waits to the store, behind the request, once it answers again."""
+        if not len(self.keeper.local) or self._returning or self.store.breaker.is_open:
+            return
+        with self._lock:
+            if self._returning:
+                return
+            self._returning = True
+        io.spawn(self._return(io))
+
+    async def _return(self, io: IO) -> None:
+        try:
+            await self.keeper.deliver_all(io)
+        finally:
+            self._returning = False
+
+
+class Exchange:
+    """One request and its session. What ``Session`` knows as its source."""
+
+    __slots__ = (
+        "_agent", "_born", "_claims", "_cookies", "_degraded", "_driver", "_failed", "_held", "_id", "_known", "_line",
+        "_loaded_about", "_local", "_method", "_mute", "_next", "_previous", "session",
+    )  # fmt: skip
+
+    def __init__(self, driver: Driver, cookies: Iterable[str], method: str, agent: str) -> None:
+        self._driver = driver
+        self._cookies: Iterable[str] | None = cookies
+        self._known: Ticket | None = None
+        self._method = method
+        self._agent = agent
+        self._held: Held | None = None  # what the store has of it
+        self._local: Pending | None = None  # what this process has of it
+        self._id = ""  # the id that the client has
+        self._next = ""  # the id that it will get
+        self._failed = False
+        self._born = False
+        self._previous: Key | None = None
+        self._mute = False  # no cookie may be sent: the client's is newer than this request
+        self._degraded = False
+        self._line: str | None = None
+        self._claims: Mapping[str, bytes] = {}
+        self._loaded_about = About()
+        self.session = Session(self, driver.payloads)
+
+    @property
+    def _ticket(self) -> Ticket | None:
+        """Return what the cookie says: its signature is checked when somebody wants to know, and once."""
+        if self._cookies is not None:
+            self._known, self._cookies = self._driver.cookies.read(self._cookies), None
+        return self._known
+
+    @_ticket.setter
+    def _ticket(self, ticket: Ticket | None) -> None:
+        self._known, self._cookies = ticket, None
+
+    @property
+    def has_cookie(self) -> bool:
+        """Return whether the request may have a cookie of ours."""
+        cookies, name = self._cookies, self._driver.options.cookie
+        return any(name in line for line in cookies) if cookies is not None else self._known is not None
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def fetch(self) -> None:
+        """Read the session here and now."""
+        if self._ticket is not None and self._driver.options.load == Load.EXPLICIT and _on_a_loop():
+            raise SessionError(
+                "this session is not read yet, and load='explicit': write `await request.scope['session'].load()` first"
+            )
+        drive(self.load(BLOCKING))
+
+    async def afetch(self) -> None:
+        """Read the session."""
+        await self.load(ASYNCIO)
+
+    async def load(self, io: IO) -> None:
+        """Read the session, unless that has happened. Never raises ``StoreError``."""
+        session, ticket = self.session, self._ticket
+        if session.loaded:
+            return
+        if ticket is None:
+            session.fill({}, {}, self._as_new(), new=True)
+            return
+        keeper, key = self._driver.keeper, Key.of(ticket.id)
+        try:
+            if keeper.concerns(key):
+                await keeper.deliver(io, key)
+            pending = keeper.local.find(key)
+            if pending is not None and pending.replaced:
+                session.fill({}, {}, self._as_new(), new=True)
+                return
+            held = await keeper.read(io, key, remembered=ticket.remembered)
+        except StoreError as exc:
+            self._load_here(ticket, key, exc)
+            return
+        self._driver.wants_return(io)
+        if session.loaded:
+            return  # another task of this request was faster
+        if not isinstance(held, Held):
+            self._mute = isinstance(held, Moved)
+            session.fill({}, {}, self._as_new(), new=True)
+            return
+        self._held, self._id = held, ticket.id
+        self._loaded_about = held.about
+        self._claims = dict(ticket.claims)
+        session.fill(held.base, held.base, held.about, new=False)
+        session.place(str(key), held.record.created, held.record.seen)
+
+    def _as_new(self) -> About:
+        about = About().on(self._agent)
+        self._loaded_about = about
+        return about
+
+    def _load_here(self, ticket: Ticket, key: Key, error: StoreError) -> None:
+        """Go on with what this process holds, and what the cookie claims."""
+        session, driver = self.session, self._driver
+        if session.loaded:
+            return
+        pending = driver.keeper.local.find(key)
+        if pending is not None and pending.is_dead:
+            session.fill({}, {}, self._as_new(), new=True)
+            self.degrade(error)
+            return
+        if pending is None:
+            believed = driver.cookies.believes(ticket, driver.clock())
+            values = ticket.claims if believed else {}
+            about = About(ticket.user if believed else "", "", ticket.remembered).on(self._agent)
+            pending = Pending(base=values, values=values, about=about, born=ticket.detached)
+        self._local, self._id = pending, ticket.id
+        self._born, self._previous = pending.born, pending.previous
+        self._loaded_about = pending.about
+        self._claims = dict(ticket.claims)
+        session.fill(pending.values, pending.values, pending.about, new=False)
+        session.place(str(key))
+        self.degrade(error)
+
+    def degrade(self, error: StoreError) -> None:
+        """Note that this request goes on without the store."""
+        self.session.degrade()
+        if not self._degraded:
+            self._degraded = True
+            self._driver.emit(Event(Kind.SESSION_DEGRADED, name="sessions", detail=str(error), error=error))
+
+    def unreadable(self, key: str, error: CodecError) -> None:
+        """Note that the value of one key could not be read; it stays in the store as it is."""
+        self._driver.emit(
+            Event(Kind.UNREADABLE, self._key_text(), name="sessions", detail=f"[{key!r}]: {error}", error=error)
+        )
+
+    def _key_text(self) -> str:
+        return str(Key.of(self._id)) if self._id else ""
+
+    # -- forms ----------------------------------------------------------------------------------------------------
+
+    def csrf(self) -> str:
+        """Return a token against forged requests, for the id that the client will have after this response."""
+        stays = (self._held is not None or self._local is not None) and not (self.session.rotates or self.session.ended)
+        return self._driver.cookies.csrf(self._id if stays else self._identity(self.session.about))
+
+    def _identity(self, about: About) -> str:
+        """Return the new id of this session: in the shard of its user, where it has one."""
+        shard = shard_of(owner_of(about.user)) if about.user else None
+        if not self._next or (shard is not None and self._next[:2] != shard):
+            self._next = new_id(shard)
+        return self._next
+
+    def is_csrf(self, token: str) -> bool:
+        """Say whether *token* is one."""
+        return bool(self._id) and self._driver.cookies.is_csrf(self._id, token)
+
+    # -- keeping --------------------------------------------------------------------------------------------------
+
+    def store(self) -> None:
+        """Keep what has changed now, in the blocking world."""
+        drive(self.keep(BLOCKING))
+
+    async def astore(self) -> None:
+        """Keep what has changed now."""
+        await self.keep(ASYNCIO)
+
+    async def head(self, io: IO, status: int, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Keep what has changed, and return the fields with which the response begins.
+
+        Raises:
+            CodecError: a value cannot be encoded.
+            SessionTooLarge: the session is larger than its bound.
+        """
+        session, options = self.session, self._driver.options
+        self._failed = status >= 500 and not options.save_on_server_error
+        await self.keep(io)
+        cookies = [self._line] if self._line is not None else []
+        self._line = None
+        fields = dressed(headers, accessed=session.accessed, cookies=cookies, no_store=options.no_store)
+        session.close(shareable=not session.accessed and may_be_shared(self._method, fields))
+        return fields
+
+    def body_sent(self) -> None:
+        """Note that the client has the whole response: looking at the session can change nothing of it any more."""
+        self.session.close()
+
+    async def finish(self, io: IO) -> None:
+        """Keep what has changed since the response began."""
+        self.session.close()
+        if self._held is not None or self._local is not None:
+            await self.keep(io)
+
+    async def keep(self, io: IO) -> None:
+        """Bring the store up to what the session holds. A response that failed only ends sessions."""
+        session = self.session
+        if not session.loaded:
+            await self._keep_alive(io)
+            return
+        if session.ended:
+            await self._end(io)
+        if self._failed:
+            return
+        values = session.changes()
+        about = session.about
+        known = self._held is not None or self._local is not None
+        if not known:
+            if values or (about.user and session.bound):
+                await self._begin(io, values or {}, about)
+        elif session.rotates:
+            await self._rotate(io, values if values is not None else dict(session.base), about)
+        elif values is not None:
+            await self._write(io, values, about)
+        else:
+            await self._use(io)
+
+    async def _end(self, io: IO) -> None:
+        keeper, key = self._driver.keeper, Key.of(self._id) if self._id else None
+        owner = ""
+        if self._held is not None:
+            key, owner = self._held.key, self._held.record.owner
+        if key is not None and (self._held is not None or self._local is not None):
+            if self._local is not None and self._local.about.user:
+                owner = owner_of(self._local.about.user)
+            try:
+                if self._local is not None:
+                    keeper.local.take(key)
+                if self._local is None or not self._local.born:
+                    await keeper.end(io, key, owner)
+            except StoreError as exc:
+                self.degrade(exc)
+                keeper.keep_here(key, Pending(ended=True, owner=owner))
+                keeper.emit(Event(Kind.SESSION_ENDED, str(key), detail="here; the store is told when it is back"))
+        if self._ticket is not None:
+            self._line = self._driver.cookies.removal()
+        self._ticket = None
+        self._held, self._local, self._id, self._born, self._previous = None, None, "", False, None
+        self._mute = False
+        self.session.restart()
+
+    async def _begin(self, io: IO, values: Mapping[str, bytes], about: About) -> None:
+        if self._mute and not about.user:
+            # The client holds a newer cookie by now: another one would log it out.
+            self._driver.emit(Event(Kind.SESSION_DISCARDED, detail="the id of this request was changed by another"))
+            self.session.commit(values)
+            return
+        self._id, self._next, self._mute = self._identity(about), "", False
+        key, keeper = Key.of(self._id), self._driver.keeper
+        try:
+            self._held = await keeper.make(io, key, values, about)
+            self._born = False
+        except StoreError as exc:
+            self.degrade(exc)
+            self._keep_here(key, Pending(values=values, about=about, born=True))
+        self._kept(key, values, about, say=True)
+
+    async def _rotate(self, io: IO, values: Mapping[str, bytes], about: About) -> None:
+        keeper, held = self._driver.keeper, self._held
+        fresh = self.session.bound
+        identity, self._next = self._identity(about), ""
+        key = Key.of(identity)
+        try:
+            if held is None:
+                raise _NoStore("the session of this request is held here")
+            made = await keeper.rotate(io, held, key, values, about, fresh=fresh)
+        except StoreError as exc:
+            old = held.key if held is not None else Key.of(self._id)
+            self.degrade(exc)
+            born = self._local is not None and self._local.born
+            base = held.base if held is not None else self._local.base if self._local is not None else {}
+            previous = self._previous if born else old
+            self._keep_here(
+                key, Pending(base=base, values=values, about=about, born=True, previous=previous,
+                             owner=held.record.owner if held is not None else "")
+            )  # fmt: skip
+            if born:
+                keeper.local.take(old)
+            else:
+                keeper.keep_here(old, Pending(replaced=True))
+            self._held = None
+        else:
+            if made is None:
+                self._lost(values)
+                return
+            self._held, values = made, made.base
+        self._id, self._mute = identity, False
+        self._kept(key, values, about, say=True)
+
+    async def _write(self, io: IO, values: Mapping[str, bytes], about: About) -> None:
+        keeper, held = self._driver.keeper, self._held
+        say = about.remembered != self._loaded_about.remembered
+        if held is None:
+            assert self._local is not None
+            key = Key.of(self._id)
+            self._keep_here(key, replace(self._local, values=values, about=about))
+        else:
+            key = held.key
+            tried: list[str] = []
+            try:
+                kept = await keeper.write(io, held, values, about, tried=tried)
+            except StoreError as exc:
+                self.degrade(exc)
+                pending = Pending(base=held.base, values=values, about=about, tried=tuple(tried), sent=values)
+                self._keep_here(key, pending)
+                self._held = None
+            else:
+                if kept is None:
+                    self._lost(values)
+                    return
+                if kept.key != key:
+                    self._mute = True  # it went on under an id that this request does not know
+                self._held, key = kept, kept.key
+        self._kept(key, values, about, say=say)
+
+    def _lost(self, values: Mapping[str, bytes]) -> None:
+        """Its session has ended meanwhile: what this request changed goes nowhere, and no cookie brings it back."""
+        self._mute = True
+        self.session.commit(values)
+
+    def _keep_here(self, key: Key, pending: Pending) -> None:
+        self._local = pending
+        self._born = pending.born
+        self._driver.keeper.keep_here(key, pending)
+
+    def _kept(self, key: Key, values: Mapping[str, bytes], about: About, *, say: bool) -> None:
+        session = self.session
+        self._loaded_about = about
+        session.commit(values)
+        session.place(str(key))
+        claims = self._claimed(values)
+        if say or claims != self._claims:
+            self._say(values, about)
+
+    def _claimed(self, values: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        return {key: values[key] for key in self._driver.claimed if key in values}
+
+    def _say(self, values: Mapping[str, bytes], about: About) -> None:
+        """Have the cookie sent."""
+        if self._mute or not self._id:
+            return
+        driver = self._driver
+        self._claims = self._claimed(values)
+        user = about.user if driver.claimed else ""
+        ticket = Ticket(self._id, 0.0, about.remembered, self._born, self._claims, user)
+        now = driver.clock()
+        left = FOREVER if self._held is None else left_of(self._held.record, now)
+        self._line = driver.cookies.line(driver.cookies.issue(ticket, now), remembered=about.remembered, left=left)
+
+    async def _use(self, io: IO) -> None:
+        """Note that the session is used, and renew its cookie where that is due; both once an interval."""
+        driver, held, ticket = self._driver, self._held, self._ticket
+        if held is None or not self.session.accessed:
+            return
+        now = driver.clock()
+        due = ticket is not None and (ticket.detached or driver.cookies.is_due(ticket, now, claimed=bool(self._claims)))
+        if not due and (now - held.record.seen < driver.slack or not driver.may_touch(held.key)):
+            return
+        try:
+            alive = await driver.store.touch(io, held.key, driver.keeper.life(held.about))
+        except StoreError:
+            return
+        if due and alive:  # proved just now: a cookie of an id that was changed meanwhile would undo a login
+            self._born = False
+            self._ticket = None if ticket is None else replace(ticket, issued=now, detached=False)
+            self._say(held.base, held.about)
+
+    async def _keep_alive(self, io: IO) -> None:
+        driver, ticket = self._driver, self._ticket
+        if ticket is None or not driver.options.keep_alive or driver.store.is_away():
+            return
+        key = Key.of(ticket.id)
+        if driver.may_touch(key):
+            try:
+                await driver.store.touch(io, key, driver.keeper.life(About(remembered=ticket.remembered)))
+            except StoreError:
+                pass
+
+
+class _NoStore(StoreError):
+    """Stands for a store that is away, where the session was never read from it."""
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

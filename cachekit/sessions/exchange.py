@@ -1,0 +1,65 @@
+"""What one response says about the session: its cookie, and for whom the response is.
+
+Pure. Must not know how sessions are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from cachekit.http.directives import CacheControl
+from cachekit.http.headers import HeaderList, Headers, parse_vary, values, without
+
+_REPLACED: Final = ("public", "s-maxage", "proxy-revalidate", "private", "must-understand")
+_TARGETED: Final = ("surrogate-control", "x-accel-expires")
+
+
+def dressed(headers: Headers, *, accessed: bool, cookies: Sequence[str], no_store: bool = False) -> HeaderList:
+    """Return the fields of a response whose session was *accessed*, with the lines that set cookies.
+
+    What was made by looking at a session is for one visitor: ``Vary: Cookie`` and ``Cache-Control: private`` (RFC 9111
+    section 5.2.2.7), whatever the application said. Fields that speak to shared caches alone are taken out, because they
+    would come before Cache-Control (RFC 9213 section 2.2).
+    """
+    if not accessed and not cookies:
+        return list(headers)
+    if not any(_concerns(name) for name, _ in headers):
+        kept = [*headers, ("Cache-Control", "no-store" if no_store else "private"), ("Vary", "Cookie")]
+        return [*kept, *(("Set-Cookie", cookie) for cookie in cookies)]
+    kept = [
+        (name, value)
+        for name, value in headers
+        if (lower := name.lower()) not in _TARGETED
+        and not lower.endswith("-cache-control")
+        and lower != "cache-control"
+    ]
+    control = CacheControl.of(headers)
+    narrowed = CacheControl((("private", None), *control.without(_REPLACED).pairs))
+    kept.append(("Cache-Control", "no-store" if no_store else str(narrowed)))
+    kept = _varied(kept)
+    return [*kept, *(("Set-Cookie", cookie) for cookie in cookies)]
+
+
+@lru_cache(maxsize=1024)
+def _concerns(name: str) -> bool:
+    """Say whether the field *name* has to do with who may have a response."""
+    lower = name.lower()
+    return lower in _TARGETED or lower.endswith("cache-control") or lower == "vary"
+
+
+def _varied(headers: HeaderList) -> HeaderList:
+    names = parse_vary(headers)
+    if names == ("*",) or "cookie" in names:
+        return headers
+    told = values(headers, "vary")
+    return [*without(headers, ("vary",)), ("Vary", ", ".join([*told, "Cookie"]))]
+
+
+def may_be_shared(method: str, headers: Headers) -> bool:
+    """Say whether caches may give a response with these fields to others than who asked."""
+    if method not in ("GET", "HEAD"):
+        return False
+    control = CacheControl.of(headers)
+    return "private" not in control and ("no-store" not in control or "must-understand" in control)

@@ -1,0 +1,351 @@
+"""Keeping a session: writes that lose nothing, changes of id that hand nothing to strangers, what waited for the store.
+
+Owns what follows from each outcome of a store. Must not know requests, responses or cookies.
+
+Who may follow a session whose id has changed: a request that was under way brings its changes to the new place, if the
+session belonged to the same user when it was read, or to nobody (then what the login wrote stays). It never learns the
+new id, and reads nothing there. A request that wanted to change the id itself, and came second, gets a session of its own,
+made of what it had read before and what it changed: an id that was planted on somebody opens nothing of theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cachekit._io import IO, stopped_scope
+from cachekit.clock import Clock
+from cachekit.errors import CodecError, SessionError, StoreError
+from cachekit.events import Emit, Event, Kind
+from cachekit.policy import FOREVER, seconds
+from cachekit.sessions.degraded import LocalSessions, Pending
+from cachekit.sessions.options import AtReturn, SessionOptions
+from cachekit.sessions.payload import About, Payloads
+from cachekit.sessions.store import FullStore, Key, Moved, Record, Verdict, new_version, owner_of
+
+_TRIES: Final = 1000
+_CHAIN: Final = 8
+_DELIVERY: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A session as one request holds it.
+
+    Attributes:
+        key: where it is kept.
+        record: what is known to be there.
+        about: whose it is.
+        base: its values there.
+    """
+
+    key: Key
+    record: Record
+    about: About
+    base: Mapping[str, bytes]
+
+
+class Keeper:
+    """Keeps sessions in a store, with what this process holds while that is away.
+
+    Args:
+        store: keeps them, behind a breaker.
+        options: lifetimes, policies.
+        payloads: their bytes.
+        clock: source of time.
+        emit: receives events.
+    """
+
+    def __init__(
+        self, store: FullStore, options: SessionOptions, payloads: Payloads, *, clock: Clock, emit: Emit
+    ) -> None:
+        self.store = store
+        self.payloads = payloads
+        self.local = LocalSessions(options.max_local, options.life(remembered=False), clock, payloads)
+        self.emit = emit
+        self._deliveries: dict[Key, Future[None]] = {}
+        self._lives = {remembered: options.life(remembered=remembered) for remembered in (False, True)}
+        self._absolute = options.absolute
+        self._grace = seconds(options.grace)
+        self._merges = options.at_return == AtReturn.MERGE
+
+    def life(self, about: About) -> float:
+        """Return the seconds that a session lives after it was last used."""
+        return self._lives[about.remembered]
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    async def read(self, io: IO, key: Key, *, remembered: bool) -> Held | Moved | None:
+        """Return what is kept under *key*. What cannot be read is set aside where it is, and counts as absent."""
+        found = await self.store.read(io, key, self._lives[remembered])
+        return self._held(key, found) if isinstance(found, Record) else found
+
+    def _held(self, key: Key, record: Record) -> Held | None:
+        try:
+            about, values = self.payloads.unpack(record.body, str(key).encode())
+            if about.user and owner_of(about.user) != record.owner:
+                raise CodecError("the user of this session and the index it is in contradict each other")
+        except CodecError as exc:
+            self.emit(Event(Kind.UNREADABLE, str(key), name="sessions", detail=str(exc), error=exc))
+            return None
+        return Held(key, record, about, values)
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    def _record(self, key: Key, values: Mapping[str, bytes], about: About) -> Record:
+        body = self.payloads.pack(about, values, str(key).encode())
+        owner = owner_of(about.user) if about.user else ""
+        return Record(body, new_version(), self.life(about), deadline=self._absolute, owner=owner)
+
+    async def make(
+        self, io: IO, key: Key, values: Mapping[str, bytes], about: About, *, like: Record | None = None
+    ) -> Held:
+        """Keep a new session; its absolute time-out is that of the session *like*, or begins now."""
+        record = self._record(key, values, about)
+        if like is not None and like.created:
+            record = replace(record, created=like.created, deadline=like.deadline)
+        outcome = await self.store.write(io, key, record, None)
+        ours = isinstance(outcome.found, Record) and outcome.found.version == record.version  # its answer was lost
+        if not ours and isinstance(outcome.found, Record):
+            raise _Exists(outcome.found)
+        if not ours and outcome.verdict is not Verdict.DONE:
+            raise _TimedOut("this session has reached its absolute time-out")
+        self.emit(Event(Kind.SESSION_CREATED, str(key)))
+        return Held(key, record, about, values)
+
+    async def write(
+        self,
+        io: IO,
+        held: Held,
+        values: Mapping[str, bytes],
+        about: About,
+        *,
+        yielding: bool = False,
+        tried: list[str] | None = None,
+    ) -> Held | None:
+        """Keep the changes that led from ``held.base`` to *values*, together with what others changed meanwhile.
+
+        Returns what is kept now; None when the session has ended, or now belongs to somebody else. *tried* receives the
+        versions that were sent: one whose answer was lost may be there all the same, and must not be merged with itself.
+        """
+        for _ in range(_TRIES):
+            record = replace(self._record(held.key, values, about), owner=held.record.owner)
+            if tried is not None:
+                tried.append(record.version)
+            outcome = await self.store.write(io, held.key, record, held.record.version)
+            there = isinstance(outcome.found, Record) and outcome.found.version == record.version
+            if there or outcome.verdict is Verdict.DONE:
+                return Held(held.key, replace(held.record, version=record.version, ttl=record.ttl), about, values)
+            if isinstance(outcome.found, Moved):
+                return await self._follow(io, outcome.found, held, values)
+            theirs = None if outcome.found is None else self._held(held.key, outcome.found)
+            if theirs is None:
+                self._discarded(held.key)
+                return None
+            self.emit(Event(Kind.SESSION_MERGED, str(held.key)))
+            values = self.payloads.merge(held.base, values, theirs.base, yielding=yielding)
+            about = theirs.about if about == held.about else replace(theirs.about, remembered=about.remembered)
+            held = theirs
+        raise SessionError(f"a session was changed by others {_TRIES} times in a row: give up")
+
+    async def _follow(self, io: IO, moved: Moved, held: Held, values: Mapping[str, bytes]) -> Held | None:
+        """Bring changes to where a session is now, if they may go there."""
+        for _ in range(_CHAIN):
+            if held.record.owner and moved.owner != held.record.owner:
+                break
+            found = await self.read(io, moved.key, remembered=held.about.remembered)
+            if isinstance(found, Moved):
+                moved = found
+                continue
+            if found is None:
+                break
+            yielding = found.record.owner != held.record.owner
+            merged = self.payloads.merge(held.base, values, found.base, yielding=yielding)
+            if merged == found.base:
+                return found
+            self.emit(Event(Kind.SESSION_MERGED, str(found.key)))
+            return await self.write(io, found, merged, found.about, yielding=yielding)
+        self._discarded(held.key)
+        return None
+
+    async def rotate(
+        self, io: IO, held: Held, key: Key, values: Mapping[str, bytes], about: About, *, fresh: bool
+    ) -> Held | None:
+        """Keep the session under the new *key*, and end it under the old one. None when it had ended.
+
+        The new one is made first: whatever fails in between, nothing is lost, and the old id opens no more than before.
+        *fresh* says that somebody has logged in: then the absolute time-out begins anew.
+        """
+        try:
+            made = await self.make(io, key, values, about, like=None if fresh else held.record)
+        except _TimedOut:
+            self._discarded(held.key)
+            return None
+        note = Moved(key, made.record.owner)
+        try:
+            for _ in range(_TRIES):
+                outcome = await self.store.retire(io, held.key, held.record, note, self._grace)
+                if outcome.verdict is Verdict.DONE:
+                    return made
+                if isinstance(outcome.found, Moved):
+                    if outcome.found.key == key:
+                        return made  # this request's own doing, whose answer was lost
+                    if fresh or await self._still_there(io, outcome.found):
+                        return made  # another request has changed the id too: each has a session of its own
+                    break
+                theirs = None if outcome.found is None else self._held(held.key, outcome.found)
+                if theirs is None:
+                    break
+                self.emit(Event(Kind.SESSION_MERGED, str(key)))
+                values = self.payloads.merge(held.base, values, theirs.base)
+                again = await self.write(io, made, values, made.about)
+                if again is None:
+                    return None
+                made, held = again, theirs
+            await self.store.destroy(io, key, made.record.owner)
+        except StoreError:
+            self._keep(held.key, Pending(ended=True, owner=held.record.owner))  # the old id dies as soon as it can
+            return made
+        self._discarded(held.key)
+        return None
+
+    async def _still_there(self, io: IO, moved: Moved) -> bool:
+        for _ in range(_CHAIN):
+            found = await self.store.read(io, moved.key, self._lives[False])
+            if not isinstance(found, Moved):
+                return found is not None
+            moved = found
+        return False
+
+    async def end(self, io: IO, key: Key, owner: str) -> None:
+        """End a session, wherever it is now: a logout wins."""
+        for _ in range(_CHAIN):
+            outcome = await self.store.destroy(io, key, owner)
+            if not isinstance(outcome.found, Moved) or (owner and outcome.found.owner != owner):
+                break
+            key, owner = outcome.found.key, outcome.found.owner
+        self.emit(Event(Kind.SESSION_ENDED, str(key)))
+
+    # -- while the store is away ----------------------------------------------------------------------------------
+
+    def keep_here(self, key: Key, pending: Pending) -> None:
+        """Hold a session in this process until the store is back."""
+        self._keep(key, pending)
+
+    def _keep(self, key: Key, pending: Pending) -> None:
+        for _ in range(self.local.put(key, pending)):
+            self._discarded(key, "there was no room to hold it any longer")
+
+    def _discarded(self, key: Key, why: str = "its session had ended") -> None:
+        self.emit(Event(Kind.SESSION_DISCARDED, str(key), detail=why))
+
+    async def deliver(self, io: IO, key: Key) -> None:
+        """Bring what waits under *key* to the store. Raises ``StoreError`` while that cannot be; then it waits on."""
+        pending = self.local.find(key)
+        if pending is None:
+            await self._wait_for_delivery(io, key)
+            return
+        if pending.replaced or (pending := self.local.take(key)) is None:
+            return
+        under_way: Future[None] = Future()
+        self._deliveries[key] = under_way
+        try:
+            await self._deliver(io, key, pending)
+        except CodecError as exc:
+            self.emit(Event(Kind.UNENCODABLE, str(key), name="sessions", detail=str(exc), error=exc))
+        except SessionError as exc:
+            self._discarded(key, str(exc))
+        except BaseException:
+            self.local.give_back(key, pending)
+            raise
+        finally:
+            self._deliveries.pop(key, None)
+            under_way.set_result(None)
+
+    async def _wait_for_delivery(self, io: IO, key: Key) -> None:
+        """Let another delivery of *key* end first, so that its changes are read; not where that would stop it."""
+        under_way = self._deliveries.get(key)
+        if under_way is not None and stopped_scope(io) is None:
+            with contextlib.suppress(TimeoutError):
+                await io.wait(under_way, _DELIVERY)
+
+    @property
+    def waiting(self) -> int:
+        """Return how many sessions wait for the store, those on their way included."""
+        return len(self.local) + len(self._deliveries)
+
+    def concerns(self, key: Key) -> bool:
+        """Say whether something of *key* waits, or is on its way."""
+        return self.local.find(key) is not None or key in self._deliveries
+
+    async def _deliver(self, io: IO, key: Key, pending: Pending) -> None:
+        if pending.ended:
+            await self.end(io, key, pending.owner)
+            return
+        found = await self.read(io, key, remembered=pending.about.remembered)
+        if not self._merges:
+            if pending.previous is not None:
+                await self.store.destroy(io, pending.previous, pending.owner)
+                self.local.take(pending.previous)
+            self._discarded(key, "changes made while the store was away are dropped (at_return='drop')")
+            return
+        if found is None and pending.born:
+            await self._deliver_new(io, key, pending)
+        elif isinstance(found, Held):
+            arrived = found.record.version in pending.tried  # although nobody heard of it
+            merged = self.payloads.merge(pending.sent if arrived else pending.base, pending.values, found.base)
+            about = replace(found.about, remembered=pending.about.remembered)
+            if (merged != found.base or about != found.about) and await self.write(io, found, merged, about) is None:
+                return
+        else:
+            self._discarded(key)
+            return
+        self.emit(Event(Kind.SESSION_RETURNED, str(key)))
+
+    async def _deliver_new(self, io: IO, key: Key, pending: Pending) -> None:
+        values, before = pending.values, None
+        if pending.previous is not None:
+            before = await self.read(io, pending.previous, remembered=pending.about.remembered)
+            if isinstance(before, Held):
+                values = self.payloads.merge(pending.base, values, before.base, yielding=False)
+        try:
+            made = await self.make(io, key, values, pending.about)
+        except _Exists as exists:  # another process was there first
+            there = self._held(key, exists.record)
+            if there is not None:
+                await self.write(io, there, self.payloads.merge({}, values, there.base), there.about)
+            return
+        if pending.previous is not None:
+            if isinstance(before, Held):
+                note = Moved(key, made.record.owner)
+                await self.store.retire(io, pending.previous, before.record, note, self._grace)
+            self.local.take(pending.previous)
+
+    async def deliver_all(self, io: IO) -> int:
+        """Bring everything that waits to the store. Returns how many still wait."""
+        for key in self.local.waiting():
+            try:
+                await self.deliver(io, key)
+            except StoreError:
+                break
+        return len(self.local)
+
+
+class _TimedOut(SessionError):
+    pass
+
+
+class _Exists(Exception):
+    def __init__(self, record: Record) -> None:
+        super().__init__("there is a session under this key already")
+        self.record = record
+
+
+def left_of(record: Record, now: float) -> float:
+    """Return the seconds until the absolute end of a session, for its cookie."""
+    if record.deadline == FOREVER:
+        return FOREVER
+    return max(0.0, record.deadline - now) if record.created else record.deadline

@@ -1,0 +1,194 @@
+"""Sessions in this process: for one process, for tests, and for the time that a server is away.
+
+Bounded, and what has expired gives its memory back. Holds bytes only, so that no two requests share an object. Must not
+know values or requests.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Final
+
+from cachekit._fork import renew_in_child
+from cachekit._io import IO
+from cachekit.clock import Clock, system_clock
+from cachekit.errors import ConfigError
+from cachekit.policy import FOREVER
+from cachekit.sessions.store import DONE, GONE, Found, Key, Moved, Outcome, Record, Verdict
+
+_SWEEP: Final = 16
+"""How many candidates each write looks at: more than it adds, so that what has expired never piles up."""
+
+
+class MemorySessions:
+    """Keeps sessions in this process.
+
+    Args:
+        max_sessions: bound on their number; the one that was not used for longest leaves first.
+        max_bytes: bound on the bytes of their bodies.
+        clock: source of time.
+
+    Raises:
+        ConfigError: a bound is not positive.
+    """
+
+    def __init__(
+        self, *, max_sessions: int = 100_000, max_bytes: int = 512 * 1024 * 1024, clock: Clock = system_clock
+    ) -> None:
+        if max_sessions < 1 or max_bytes < 1:
+            raise ConfigError("max_sessions and max_bytes must be positive")
+        self._max_sessions = max_sessions
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._kept: OrderedDict[Key, tuple[float, Record | Moved]] = OrderedDict()
+        self._owners: dict[str, set[Key]] = {}
+        self._ends: list[tuple[float, str, Key]] = []
+        self._bytes = 0
+        self._renew()
+        renew_in_child(self, MemorySessions._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    # -- under the lock -------------------------------------------------------------------------------------------
+
+    def _find(self, key: Key, now: float) -> Record | Moved | None:
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        if now >= found[0]:
+            self._drop(key)
+            return None
+        return found[1]
+
+    def _put(self, key: Key, kept: Record | Moved, expires: float, now: float) -> None:
+        self._drop(key)
+        self._kept[key] = (expires, kept)
+        if isinstance(kept, Record):
+            self._bytes += len(kept.body)
+            if kept.owner:
+                self._owners.setdefault(kept.owner, set()).add(key)
+        heapq.heappush(self._ends, (expires, str(key), key))
+        for _ in range(_SWEEP):
+            if not self._ends or self._ends[0][0] > now:
+                break
+            _, _, old = heapq.heappop(self._ends)
+            if (entry := self._kept.get(old)) is not None:
+                if entry[0] <= now:
+                    self._drop(old)
+                else:  # it was used meanwhile
+                    heapq.heappush(self._ends, (entry[0], str(old), old))
+        while len(self._kept) > self._max_sessions or (self._bytes > self._max_bytes and len(self._kept) > 1):
+            self._drop(next(iter(self._kept)))
+        if len(self._ends) > 2 * len(self._kept) + 1024:  # each write adds one: those of what was replaced are let go
+            self._ends = [(at, str(each), each) for each, (at, _) in self._kept.items()]
+            heapq.heapify(self._ends)
+
+    def _drop(self, key: Key) -> bool:
+        found = self._kept.pop(key, None)
+        if found is None:
+            return False
+        if isinstance(record := found[1], Record):
+            self._bytes -= len(record.body)
+            if record.owner and (keys := self._owners.get(record.owner)) is not None:
+                keys.discard(key)
+                if not keys:
+                    del self._owners[record.owner]
+        return True
+
+    def _checked(self, key: Key, version: str, now: float) -> Outcome | Record:
+        found = self._find(key, now)
+        if found is None:
+            return GONE
+        if isinstance(found, Moved):
+            return Outcome(Verdict.MOVED, found)
+        return found if found.version == version else Outcome(Verdict.CONFLICT, found)
+
+    # -- the port -------------------------------------------------------------------------------------------------
+
+    async def read(self, io: IO, key: Key, ttl: float) -> Found:  # noqa: ARG002 - no I/O here
+        now = self._clock()
+        with self._lock:
+            found = self._find(key, now)
+            if isinstance(found, Record):
+                expires = min(now + ttl, found.deadline)
+                self._kept[key] = (expires, found)
+                self._kept.move_to_end(key)
+            return found
+
+    async def write(self, io: IO, key: Key, record: Record, expected: str | None) -> Outcome:  # noqa: ARG002 - no I/O here
+        now = self._clock()
+        with self._lock:
+            if expected is None:
+                found = self._find(key, now)
+                if found is not None:
+                    return Outcome(Verdict.MOVED if isinstance(found, Moved) else Verdict.CONFLICT, found)
+                created, deadline = record.created, record.deadline
+                if not created:
+                    created, deadline = now, FOREVER if deadline == FOREVER else now + deadline
+            else:
+                checked = self._checked(key, expected, now)
+                if isinstance(checked, Outcome):
+                    return checked
+                created, deadline = checked.created, checked.deadline
+            expires = min(now + record.ttl, deadline)
+            if expires <= now:
+                self._drop(key)
+                return GONE
+            self._put(key, replace(record, created=created, seen=now, deadline=deadline), expires, now)
+            return DONE
+
+    async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:  # noqa: ARG002 - no I/O here
+        now = self._clock()
+        with self._lock:
+            checked = self._checked(key, record.version, now)
+            if isinstance(checked, Outcome):
+                return checked
+            self._drop(key)
+            if grace > 0:
+                self._put(key, moved, now + grace, now)
+            return DONE
+
+    async def destroy(self, io: IO, key: Key, owner: str) -> Outcome:  # noqa: ARG002 - no I/O here
+        with self._lock:
+            found = self._find(key, self._clock())
+            if isinstance(found, Moved):
+                return Outcome(Verdict.MOVED, found)
+            return DONE if self._drop(key) else GONE
+
+    async def touch(self, io: IO, key: Key, ttl: float) -> bool:  # noqa: ARG002 - no I/O here
+        now = self._clock()
+        with self._lock:
+            found = self._find(key, now)
+            if not isinstance(found, Record):
+                return False
+            self._kept[key] = (min(now + ttl, found.deadline), replace(found, seen=now))
+            self._kept.move_to_end(key)
+            return True
+
+    async def close(self, io: IO) -> None:
+        pass
+
+    # -- all sessions of a user, and of everybody -----------------------------------------------------------------
+
+    async def sessions(self, io: IO, owner: str) -> list[tuple[Key, Record]]:  # noqa: ARG002 - no I/O here
+        now = self._clock()
+        with self._lock:
+            found = [(key, self._find(key, now)) for key in list(self._owners.get(owner, ()))]
+        return [(key, record) for key, record in found if isinstance(record, Record)]
+
+    async def revoke(self, io: IO, owner: str, *, only: Key | None = None, keep: Key | None = None) -> int:  # noqa: ARG002 - no I/O here
+        with self._lock:
+            ended = [key for key in list(self._owners.get(owner, ())) if (only is None or key == only) and key != keep]
+            return sum(self._find(key, self._clock()) is not None and self._drop(key) for key in ended)
+
+    async def count(self, io: IO) -> int:  # noqa: ARG002 - no I/O here
+        now = self._clock()
+        with self._lock:
+            return sum(at > now and isinstance(kept, Record) for at, kept in self._kept.values())

@@ -1,0 +1,231 @@
+"""Sessions on a Redis or Valkey server: a sliding read is one GETEX, everything else one script.
+
+Owns the layout there. Must not know breakers, values or requests.
+
+Keys: ``{ns}:s:{3f}:<digest>`` a session of shard 3f, ``{ns}:sl:{3f}`` the index of its live sessions,
+``{ns}:su:{3f}:<owner>`` the sessions of one owner; both sorted by when they end. A shard is one hash slot, and an owner's
+sessions all lie in the owner's shard, so that each script touches one slot. The value is a head of fixed width, which
+scripts read and write without the rest, and the body.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any, Final, Protocol
+
+from cachekit._io import IO
+from cachekit.clock import Clock, system_clock
+from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
+from cachekit.policy import FOREVER
+from cachekit.sessions.store import (
+    ALL_SHARDS,
+    DONE,
+    GONE,
+    HEAD_BYTES,
+    Found,
+    Key,
+    Moved,
+    Outcome,
+    Record,
+    Verdict,
+    is_shard,
+    shard_of,
+)
+from cachekit.stores.link import Call, Script
+
+_SESSION: Final = b"CS1"
+_MOVED: Final = b"CM1"
+_HEAD: Final = 101
+_NOBODY: Final = "-" * 22
+
+
+@cache
+def _script(name: str) -> Script:
+    source = resources.files("cachekit.sessions").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+class Server(Protocol):
+    """What is asked of a link, whatever the topology behind it."""
+
+    async def command(self, io: IO, *args: Any) -> Any:
+        """Run one command. Raises ``StoreError``."""
+        ...
+
+    async def script(self, io: IO, script: Script, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        """Run *script*. Raises ``StoreError``."""
+        ...
+
+    async def scripts(self, io: IO, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """Run *script* once for each of *calls*. Raises ``StoreError``."""
+        ...
+
+    async def close(self, io: IO) -> None:
+        """Give up connections."""
+        ...
+
+
+class RedisSessions:
+    """Keeps sessions on a server.
+
+    Args:
+        link: the server.
+        namespace: prefix of every key.
+        slack: seconds by which the indexes may be behind, the interval of touches.
+        clock: source of time, for the notes that changed ids leave.
+
+    Raises:
+        ConfigError: the namespace contains ``{``, ``}``, ``:`` or spaces.
+    """
+
+    def __init__(
+        self, link: Server, *, namespace: str = "cachekit", slack: float = 60.0, clock: Clock = system_clock
+    ) -> None:
+        if not namespace or not namespace.isprintable() or any(char in "{}: *?[]^\\" for char in namespace):
+            raise ConfigError(f"namespace={namespace!r} must be a word without spaces and without any of {{}}:*?[]^\\")
+        self.link = link
+        self.namespace = namespace
+        self._slack = math.ceil(slack * 1000)
+        self._clock = clock
+
+    # -- names ----------------------------------------------------------------------------------------------------
+
+    def _name(self, key: Key) -> str:
+        return f"{self.namespace}:s:{{{key.shard}}}:{key.digest}"
+
+    def _live(self, shard: str) -> str:
+        return f"{self.namespace}:sl:{{{shard}}}"
+
+    def _owner(self, shard: str, owner: str) -> str:
+        return f"{self.namespace}:su:{{{shard}}}:{owner}"
+
+    def _keys(self, key: Key, owner: str) -> list[str]:
+        keys = [self._name(key), self._live(key.shard)]
+        return [*keys, self._owner(key.shard, owner)] if owner else keys
+
+    # -- the port -------------------------------------------------------------------------------------------------
+
+    async def read(self, io: IO, key: Key, ttl: float) -> Found:
+        name = self._name(key)
+        try:
+            raw = await self.link.command(io, "GETEX", name, "PX", math.ceil(ttl * 1000))
+        except (StoreTimeout, StoreUnavailable):
+            raise
+        except StoreError:  # it answers, but does not write: what it has is still read
+            raw = await self.link.command(io, "GET", name)
+        if raw is None:
+            return None
+        found = _parse(raw)
+        if isinstance(found, Moved):
+            await self.link.command(io, "PEXPIREAT", name, int(raw[3:18]))  # the read above made it live on
+            return found if int(raw[3:18]) > self._clock() * 1000 else None
+        return found
+
+    async def write(self, io: IO, key: Key, record: Record, expected: str | None) -> Outcome:
+        owner = record.owner if record.owner and shard_of(record.owner) == key.shard else ""
+        deadline = 0 if record.deadline == FOREVER else math.ceil(record.deadline * 1000)
+        created = "" if not record.created else f"{int(record.created * 1000):015d}"
+        ttl = math.ceil(record.ttl * 1000)
+        reply = await self.link.script(
+            io,
+            _script("write"),
+            self._keys(key, owner),
+            [
+                expected or "", key.digest, ttl, self._slack, created, deadline, record.version, f"{ttl:015d}", owner,
+                owner or _NOBODY, record.body,
+            ],
+        )  # fmt: skip
+        return _outcome(reply)
+
+    async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:
+        until = int((self._clock() + grace) * 1000)
+        note = f"{_MOVED.decode()}{until:015d}{moved.key.shard}{moved.key.digest}{moved.owner}"
+        reply = await self.link.script(
+            io,
+            _script("retire"),
+            self._keys(key, record.owner),
+            [record.version, key.digest, record.owner, math.ceil(grace * 1000), note],
+        )
+        return _outcome(reply)
+
+    async def destroy(self, io: IO, key: Key, owner: str) -> Outcome:
+        return _outcome(await self.link.script(io, _script("destroy"), self._keys(key, owner), [key.digest, owner]))
+
+    async def touch(self, io: IO, key: Key, ttl: float) -> bool:
+        alive = await self.link.script(
+            io,
+            _script("touch"),
+            [self._name(key), self._live(key.shard)],
+            [key.digest, math.ceil(ttl * 1000), self._slack, self._owner(key.shard, "")],
+        )
+        return bool(alive)
+
+    async def close(self, io: IO) -> None:
+        await self.link.close(io)
+
+    # -- all sessions of a user, and of everybody -----------------------------------------------------------------
+
+    async def _of(self, io: IO, owner: str, size: int, only: Key | None, keep: Key | None) -> Any:
+        shard = shard_of(owner)
+        return await self.link.script(
+            io,
+            _script("owner"),
+            [self._owner(shard, owner), self._live(shard)],
+            [
+                f"{self.namespace}:s:{{{shard}}}:", size, "" if only is None else only.digest,
+                "" if keep is None else keep.digest,
+            ],
+        )  # fmt: skip
+
+    async def sessions(self, io: IO, owner: str) -> list[tuple[Key, Record]]:
+        reply = await self._of(io, owner, _HEAD + HEAD_BYTES, None, None)
+        found = []
+        for member, raw in zip(reply[::2], reply[1::2], strict=True):
+            record = _parse(raw)
+            if isinstance(record, Record):
+                found.append((Key(shard_of(owner), member.decode()), record))
+        return found
+
+    async def revoke(self, io: IO, owner: str, *, only: Key | None = None, keep: Key | None = None) -> int:
+        ended: int = await self._of(io, owner, 0, only, keep)
+        return ended
+
+    async def count(self, io: IO) -> int:
+        counts = await self.link.scripts(io, _script("count"), [([self._live(shard)], []) for shard in ALL_SHARDS])
+        return sum(counts)
+
+
+def _parse(raw: bytes) -> Record | Moved | None:
+    """Return what *raw* is: a session, the note of one that moved, or None for what nobody here wrote."""
+    try:
+        if raw[:3] == _MOVED:
+            shard, digest, owner = raw[18:20].decode(), raw[20:63].decode(), raw[63:].decode()
+            return Moved(Key(shard, digest), owner) if is_shard(shard) and int(raw[3:18]) else None
+        if raw[:3] != _SESSION or len(raw) < _HEAD:
+            return Record(b"", "", 0.0)  # unreadable, which is not absent: whoever opens the body will say so
+        deadline = int(raw[64:79])
+        owner = raw[79:_HEAD].decode("ascii")
+        return Record(
+            raw[_HEAD:],
+            raw[33:49].decode("ascii"),
+            int(raw[49:64]) / 1000,
+            int(raw[3:18]) / 1000,
+            int(raw[18:33]) / 1000,
+            deadline / 1000 if deadline else FOREVER,
+            "" if owner == _NOBODY else owner,
+        )
+    except (ValueError, UnicodeDecodeError):
+        return Record(b"", "", 0.0)
+
+
+def _outcome(reply: list[bytes]) -> Outcome:
+    verdict = Verdict(reply[0].decode())
+    if verdict is Verdict.DONE:
+        return DONE
+    if verdict is Verdict.GONE:
+        return GONE
+    return Outcome(verdict, _parse(reply[1]))

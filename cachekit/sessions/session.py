@@ -1,0 +1,538 @@
+"""The session that an application gets: a dictionary that is read when it is first looked at.
+
+Owns what an application may do with it, and what it did. Must not know stores, cookies or requests: it is given a
+``Source``, which reads it, and is asked afterwards what has changed.
+
+A ``dict``, because frameworks and ``json`` expect one. A value is decoded when it is first looked at; what was looked at
+and can change in place is compared with what was stored, so that changes deep inside are noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final, Protocol, Self, SupportsIndex
+from uuid import UUID
+
+from cachekit.clock import random_token
+from cachekit.errors import CodecError, SessionError
+from cachekit.sessions.payload import CSRF, FLASH, About, Payloads, checked_user
+
+_FROZEN: Final = frozenset({
+    str, int, float, bool, bytes, type(None), Decimal, UUID, datetime, date, time, timedelta, complex
+})  # fmt: skip
+"""Types whose values cannot change in place."""
+
+_MISSING: Final = object()
+_NOT_READ: Final = object()
+"""Stands in a session that was not read yet: what looks at the size alone, as ``json`` does, must not find it empty."""
+
+
+class Source(Protocol):
+    """Where a session comes from, and where it goes."""
+
+    def fetch(self) -> None:
+        """Read the session here and now, and ``fill`` it."""
+        ...
+
+    def afetch(self) -> Awaitable[None]:
+        """Read the session, and ``fill`` it."""
+        ...
+
+    def store(self) -> None:
+        """Keep what has changed now."""
+        ...
+
+    def astore(self) -> Awaitable[None]:
+        """Keep what has changed now."""
+        ...
+
+    def csrf(self) -> str:
+        """Return a token against forged requests."""
+        ...
+
+    def is_csrf(self, token: str) -> bool:
+        """Say whether *token* is one."""
+        ...
+
+    def unreadable(self, key: str, error: CodecError) -> None:
+        """Note that one value could not be read."""
+        ...
+
+
+class _Packed:
+    """A value that nobody has looked at yet."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class Session(dict[str, Any]):
+    """What one visitor's requests share.
+
+    Attributes:
+        accessed: whether anybody looked at it.
+        loaded: whether it was read.
+    """
+
+    __slots__ = (
+        "_about", "_base", "_bound", "_codec", "_committed", "_created_at", "_degraded", "_ended", "_forced", "_handle",
+        "_last_activity", "_lost", "_new", "_rotate", "_shareable", "_source", "_suspects", "accessed", "loaded",
+    )  # fmt: skip
+    __hash__ = None  # a dictionary has none
+
+    def __init__(self, source: Source, codec: Payloads) -> None:
+        super().__init__({"": _NOT_READ})
+        self._source = source
+        self._codec = codec
+        self._base: Mapping[str, bytes] = {}
+        self._about = About()
+        self._suspects: set[str] = set()  # what must be compared at the end
+        self._lost: dict[str, bytes] = {}  # what could not be read, and is stored as it was
+        self._ended = self._rotate = self._bound = self._forced = False
+        self._committed = self._shareable = False
+        self.accessed = self.loaded = self._degraded = False
+        self._new = True
+        self._created_at = self._last_activity = 0.0
+        self._handle = ""
+
+    # -- what the source does with it -----------------------------------------------------------------------------
+
+    def fill(self, values: Mapping[str, bytes], base: Mapping[str, bytes], about: About, *, new: bool) -> None:
+        """Take in what was read. *base* is what the store is known to hold of *values*."""
+        if self.loaded:
+            return
+        super().clear()
+        super().update({key: _Packed(data) for key, data in values.items()})
+        self._base, self._about, self._new = base, about, new
+        self.loaded = True
+
+    def place(self, handle: str, created_at: float = 0.0, last_activity: float = 0.0) -> None:
+        """Take in where it is kept, and since when."""
+        self._handle, self._new = handle, False
+        if created_at:
+            self._created_at, self._last_activity = created_at, last_activity
+
+    def degrade(self) -> None:
+        """Note that it goes on in this process."""
+        self._degraded = True
+
+    def changes(self) -> dict[str, bytes] | None:
+        """Return all values encoded, or None when they are what the store holds. Raises ``CodecError``."""
+        now: dict[str, bytes] = {}
+        base, changed = self._base, self._forced
+        for key, value in super().items():
+            if type(value) is _Packed:
+                now[key] = value.data
+                changed = changed or base.get(key) != value.data
+                continue
+            before = base.get(key)
+            if before is not None:
+                if key not in self._suspects:
+                    now[key] = before
+                    continue
+                fresh = self._codec.same(before, value)
+                now[key] = before if fresh is None else fresh
+                changed = changed or fresh is not None
+            else:
+                now[key] = self._encoded(key, value)
+                changed = True
+        for key, data in self._lost.items():
+            now.setdefault(key, data)
+        return now if changed or len(now) != len(base) else None
+
+    def _encoded(self, key: str, value: Any) -> bytes:
+        try:
+            return self._codec.encode(value)
+        except CodecError as exc:
+            raise CodecError(
+                f"session[{key!r}] cannot be stored: {exc}", path=f"[{key!r}]{exc.path}", type_name=exc.type_name
+            ) from exc
+
+    def commit(self, base: Mapping[str, bytes]) -> None:
+        """Take *base* for what the store holds from now on."""
+        self._base = base
+        self._suspects = {key for key, value in super().items() if type(value) is not _Packed and _can_change(value)}
+        self._forced = self._rotate = self._bound = False
+
+    def restart(self) -> None:
+        """Note that the session has ended; what it holds now is a new one."""
+        self._ended = False
+        self._new, self._handle = True, ""
+        self._created_at = self._last_activity = 0.0
+
+    def close(self, *, shareable: bool = False) -> None:
+        """From now on no header can reach the client any more.
+
+        While *shareable*, nobody may begin to look: the response has gone out as one that caches may give to others.
+        """
+        self._committed = True
+        self._shareable = shareable
+
+    @property
+    def about(self) -> About:
+        """Return whose it is."""
+        return self._about
+
+    @property
+    def base(self) -> Mapping[str, bytes]:
+        """Return what the store is known to hold."""
+        return self._base
+
+    @property
+    def ended(self) -> bool:
+        """Return whether it was to end."""
+        return self._ended
+
+    @property
+    def bound(self) -> bool:
+        """Return whether somebody has logged in during this request."""
+        return self._bound
+
+    @property
+    def rotates(self) -> bool:
+        """Return whether it is to get a new id."""
+        return self._rotate
+
+    # -- what is known of it --------------------------------------------------------------------------------------
+
+    @property
+    def new(self) -> bool:
+        """Return whether nothing of it is stored."""
+        self._look()
+        return self._new
+
+    @property
+    def degraded(self) -> bool:
+        """Return whether it goes on in this process, because the store is away."""
+        self._look()
+        return self._degraded
+
+    @property
+    def created_at(self) -> float:
+        """Return when it was made, seconds since the epoch; 0.0 for a new one."""
+        self._look()
+        return self._created_at
+
+    @property
+    def last_activity(self) -> float:
+        """Return when it was last noted as used, exact to a touch interval; 0.0 for a new one."""
+        self._look()
+        return self._last_activity
+
+    @property
+    def handle(self) -> str:
+        """Return what names it in lists and logs, and opens nothing; empty for a new one."""
+        self._look()
+        return self._handle
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        if not self.accessed:
+            self._refuse_to_share()
+            if not self.loaded:
+                self._source.fetch()
+            self.accessed = True
+
+    def _refuse_to_share(self) -> None:
+        if self._shareable:
+            raise SessionError(
+                "the response has begun as one that caches may give to others: look at the session before the first of "
+                "the body, or send Cache-Control: private"
+            )
+
+    async def load(self) -> Session:
+        """Read it now, where an asyncio application wants to be sure that nothing blocks later."""
+        if not self.accessed:
+            self._refuse_to_share()
+            if not self.loaded:
+                await self._source.afetch()
+            self.accessed = True
+        return self
+
+    def mark_accessed(self) -> None:
+        """Read it: what Starlette calls when an application asks for ``request.session``."""
+        self._look()
+
+    def mark_modified(self) -> None:
+        """Have it stored, changed or not."""
+        self._touch_key(None)
+        self._forced = True
+
+    @property
+    def modified(self) -> bool:
+        """Return whether something has changed; True may be assigned to have it stored in any case."""
+        return self.loaded and (self._ended or self._rotate or self.changes() is not None)
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        if value:
+            self.mark_modified()
+
+    def _opened(self, key: str, packed: _Packed) -> Any:
+        try:
+            value = self._codec.decode(packed.data)
+        except CodecError as exc:
+            self._lost[key] = packed.data
+            super().__delitem__(key)
+            self._source.unreadable(key, exc)
+            return _MISSING
+        super().__setitem__(key, value)
+        if type(value) not in _FROZEN:
+            self._suspects.add(key)
+        return value
+
+    def _open_all(self) -> None:
+        self._look()
+        for key, value in list(super().items()):
+            if type(value) is _Packed:
+                self._opened(key, value)
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        self._look()
+        value = super().get(key, _MISSING)
+        if type(value) is _Packed:
+            value = self._opened(key, value)
+        return default if value is _MISSING else value
+
+    def __getitem__(self, key: str) -> Any:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.get(key, _MISSING) is not _MISSING
+
+    def __iter__(self) -> Iterator[str]:
+        self._open_all()
+        return super().__iter__()
+
+    def __reversed__(self) -> Iterator[str]:
+        self._open_all()
+        return super().__reversed__()
+
+    def __len__(self) -> int:
+        self._open_all()
+        return super().__len__()
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def keys(self) -> Any:
+        self._open_all()
+        return super().keys()
+
+    def values(self) -> Any:
+        self._open_all()
+        return super().values()
+
+    def items(self) -> Any:
+        self._open_all()
+        return super().items()
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self.items())
+
+    def __eq__(self, other: object) -> bool:
+        self._open_all()
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        return {**self.copy(), **other}
+
+    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        return {**other, **self.copy()}
+
+    def __repr__(self) -> str:
+        # Names only: reprs end up in logs.
+        return f"<Session {sorted(super().keys())}>" if self.loaded else "<Session, not read yet>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return dict, (self.copy(),)
+
+    def __copy__(self) -> dict[str, Any]:
+        return self.copy()
+
+    # -- changing -------------------------------------------------------------------------------------------------
+
+    def _touch_key(self, key: object) -> None:
+        if key is not None and not isinstance(key, str):
+            raise SessionError(f"the keys of a session are strings, not {key!r}")
+        self._look()
+        if self._committed and (self._new or self._ended):
+            raise SessionError(
+                "the response has begun, and the client has no id for this session: change it before the first of the body"
+            )
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._touch_key(key)
+        self._lost.pop(key, None)
+        self._suspects.add(key)
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self._touch_key(key)
+        super().__delitem__(key)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            if default:
+                return default[0]
+            raise KeyError(key)
+        self._touch_key(key)
+        super().__delitem__(key)
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        self._open_all()
+        if not super().__len__():
+            raise KeyError("the session is empty")
+        self._touch_key(None)
+        return super().popitem()
+
+    def setdefault(self, key: str, default: Any = None, /) -> Any:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            self[key] = value = default
+        return value
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]], /) -> Self:  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
+    def clear(self) -> None:
+        """End this session: log out. What is put in afterwards begins a new one, with another id."""
+        self._look()
+        self._ended = True
+        self._rotate = self._bound = self._forced = False
+        self._suspects.clear()
+        self._lost.clear()
+        self._base = {}
+        self._about = About(agent=self._about.agent)
+        super().clear()
+
+    destroy = clear
+    invalidate = clear
+
+    # -- ids and users --------------------------------------------------------------------------------------------
+
+    def regenerate(self) -> None:
+        """Give it a new id; the old one opens nothing any more. Call it whenever somebody logs in (see ``bind``).
+
+        Raises:
+            SessionError: the response has begun, so that the new id cannot reach the client.
+        """
+        self._look()
+        if self._committed:
+            raise SessionError("the response has begun: a new id cannot reach the client any more")
+        self._rotate = True
+
+    def bind(self, user: str | int) -> None:
+        """Make it one of the sessions of *user*, with a new id: call it when somebody has logged in.
+
+        What it holds is kept, unless it belonged to another user: then it ends, and a new one begins.
+
+        Raises:
+            ConfigError: *user* is no text or number, or too long.
+            SessionError: the response has begun.
+        """
+        name = checked_user(user)
+        if self.user not in ("", name):
+            if self._committed:
+                raise SessionError("the response has begun: a new id cannot reach the client any more")
+            self.clear()
+        self.regenerate()
+        self._bound = True
+        self._about = About(name, self._about.agent, self._about.remembered)
+
+    @property
+    def user(self) -> str:
+        """Return the user it is bound to, or an empty text."""
+        self._look()
+        return self._about.user
+
+    def remember(self, remembered: bool = True) -> None:
+        """Let it outlive the browser, for the longer lifetime of the options.
+
+        Raises:
+            SessionError: the response has begun, so that the cookie cannot be changed.
+        """
+        self._look()
+        if self._about.remembered == remembered:
+            return
+        if self._committed:
+            raise SessionError("the response has begun: the cookie cannot be changed any more")
+        self._about = About(self._about.user, self._about.agent, remembered)
+        self._forced = True
+
+    @property
+    def remembered(self) -> bool:
+        """Return whether it outlives the browser."""
+        self._look()
+        return self._about.remembered
+
+    @property
+    def permanent(self) -> bool:
+        """Return whether it outlives the browser: Flask's name for it."""
+        return self.remembered
+
+    @permanent.setter
+    def permanent(self, value: bool) -> None:
+        self.remember(value)
+
+    # -- messages and forms ---------------------------------------------------------------------------------------
+
+    def flash(self, message: str, category: str = "message") -> None:
+        """Leave *message* for the next page that shows ``flashed()``."""
+        self[FLASH] = [*self.get(FLASH, ()), [random_token(6).hex(), category, message]]
+
+    def flashed(self) -> list[tuple[str, str]]:
+        """Return the messages left so far, as (category, message), each of them once."""
+        found = self.pop(FLASH, None)
+        return [(category, message) for _, category, message in found] if found else []
+
+    def csrf_token(self) -> str:
+        """Return a token for a form, which ``is_csrf_token`` takes back; another text each time it is asked for."""
+        self._look()
+        if CSRF not in self:
+            self[CSRF] = 1  # a session that holds something is kept, and so is its id
+        return self._source.csrf()
+
+    def is_csrf_token(self, token: str | None) -> bool:
+        """Say whether *token* was made for this session. A new id makes older tokens invalid."""
+        self._look()
+        return token is not None and not self._new and self._source.is_csrf(token)
+
+    # -- storing --------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Keep what has changed now, not only when the response begins: for long streams.
+
+        Raises:
+            SessionError: the client has no id for it yet.
+            StoreError: never: while the store is away, changes are kept in this process.
+        """
+        self._source.store()
+
+    async def asave(self) -> None:
+        """Keep what has changed now, not only when the response begins: for websockets and long streams."""
+        await self._source.astore()
+
+
+def _can_change(value: Any) -> bool:
+    return type(value) not in _FROZEN

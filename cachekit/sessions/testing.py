@@ -1,0 +1,195 @@
+"""The contract of every session store: inherit from it, and give it a ``sessions`` fixture.
+
+    class TestMine(SessionStoreContract):
+        @pytest.fixture
+        def sessions(self, clock):
+            return MySessions(clock=clock)
+
+Needs pytest, and the fixtures ``world`` and ``passing`` (lets seconds pass for the store).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from cachekit._io import IO
+from cachekit.sessions.store import (
+    FullStore,
+    Key,
+    Moved,
+    Record,
+    Verdict,
+    new_id,
+    new_version,
+    owner_of,
+    shard_of,
+)
+
+TTL: Final = 600.0
+
+
+class SessionStoreContract:
+    """What every session store must do, in both worlds."""
+
+    ANN: Final = owner_of("ann")
+    BOB: Final = owner_of("bob")
+
+    @staticmethod
+    def key(owner: str = "") -> Key:
+        """Return the key of a new session."""
+        return Key.of(new_id(shard_of(owner) if owner else None))
+
+    @staticmethod
+    def record(body: bytes = b"body", owner: str = "", **changes: Any) -> Record:
+        """Return a record with a version of its own."""
+        return replace(Record(body, new_version(), TTL, owner=owner), **changes)
+
+    def keep(self, world: Any, sessions: FullStore, body: bytes = b"body", owner: str = "", **changes: Any) -> Key:
+        """Keep a new session, and return its key."""
+        key = self.key(owner)
+        outcome = world.run(lambda io: sessions.write(io, key, self.record(body, owner, **changes), None))
+        assert outcome.verdict is Verdict.DONE
+        return key
+
+    def find(self, world: Any, sessions: FullStore, key: Key, ttl: float = TTL) -> Any:
+        """Return what is kept under *key*."""
+        return world.run(lambda io: sessions.read(io, key, ttl))
+
+    def test_absent(self, world: Any, sessions: FullStore) -> None:
+        assert self.find(world, sessions, self.key()) is None
+
+    def test_what_is_kept_is_found(self, world: Any, sessions: FullStore) -> None:
+        body = bytes(range(256)) * 20
+        key = self.key(self.ANN)
+        record = self.record(body, self.ANN)
+        world.run(lambda io: sessions.write(io, key, record, None))
+        found = self.find(world, sessions, key)
+        assert (found.body, found.version, found.ttl, found.owner) == (body, record.version, TTL, self.ANN)
+        assert found.created == found.seen > 0
+
+    def test_nobody_makes_a_session_twice(self, world: Any, sessions: FullStore) -> None:
+        key = self.keep(world, sessions, b"first")
+        outcome = world.run(lambda io: sessions.write(io, key, self.record(b"second"), None))
+        assert outcome.verdict is Verdict.CONFLICT
+        assert self.find(world, sessions, key).body == b"first"
+
+    def test_a_write_needs_the_version_that_is_there(self, world: Any, sessions: FullStore) -> None:
+        key = self.keep(world, sessions, b"0")
+        read = self.find(world, sessions, key)
+        one, two = self.record(b"1"), self.record(b"2")
+        assert world.run(lambda io: sessions.write(io, key, one, read.version)).verdict is Verdict.DONE
+        outcome = world.run(lambda io: sessions.write(io, key, two, read.version))
+        assert (outcome.verdict, outcome.found.body, outcome.found.version) == (Verdict.CONFLICT, b"1", one.version)
+        assert world.run(lambda io: sessions.write(io, key, two, one.version)).verdict is Verdict.DONE
+        found = self.find(world, sessions, key)
+        assert (found.body, found.created) == (b"2", read.created)
+
+    def test_a_write_brings_nothing_back(self, world: Any, sessions: FullStore) -> None:
+        key = self.keep(world, sessions)
+        read = self.find(world, sessions, key)
+        assert world.run(lambda io: sessions.destroy(io, key, "")).verdict is Verdict.DONE
+        assert world.run(lambda io: sessions.write(io, key, self.record(), read.version)).verdict is Verdict.GONE
+        assert self.find(world, sessions, key) is None
+        assert world.run(lambda io: sessions.destroy(io, key, "")).verdict is Verdict.GONE
+        assert world.run(lambda io: sessions.touch(io, key, TTL)) is False
+        assert self.find(world, sessions, key) is None
+
+    def test_a_retired_session_leaves_a_note(self, world: Any, sessions: FullStore) -> None:
+        key = self.keep(world, sessions, b"old")
+        read = self.find(world, sessions, key)
+        moved = Moved(self.key(self.ANN), self.ANN)
+
+        async def retire(io: IO, record: Record) -> Any:
+            return await sessions.retire(io, key, record, moved, 60.0)
+
+        stale = replace(read, version=new_version())
+        assert world.run(lambda io: retire(io, stale)).verdict is Verdict.CONFLICT
+        assert world.run(lambda io: retire(io, read)).verdict is Verdict.DONE
+        assert self.find(world, sessions, key) == moved
+        for job in (
+            lambda io: retire(io, read),
+            lambda io: sessions.write(io, key, self.record(), read.version),
+            lambda io: sessions.destroy(io, key, ""),
+        ):
+            outcome = world.run(job)
+            assert (outcome.verdict, outcome.found) == (Verdict.MOVED, moved)
+        assert world.run(lambda io: sessions.touch(io, key, TTL)) is False
+        assert world.run(sessions.count) == 0
+
+    def test_a_note_does_not_outlive_its_grace(
+        self, world: Any, sessions: FullStore, passing: Callable[[float], None]
+    ) -> None:
+        key = self.keep(world, sessions)
+        read = self.find(world, sessions, key)
+        moved = Moved(self.key(), "")
+        world.run(lambda io: sessions.retire(io, key, read, moved, 0.3))
+        assert self.find(world, sessions, key) == moved
+        passing(0.4)
+        assert self.find(world, sessions, key) is None
+
+    def test_reading_slides(self, world: Any, sessions: FullStore, passing: Callable[[float], None]) -> None:
+        key = self.keep(world, sessions, ttl=0.6)
+        for _ in range(4):
+            passing(0.3)
+            assert self.find(world, sessions, key, 0.6) is not None
+        passing(0.8)
+        assert self.find(world, sessions, key, 0.6) is None
+
+    def test_the_deadline_holds_for_writes(
+        self, world: Any, sessions: FullStore, passing: Callable[[float], None]
+    ) -> None:
+        key = self.keep(world, sessions, deadline=0.4)
+        read = self.find(world, sessions, key)
+        assert 0.3 < read.deadline - read.created < 0.5
+        passing(0.5)
+        outcome = world.run(lambda io: sessions.write(io, key, self.record(), read.version))
+        assert outcome.verdict is Verdict.GONE
+        assert world.run(lambda io: sessions.touch(io, key, TTL)) is False
+
+    def test_a_new_place_keeps_the_deadline(self, world: Any, sessions: FullStore) -> None:
+        first = self.find(world, sessions, self.keep(world, sessions, deadline=100.0))
+        again = self.find(world, sessions, self.keep(world, sessions, created=first.created, deadline=first.deadline))
+        assert (round(again.created, 2), round(again.deadline, 2)) == (
+            round(first.created, 2),
+            round(first.deadline, 2),
+        )
+
+    def test_touching(self, world: Any, sessions: FullStore, passing: Callable[[float], None]) -> None:
+        key = self.keep(world, sessions, owner=self.ANN, ttl=0.6)
+        before = self.find(world, sessions, key, 0.6)
+        passing(0.3)
+        assert world.run(lambda io: sessions.touch(io, key, 0.6)) is True
+        passing(0.4)
+        after = self.find(world, sessions, key, 0.6)
+        assert after.seen > before.seen
+        assert (after.version, after.body, after.created) == (before.version, before.body, before.created)
+        assert [each for each, _ in world.run(lambda io: sessions.sessions(io, self.ANN))] == [key]
+
+    def test_the_sessions_of_a_user(self, world: Any, sessions: FullStore) -> None:
+        anns = [self.keep(world, sessions, b"a" * 5000, self.ANN) for _ in range(3)]
+        bobs = self.keep(world, sessions, b"b", self.BOB)
+        self.keep(world, sessions)
+        found = dict(world.run(lambda io: sessions.sessions(io, self.ANN)))
+        assert found.keys() == set(anns)
+        assert all(record.body.startswith(b"a" * 900) and record.created > 0 for record in found.values())
+        assert world.run(sessions.count) == 5
+        assert world.run(lambda io: sessions.revoke(io, self.BOB, only=anns[0])) == 0
+        assert world.run(lambda io: sessions.revoke(io, self.ANN, only=anns[0])) == 1
+        assert world.run(lambda io: sessions.revoke(io, self.ANN, keep=anns[1])) == 1
+        assert [self.find(world, sessions, key) is None for key in anns] == [True, False, True]
+        assert world.run(lambda io: sessions.revoke(io, self.ANN)) == 1
+        assert world.run(lambda io: sessions.sessions(io, self.ANN)) == []
+        assert self.find(world, sessions, bobs) is not None
+        assert world.run(sessions.count) == 2
+
+    def test_what_has_expired_is_neither_listed_nor_counted(
+        self, world: Any, sessions: FullStore, passing: Callable[[float], None]
+    ) -> None:
+        self.keep(world, sessions, owner=self.ANN, ttl=0.2)
+        lasting = self.keep(world, sessions, owner=self.ANN)
+        assert world.run(sessions.count) == 2
+        passing(0.4)
+        assert [key for key, _ in world.run(lambda io: sessions.sessions(io, self.ANN))] == [lasting]
+        assert world.run(sessions.count) == 1

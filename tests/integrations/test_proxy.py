@@ -1,0 +1,274 @@
+"""``cachekit proxy``: a real process in front of a scripted server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+
+import httpx
+import pytest
+
+from cachekit.config import RunConfig
+from cachekit.errors import ConfigError
+from cachekit.http.message import check_origin
+from cachekit.proxy import ReverseProxy
+from tests.conftest import free_port
+from tests.http.through import Origin, Say
+from tests.integrations import test_run
+
+FRESH = ("Cache-Control", "max-age=60")
+
+
+@pytest.fixture
+def origin():
+    made = Origin()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def running(monkeypatch, tmp_path):
+    monkeypatch.setattr(test_run, "command", lambda *args: [test_run.sys.executable, "-m", "cachekit", "proxy", *args])
+    return lambda *args, **more: test_run.running(tmp_path, *args, **more)
+
+
+def to(origin):
+    return f"http://127.0.0.1:{origin.port}"
+
+
+def test_the_cache_in_front_of_another_server(running, origin):
+    with running("--to", to(origin)) as client:
+        origin.says(
+            Say([FRESH, ("X-Odd", "a"), ("X-Odd", "b"), ("Connection", "X-Hop"), ("X-Hop", "1")], body=b"hello")
+        )
+        first, second = client.get("/a?b=c%20d"), client.get("/a?b=c%20d")
+        assert (first.content, second.content, len(origin.heard)) == (b"hello", b"hello", 1)
+        assert "hit" in second.headers["cache-status"]
+        assert second.headers.get_list("x-odd") == ["a", "b"]
+        assert len(second.headers.get_list("date")) == 1
+        assert "x-hop" not in first.headers
+        heard = origin.heard[0]
+        assert heard.target == "/a?b=c%20d"
+        assert heard.headers["x-forwarded-for"] == "127.0.0.1"
+        assert heard.headers["x-forwarded-proto"] == "http"
+        assert heard.headers["x-forwarded-host"] == heard.headers["host"] == client.base_url.netloc.decode()
+        assert heard.headers["via"] == "1.1 cachekit"
+        assert "(PROXY)" not in client.log.read_text()
+        assert to(origin) in client.log.read_text()
+        origin.says(Say(status=201))
+        posted = client.post("/a?b=c%20d", content=b"x" * 100_000)
+        assert (posted.status_code, origin.heard[0].body) == (201, b"x" * 100_000)
+        assert "hit" not in client.get("/a?b=c%20d").headers["cache-status"]
+
+
+def test_rules_hold(running, origin):
+    with running("--to", to(origin)) as client:
+        origin.says(Say())
+        assert client.get("/kept/a").headers["cache-tag"] == "page:a"
+        assert "hit" in client.get("/kept/a").headers["cache-status"]
+
+
+def test_a_server_that_is_gone_and_one_that_is_slow(running, origin):
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent, running("--to", f"http://127.0.0.1:{silent.getsockname()[1]}", "--upstream-timeout", "0.1") as client:
+        got = client.get("/x")
+        assert (got.status_code, got.headers["cache-control"]) == (504, "no-store")
+    with running("--to", f"http://127.0.0.1:{free_port()}") as client:
+        assert client.get("/x").status_code == 502
+        assert client.head("/x").content == b""
+
+
+def test_a_websocket_is_refused_in_words(running, origin):
+    with running("--to", to(origin)) as client:
+        handshake = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13",
+                     "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
+        assert client.get("/x", headers=handshake).status_code in (403, 501, 200)
+
+
+@pytest.mark.parametrize(
+    "origin_",
+    [
+        "",
+        "127.0.0.1:3000",
+        "ftp://a",
+        "http://",
+        "http://a/b",
+        "http://u:p@a",
+        "http://a?b",
+        "http://a:x",
+        "http://[::1",
+    ],
+)
+def test_what_is_no_origin_is_refused(origin_):
+    with pytest.raises(ConfigError, match="to="):
+        check_origin(origin_)
+    if origin_:
+        with pytest.raises(ConfigError, match="to="):
+            RunConfig(to=origin_)
+
+
+def test_without_an_origin_it_says_what_to_write(capsys, monkeypatch, tmp_path):
+    from cachekit.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["proxy"]) == 2
+    assert "--to" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="upstream_timeout"):
+        RunConfig(upstream_timeout=0)
+
+
+# In process
+
+
+class Answering(httpx.AsyncBaseTransport):
+    """A server that answers piece by piece, when it is told to."""
+
+    def __init__(self):
+        self.request = None
+        self.gate = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.body = b""
+
+    async def handle_async_request(self, request):
+        self.request = request
+        async for chunk in request.stream:
+            self.body += chunk
+        return httpx.Response(200, headers=[("x", "1")], stream=_Pieces(self))
+
+
+class _Pieces(httpx.AsyncByteStream):
+    def __init__(self, of):
+        self.of = of
+
+    async def __aiter__(self):
+        yield b"first"
+        await self.of.gate.wait()
+        yield b"last"
+
+    async def aclose(self):
+        self.of.closed.set()
+
+
+def scope_of(**more):
+    return {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [], **more}
+
+
+def messages(*given):
+    queue = list(given)
+
+    async def receive():
+        if queue:
+            return queue.pop(0)
+        return await asyncio.get_running_loop().create_future()
+
+    return receive
+
+
+def run(job):
+    asyncio.run(asyncio.wait_for(job, 20))
+
+
+def test_pieces_are_sent_on_as_they_come():
+    async def job():
+        transport = Answering()
+        sent = asyncio.Queue()
+        asked = messages({"type": "http.request", "body": b"", "more_body": False})
+        task = asyncio.create_task(ReverseProxy("http://a", transport=transport)(scope_of(), asked, sent.put))
+        assert (await sent.get())["status"] == 200
+        assert (await sent.get())["body"] == b"first"
+        assert sent.empty()
+        transport.gate.set()
+        await task
+        assert [(await sent.get())["body"] for _ in range(2)] == [b"last", b""]
+        assert transport.closed.is_set()
+
+    run(job())
+
+
+def test_a_client_that_leaves_ends_the_request():
+    async def job():
+        transport = Answering()
+        asked = messages({"type": "http.request"}, {"type": "http.disconnect"})
+
+        async def send(message):
+            pass
+
+        await ReverseProxy("http://a", transport=transport)(scope_of(), asked, send)
+        assert transport.closed.is_set()
+
+    run(job())
+
+
+def test_a_body_is_streamed_and_what_a_client_claims_is_not_passed_on():
+    async def job():
+        transport = Answering()
+        transport.gate.set()
+        asked = messages(
+            {"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.request", "body": b"b"}
+        )
+        headers = [(b"x-forwarded-for", b"6.6.6.6"), (b"forwarded", b"for=6.6.6.6"), (b"transfer-encoding", b"chunked"),
+                   (b"connection", b"x-hop"), (b"x-hop", b"1"), (b"cookie", b"a=1"), (b"host", b"shop")]  # fmt: skip
+
+        async def send(message):
+            pass
+
+        scope = scope_of(method="POST", headers=headers, client=("9.9.9.9", 1), scheme="https")
+        await ReverseProxy("http://a", transport=transport)(scope, asked, send)
+        sent = transport.request.headers
+        assert transport.body == b"ab"
+        assert (sent["x-forwarded-for"], sent["x-forwarded-proto"], sent["host"]) == ("9.9.9.9", "https", "shop")
+        assert not {"forwarded", "x-hop", "connection"} & set(sent)
+        assert sent["cookie"] == "a=1"
+
+    run(job())
+
+
+def test_cookies_of_one_client_do_not_reach_another(origin):
+    async def job():
+        proxy = ReverseProxy(to(origin))
+        origin.says(Say([("Set-Cookie", "session=alice; Path=/")]))
+
+        async def send(message):
+            pass
+
+        for _ in range(2):
+            await proxy(scope_of(), messages({"type": "http.request"}), send)
+        assert "cookie" not in origin.heard[1].headers
+        await proxy.aclose()
+
+    run(job())
+
+
+@pytest.mark.parametrize("extension", [True, False])
+def test_websockets(extension):
+    async def job():
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        extensions = {"websocket.http.response": {}} if extension else {}
+        await ReverseProxy("http://a")(
+            {"type": "websocket", "extensions": extensions}, messages({"type": "websocket.connect"}), send
+        )
+        assert (sent[0].get("status") == 501) is extension
+        assert "websockets" in str(sent)
+
+    run(job())
+
+
+def test_nothing_is_left_running(origin):
+    before = threading.active_count()
+
+    async def job():
+        proxy = ReverseProxy(to(origin))
+        inbox, outbox = asyncio.Queue(), asyncio.Queue()
+        task = asyncio.create_task(proxy({"type": "lifespan"}, inbox.get, outbox.put))
+        await inbox.put({"type": "lifespan.startup"})
+        assert (await outbox.get())["type"] == "lifespan.startup.complete"
+        await inbox.put({"type": "lifespan.shutdown"})
+        await task
+
+    run(job())
+    assert threading.active_count() == before

@@ -1,0 +1,131 @@
+"""The contract of session stores on every store."""
+
+from __future__ import annotations
+
+import pytest
+
+from cachekit import Cache
+from cachekit.clock import system_clock
+from cachekit.sessions.generic import StoredSessions
+from cachekit.sessions.memory import MemorySessions
+from cachekit.sessions.redis import RedisSessions
+from cachekit.sessions.store import Key, Verdict, new_id
+from cachekit.sessions.testing import SessionStoreContract
+from cachekit.stores.link import RedisLink
+from cachekit.stores.memory import Memory
+
+SLACK = 0.05
+
+
+class TestMemory(SessionStoreContract):
+    @pytest.fixture
+    def sessions(self, clock):
+        return MemorySessions(clock=clock)
+
+    def test_expired_sessions_free_their_memory(self, world, sessions, clock) -> None:
+        for _ in range(100):
+            self.keep(world, sessions, b"x" * 1000, self.ANN, ttl=10)
+        clock.advance(11)
+        for _ in range(10):
+            self.keep(world, sessions, b"x")
+        assert len(sessions) == 10
+        assert (sessions._bytes, sessions._owners) == (10, {})
+
+    def test_sessions_that_are_rewritten_leave_nothing_behind(self, world, sessions) -> None:
+        key = self.keep(world, sessions)
+        version = self.find(world, sessions, key).version
+        for _ in range(5000):
+            record = self.record()
+            world.run(lambda io: sessions.write(io, key, record, version))
+            version = record.version
+        assert len(sessions._ends) < 3000
+
+    def test_the_bound_lets_the_one_go_that_was_not_used_for_longest(self, world, clock) -> None:
+        sessions = MemorySessions(max_sessions=3, clock=clock)
+        keys = [self.keep(world, sessions) for _ in range(3)]
+        self.find(world, sessions, keys[0])
+        self.keep(world, sessions)
+        assert [self.find(world, sessions, key) is not None for key in keys] == [True, False, True]
+
+
+@pytest.mark.server
+class TestServer(SessionStoreContract):
+    """Redis and Valkey, each in both worlds."""
+
+    @pytest.fixture
+    def sessions(self, server, world):
+        store = RedisSessions(RedisLink(server.url, timeout=5.0), slack=SLACK)
+        yield store
+        world.run(store.close)
+
+    def test_each_script_touches_one_slot(self, world, sessions, server) -> None:
+        with server.client() as client:
+            key = self.keep(world, sessions, b"x", self.ANN)
+            self.keep(world, sessions)
+            names = [name.decode() for name in client.keys("*")]
+            of_ann = [name for name in names if f"{{{key.shard}}}" in name]
+            assert len(of_ann) >= 3
+            assert all("{" in name for name in names)
+
+    def test_the_id_is_nowhere_in_the_store(self, world, sessions, server) -> None:
+        identity = new_id()
+        world.run(lambda io: sessions.write(io, Key.of(identity), self.record(), None))
+        with server.client() as client:
+            kept = b"".join(name + (client.dump(name) or b"") for name in client.keys("*"))
+        assert identity[2:].encode() not in kept
+
+    def test_everything_frees_its_memory(self, world, sessions, server, passing, patient) -> None:
+        for _ in range(20):
+            self.keep(world, sessions, owner=self.ANN, ttl=0.2)
+        with server.client() as client:
+            patient(lambda: client.dbsize() == 0)
+
+    def test_bytes_of_strangers_are_no_error(self, world, sessions, server) -> None:
+        key = self.key()
+        for junk in (b"", b"junk", b"CS1", b"CS1" + b"x" * 200, b"CM1short", b"\xff" * 300):
+            with server.client() as client:
+                client.set(sessions._name(key), junk)
+            found = self.find(world, sessions, key)
+            assert found is None or found.body == b""
+            world.run(lambda io: sessions.touch(io, key, 5.0))
+            with server.client() as client:
+                client.set(sessions._name(key), junk)
+            outcome = world.run(lambda io: sessions.write(io, key, self.record(), "0" * 16))
+            assert outcome.verdict in (Verdict.CONFLICT, Verdict.MOVED, Verdict.GONE)
+
+
+class TestAnyStoreInMemory(SessionStoreContract):
+    @pytest.fixture
+    def sessions(self, clock):
+        return StoredSessions(Memory(clock=clock), slack=SLACK, clock=clock)
+
+
+@pytest.mark.server
+class TestAnyStoreOnAServer(SessionStoreContract):
+    @pytest.fixture
+    def sessions(self, server, world):
+        cache = Cache(server.url, timeout=5.0)
+        yield StoredSessions(cache.store, slack=SLACK, clock=system_clock)
+        world.run(cache.store.close)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("tier", ["tiered+", ""])
+def test_a_cache_gives_the_server_behind_it(server, tier) -> None:
+    from cachekit.sessions import SessionOptions, Sessions
+
+    with Cache(tier + server.url, namespace="mine") as cache:
+        sessions = Sessions(cache, SessionOptions(secrets="x" * 32))
+        assert isinstance(sessions.store.inner, RedisSessions)
+        assert sessions.store.inner.namespace == "mine"
+        assert sessions.count() == 0
+
+
+@pytest.mark.server
+def test_a_private_server() -> None:
+    from cachekit.sessions import SessionOptions, Sessions
+
+    sessions = Sessions("embedded://", SessionOptions(secrets="x" * 32, timeout=5.0))
+    assert isinstance(sessions.store.inner, RedisSessions)
+    assert sessions.count() == 0
+    sessions.close()
