@@ -22,6 +22,9 @@ fleet: $(VENV)/.ready  ## the shop by several workers, each replaced twice under
 test: $(VENV)/.ready  ## every test, on memory, Redis and Valkey
 	$(BIN)/python -m pytest $(ARGS)
 
+test-matrix: $(VENV)/.ready  ## the adapters with the lowest and the newest version of each framework
+	$(BIN)/python tests/matrix.py $(ARGS)
+
 lint: $(VENV)/.ready  ## formatter, linter and both type checkers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -42,4 +45,4 @@ wheel: $(VENV)/.ready
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/analytics/data
+	rm -rf $(VENV) .matrix dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/analytics/data

@@ -9,7 +9,7 @@ import sys
 
 NAMES = (
     "hit_path", "redis_roundtrip", "stampede", "propagation", "http_hit", "http_served", "compression", "sessions",
-    "imports",
+    "django_cache", "imports",
 )  # fmt: skip
 
 

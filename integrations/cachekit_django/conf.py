@@ -151,8 +151,9 @@ def sessions() -> Cache:
 
 
 def caches() -> list[Cache]:
-    """Return every cache that settings of this process describe so far."""
-    found = [cache(), *_made.values()]
+    """Return every cache that settings of this process describe so far, that of the sessions left out."""
+    apart = sessions()
+    found = [cache(), *(one for one in _made.values() if one is not apart)]
     return list({id(one): one for one in found}.values())
 
 

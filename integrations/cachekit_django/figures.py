@@ -10,7 +10,7 @@ from cachekit_django import conf
 
 def tables() -> list[dict[str, Any]]:
     """Return tables with ``title``, ``columns`` and ``rows``: one of the caches, then two for each of them."""
-    found = conf.caches()
+    found = [*conf.caches(), conf.sessions()]
     overview = {
         "title": "Caches of this process",
         "columns": ["cache", "store", "channel", "hits", "misses", "hit rate", "entries", "bytes", "pending"],
@@ -40,4 +40,5 @@ def _overview(cache: Cache) -> list[Any]:
 
 
 def _name(cache: Cache) -> str:
-    return repr(cache).removeprefix("Cache('").removesuffix("')")
+    shown = repr(cache).removeprefix("Cache('").removesuffix("')")
+    return f"{shown} (sessions)" if cache is conf.sessions() else shown

@@ -74,6 +74,5 @@ class Command(BaseCommand):
         if options["interactive"] and input("Drop everything in the cache? [y/N] ").strip().lower() not in ("y", "yes"):
             raise CommandError("nothing was dropped")
         for cache in conf.caches():
-            if cache is not conf.sessions():
-                cache.clear()
+            cache.clear()
         self.stdout.write("the cache is empty")
