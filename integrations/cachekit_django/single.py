@@ -51,7 +51,13 @@ class SingleValues(BaseCache):
         super().__init__(params)
         options = conf.known(params.get("OPTIONS", {}), _OPTIONS, "CACHES OPTIONS")
         timeout = params.get("TIMEOUT", 300)
-        self.default_timeout: float | None = None if timeout is None else seconds(timeout, "CACHES TIMEOUT")
+        if isinstance(timeout, str) and timeout.isdecimal():  # which Django takes, too
+            timeout = int(timeout)
+        if isinstance(timeout, str):
+            timeout = seconds(timeout, "CACHES TIMEOUT")
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+            raise ConfigError(f'CACHES TIMEOUT={timeout!r} must be seconds, a duration such as "5m", or None for ever')
+        self.default_timeout: float | None = timeout
         given = {conf.CACHE_OPTIONS[name]: value for name, value in options.items() if name in conf.CACHE_OPTIONS}
         if not location and given:
             raise ConfigError(f"CACHES: OPTIONS {', '.join(options)} need a LOCATION such as 'redis://localhost'")

@@ -165,12 +165,24 @@ def test_key_warnings():
     assert backend.keys("m*") == ["mine"]
 
 
+@pytest.mark.parametrize(("given", "kept"), [("60", 60), (60, 60), ("1m", 60), (None, None), (1.5, 1.5)])
+def test_the_default_timeout(memory, given, kept):
+    backend = CacheBackend("memory://", {"TIMEOUT": given})
+    backend.set("a", 1)
+    assert backend.default_timeout == kept and (backend.ttl("a") is None) is (kept is None)
+    for nothing in (0, -1):
+        backend = CacheBackend("memory://", {"TIMEOUT": nothing})
+        backend.set("a", 1)
+        assert backend.get("a") is None
+
+
 @pytest.mark.parametrize(
     ("location", "params", "message"),
     [
         ("memory://", {"OPTIONS": {"TIMOUT": 1}}, "it has TIMOUT .did you mean TIMEOUT"),
         ("memory://", {"OPTIONS": {"MAX_ENTRIES": -1}}, "max_entries=-1"),
         ("memory://", {"TIMEOUT": "soon"}, "CACHES TIMEOUT='soon'"),
+        ("memory://", {"TIMEOUT": [1]}, "CACHES TIMEOUT=.1. must be"),
         ("memori://", {}, "unknown URL scheme 'memori'"),
         ("", {"OPTIONS": {"TIMEOUT": 1}}, "need a LOCATION"),
         ("memory://", {"OPTIONS": {"TYPES": ["shop.Nothing"]}}, "'shop.Nothing' cannot be imported"),
