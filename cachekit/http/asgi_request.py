@@ -91,7 +91,13 @@ class Reader:
     def _plain(self, sign: tuple[Any, ...]) -> str | None:
         """Return the key of a URL of letters and digits, which needs no care; None for any other."""
         scheme, host, path, raw, query, keyed = sign
-        if keyed or not self._as_is or len(path) + len(query or b"") > _SHORT or not _PLAIN_PATH.match(path):
+        if (
+            keyed
+            or host is None
+            or not self._as_is
+            or len(path) + len(query or b"") > _SHORT
+            or not _PLAIN_PATH.match(path)
+        ):
             return None
         if (raw is not None and raw != path.encode()) or (query and not _PLAIN_QUERY.match(query)):
             return None

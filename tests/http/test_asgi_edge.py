@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from cachekit import Cache
 from cachekit.asgi import CacheKit, HttpOptions, Rule
 from cachekit.http.asgi import request_of
 from tests.http.test_collapsing import receive, scope_of
@@ -227,3 +228,15 @@ def test_the_default_cache_is_used_when_none_is_given(monkeypatch, cache):
     assert site.http.hits == 0
     call(site, scope_of())
     assert site.http.hits == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_request_without_host_has_no_key_and_no_trouble(method, caplog):
+    scope = {**scope_of("/a"), "method": method}
+    scope["headers"] = [field for field in scope["headers"] if field[0] != b"host"]
+    messages = [
+        {"type": "http.response.start", "status": 200, "headers": FRESH},
+        {"type": "http.response.body", "body": b"x"},
+    ]
+    sent = call(lambda inner: CacheKit(inner, cache=Cache()), scope, messages)
+    assert sent[0]["status"] == 200 and caplog.records == []
