@@ -130,7 +130,7 @@ def _build_model(parts: list[Any]) -> Any:
     instance._state = state = ModelState()
     state.db, state.adding = db, adding
     instance.__dict__.update(values)
-    state.fields_cache = {name: one and _build_model(one) for name, one in relations.items()}
+    vars(state)["fields_cache"] = {name: one and _build_model(one) for name, one in relations.items()}
     if prefetched:
         instance._prefetched_objects_cache = {
             name: _filled(getattr(instance, name).get_queryset(), [_build_model(one) for one in found])

@@ -82,7 +82,7 @@ urlpatterns = [
     path("product/<int:number>", product),
     path("aproduct/<int:number>", aproduct),
     path("page", Page.as_view()),
-    path("café", lambda request: product(request, 9)),
+    path("café-☃", lambda request: product(request, 9)),
     path("stream", stream),
     path("astream", astream),
     path("file", lambda request: FileResponse(io.BytesIO(b"file"), content_type="text/plain")),

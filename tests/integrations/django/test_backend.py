@@ -122,6 +122,7 @@ def test_patterns_and_versions(url):
     other = CacheBackend(url, {"KEY_PREFIX": "p*", "VERSION": 2})
     cache.set_many({"user:1": 1, "user:2": 2, "post:1": 3, "a[1]": 4})
     other.set("user:3", 1)
+    CacheBackend(url, {"KEY_PREFIX": "pq", "VERSION": 2}).set("user:5", 1)
     assert sorted(cache.keys("user:*")) == ["user:1", "user:2"]
     assert list(other.iter_keys()) == ["user:3"] and cache.keys(r"a\[*") == ["a[1]"]
     assert cache.keys(version=5) == []
