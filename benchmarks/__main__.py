@@ -8,7 +8,8 @@ import platform
 import sys
 
 NAMES = (
-    "hit_path", "redis_roundtrip", "stampede", "propagation", "http_hit", "http_served", "compression", "sessions",
+    "hit_path", "hit_anatomy", "hit_ratio", "redis_roundtrip", "stampede", "propagation", "http_hit", "http_served",
+    "compression", "sessions",
     "django_cache", "imports",
 )  # fmt: skip
 

@@ -6,6 +6,7 @@ Run alone with ``python -m benchmarks.django_cache``. Peers that are not install
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -51,8 +52,8 @@ def main() -> bool:
                 cache = made[name]
                 cache.set(title, value)
                 assert cache.get(title) == value
-                reads[name] = blocking(lambda cache=cache, title=title: cache.get(title))
-                writes[name] = blocking(lambda cache=cache, value=value: cache.set("written", value))
+                reads[name] = blocking(partial(cache.get, title))
+                writes[name] = blocking(partial(cache.set, "written", value))
             show(f"Django get(), {title} value", interleaved(reads, calls=CALLS, rounds=ROUNDS), "Django's RedisCache")
             show(f"Django set(), {title} value", interleaved(writes, calls=CALLS, rounds=ROUNDS), "Django's RedisCache")
     finally:

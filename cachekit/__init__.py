@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from cachekit.cdn.options import PurgeOptions as PurgeOptions
     from cachekit.cdn.options import PurgeStatus as PurgeStatus
     from cachekit.cdn.varnish import Varnish as Varnish
+    from cachekit.codecs.protection import Encryption as Encryption
+    from cachekit.codecs.protection import Signing as Signing
     from cachekit.default import cached as cached
     from cachekit.default import default_cache as default_cache
     from cachekit.default import use as use
     from cachekit.errors import (
         AppTimeout as AppTimeout,
+    )
+    from cachekit.errors import (
+        AuthenticityError as AuthenticityError,
     )
     from cachekit.errors import (
         CacheKitError as CacheKitError,
@@ -73,12 +78,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "AppTimeout": "errors",
     "Cache": "facade",
+    "AuthenticityError": "errors",
     "CachedCoroutine": "signatures",
     "CachedFunction": "signatures",
     "CacheKitError": "errors",
     "Cloudflare": "cdn.cloudflare",
     "CodecError": "errors",
     "ConfigError": "errors",
+    "Encryption": "codecs.protection",
+    "Signing": "codecs.protection",
     "Event": "events",
     "Fastly": "cdn.fastly",
     "Figures": "stats",

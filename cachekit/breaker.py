@@ -48,7 +48,7 @@ class Breaker:
         """Say whether a call may go through at *now*. While open, one caller a pause is let through as a probe."""
         if self._open_until is None:
             return True
-        if now < self._open_until:
+        if self._open_until - self._longest <= now < self._open_until:  # else the clock was set back
             return False
         self._open_until = now + self._pause
         self._probing = True
@@ -56,7 +56,7 @@ class Breaker:
 
     def retry_after(self, now: float) -> float:
         """Return the seconds until the next probe, 0 when closed."""
-        return 0.0 if self._open_until is None else max(0.0, self._open_until - now)
+        return 0.0 if self._open_until is None else min(self._longest, max(0.0, self._open_until - now))
 
     def record(self, ok: bool, now: float, *, slow: bool = False) -> bool:
         """Take in an outcome. Returns True when this opened or closed the breaker.

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        return {"run": _run, "invalidate": _invalidate, "purges": _purges}[given.command](given)
+        return {"run": _run, "proxy": _run, "invalidate": _invalidate, "purges": _purges}[given.command](given)
     except ConfigError as exc:
         print(f"cachekit: {exc}", file=sys.stderr)
         return 2
@@ -237,6 +237,8 @@ def summary(config: RunConfig, interface: str) -> Table:
     ]
     rows += [(f"class {name}", _span(policy.ttl)) for name, policy in config.classes().items()]
     rows += [(f"rule {rule.path}", _describe(rule)) for rule in config.header_rules()]
+    if (compression := config.compressed()) is not None:
+        rows.append(("compression", ", ".join(compression.offered)))
     rows += [("purges", repr(purger)) for purger in purgers_of(config.purgers)]
     if (webhook := config.received()) is not None:
         rows.append(("webhook", f"{webhook.path}: {', '.join(webhook.events.effects)}"))

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cachekit.compress.options import Compression
 from cachekit.degrade import DegradeOptions, Route
-from cachekit.edge_config import degradation_of, known, purgers_of, purging_of, routes_of, webhook_of
+from cachekit.edge_config import compression_of, degradation_of, known, purgers_of, purging_of, routes_of, webhook_of
 from cachekit.errors import ConfigError
 from cachekit.facade import Cache
 from cachekit.http.message import check_origin
@@ -59,6 +60,7 @@ class RunConfig:
         ttl_classes: named lifetimes.
         rules: header rules, in order.
         http: settings of the HTTP cache.
+        compression: whether responses are encoded, or a table that says how.
         purgers: the CDNs in front, see ``edge_config``.
         purging: when purges are delivered.
         webhook: deliveries that invalidate.
@@ -87,6 +89,7 @@ class RunConfig:
     ttl_classes: Mapping[str, Duration | Mapping[str, Any]] = field(default_factory=dict)
     rules: tuple[Mapping[str, Any], ...] = ()
     http: Mapping[str, Any] = field(default_factory=dict)
+    compression: bool | Mapping[str, Any] = False
     purgers: tuple[Mapping[str, Any], ...] = ()
     purging: Mapping[str, Any] = field(default_factory=dict)
     webhook: Mapping[str, Any] = field(default_factory=dict)
@@ -97,7 +100,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, kind, allowed in _CHECKS:
             value = getattr(self, name)
-            right = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+            right = isinstance(value, kind) and not (
+                isinstance(value, bool) and bool not in (kind if isinstance(kind, tuple) else (kind,))
+            )
             if not right:
                 raise ConfigError(f"{name}={value!r} must be {allowed}")
         _in_range("port", self.port, 0, 65535)
@@ -175,6 +180,10 @@ class RunConfig:
             purging=purging_of(self.purging),
         )
 
+    def compressed(self) -> Compression | None:
+        """Return how responses are encoded, or None. Raises ``ConfigError``."""
+        return compression_of(self.compression)
+
     def received(self) -> Webhook | None:
         """Return the webhook, or None. Raises ``ConfigError``."""
         return webhook_of(self.webhook)
@@ -193,6 +202,7 @@ class RunConfig:
         self.http_options()
         purgers_of(self.purgers)
         purging_of(self.purging)
+        self.compressed()
         self.received()
         self.degraded()
         self.guarded()
@@ -219,6 +229,7 @@ _CHECKS: Final[tuple[tuple[str, Any, str], ...]] = (
     ("ttl_classes", Mapping, 'a table such as ttl_classes = {prices = "5m"}'),
     ("rules", tuple, "a list of tables, each written [[tool.cachekit.rules]]"),
     ("http", Mapping, "a table, written [tool.cachekit.http]"),
+    ("compression", (bool, Mapping), "true, false, or a table, written [tool.cachekit.compression]"),
     ("purgers", tuple, "a list of tables, each written [[tool.cachekit.purgers]]"),
     ("purging", Mapping, "a table, written [tool.cachekit.purging]"),
     ("webhook", Mapping, "a table, written [tool.cachekit.webhook]"),

@@ -45,7 +45,14 @@ _ASKED: Final = 4096
 class Handle(Generic[T]):
     """One decorated function: makes its keys and answers the calls that its shell could not."""
 
-    def __init__(self, engine: Engine, fn: Any, options: Options, counters: Counters) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        fn: Any,
+        options: Options,
+        counters: Counters,
+        learn: Callable[[], object] | None = None,
+    ) -> None:
         if not callable(fn) or not hasattr(fn, "__qualname__"):
             raise ConfigError(f"cached() decorates functions, not {fn!r}: write @cached(ttl=...) above a def")
         self._fn: Callable[..., Any] = fn
@@ -53,6 +60,7 @@ class Handle(Generic[T]):
         _refuse_generators(fn, self.name)
         self.is_async = inspect.iscoroutinefunction(fn)
         self._engine = engine
+        self._learn = learn
         self._copy = options.copy
         self._shape: Shape = shape_of(fn, options.ignore)
         names = self._shape.names
@@ -98,6 +106,9 @@ class Handle(Generic[T]):
 
     def key_of(self, values: tuple[Any, ...]) -> str:
         """Return the key for *values*, one for each parameter. Raises ``KeyArgumentError``, ``ConfigError``."""
+        if (learn := self._learn) is not None:  # whatever follows reads or writes values
+            learn()
+            self._learn = None
         arguments = dict(zip(self._shape.names, values, strict=True))
         if self._template is not None:
             return bounded(self._template.render(self.name, arguments) + self._suffix)
@@ -192,7 +203,7 @@ class Handle(Generic[T]):
         if l1 is None or (node := l1.peek(key)) is None or mode_here() is not None:
             return None
         policy = self._plan.policy
-        if self._engine.clock() >= quiet_until(node.entry, policy.beta, policy.refresh_at):
+        if self._engine.clock() >= quiet_until(node.entry, self._plan.beta, policy.refresh_at):
             return None
         self._engine.count_hit(key, self._plan.counters)
         note(node.tags)
@@ -205,7 +216,7 @@ class Handle(Generic[T]):
         if l1 is None or (node := l1.peek(key)) is None:
             return
         l1.claim(node, self._plan.counters.tally)
-        node.quiet_until = quiet_until(node.entry, self._plan.policy.beta, self._plan.policy.refresh_at)
+        node.quiet_until = quiet_until(node.entry, self._plan.beta, self._plan.policy.refresh_at)
         if type(node.value) is Raised or self._copy or self._shape.variadic or self._key is not None:
             return  # a key function may look at more than the arguments
         if self._template is not None and self._shape.instance:
@@ -390,10 +401,15 @@ class _ClassMethod(wrapt.FunctionWrapper[Any, Any]):
         self._self_cached = made
 
 
-def decorate(engine: Engine, fn: Any, options: Options, counters: Counters) -> Any:
-    """Return the stand-in for *fn*, which may also be a ``staticmethod`` or ``classmethod`` object."""
+def decorate(
+    engine: Engine, fn: Any, options: Options, counters: Counters, learn: Callable[[], object] | None = None
+) -> Any:
+    """Return the stand-in for *fn*, which may also be a ``staticmethod`` or ``classmethod`` object.
+
+    *learn* is called before the first load, when everything that *fn* names is defined.
+    """
     if isinstance(fn, staticmethod):
-        return staticmethod(Handle[Any](engine, fn.__func__, options, counters).attach())
+        return staticmethod(Handle[Any](engine, fn.__func__, options, counters, learn).attach())
     if isinstance(fn, classmethod):
-        return _ClassMethod(Handle[Any](engine, fn.__func__, options, counters).attach())
-    return Handle[Any](engine, fn, options, counters).attach()
+        return _ClassMethod(Handle[Any](engine, fn.__func__, options, counters, learn).attach())
+    return Handle[Any](engine, fn, options, counters, learn).attach()

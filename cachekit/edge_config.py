@@ -1,4 +1,5 @@
-"""The tables of ``[tool.cachekit]`` that concern the edge: purgers, webhook, degradation, routes.
+"""The tables of ``[tool.cachekit]`` that concern the edge: compression, purgers, webhook, degradation,
+routes.
 
 Owns their names and where secrets come from: a table names environment variables, never secrets, since it is kept in
 files and handed to workers. Every mistake names the setting. Must not start anything.
@@ -17,6 +18,7 @@ from cachekit.cdn.cloudflare import Cloudflare
 from cachekit.cdn.fastly import Fastly
 from cachekit.cdn.options import PurgeOptions
 from cachekit.cdn.varnish import Varnish
+from cachekit.compress.options import Compression
 from cachekit.degrade import DegradeOptions, Route
 from cachekit.errors import ConfigError
 from cachekit.webhook import Effect, Events, Scheme, Webhook, catalogue
@@ -114,6 +116,16 @@ def _events(table: Mapping[str, Any]) -> Events:
         known(one, ("tags", "changed"), where)
         effects[name] = _made(Effect, one, where)
     return _made(Events, {"effects": effects, **{n: table[n] for n in _EVENT_FIELDS if n in table}}, "webhook")  # type: ignore[no-any-return]
+
+
+def compression_of(given: Any) -> Compression | None:
+    """Return how responses are encoded, None where they are not. Raises ``ConfigError``."""
+    if given is False or given is None:
+        return None
+    if given is True:
+        return Compression()
+    known(given, [f.name for f in dataclasses.fields(Compression) if f.init], "compression")
+    return _made(Compression, given, "compression")  # type: ignore[no-any-return]
 
 
 def degradation_of(table: Any) -> DegradeOptions | None:

@@ -19,6 +19,7 @@ from cachekit.entry import Verdict, judge, quiet_until, refresh_eagerly, refresh
 from cachekit.errors import CodecError, ConfigError, LoadTimeout, StoreError
 from cachekit.events import Event, Events, Kind
 from cachekit.flight import NOTHING, Abandoned, Certainty, Flight, Flights, Retry, leading
+from cachekit.keys import MAX_TAGS
 from cachekit.leases import LONGEST_HOLD, hold
 from cachekit.loading import Loading, Outcomes
 from cachekit.loading import here as loading_here
@@ -73,6 +74,12 @@ class Plan:
     shared_flight: bool = True
     counters: Counters = field(default_factory=Counters)
     outcomes: Outcomes = field(default_factory=Outcomes)
+
+    @property
+    def beta(self) -> float:
+        """Return the eagerness of early refresh: where no lease keeps processes from loading at once, chance must."""
+        beta = self.policy.beta
+        return beta if beta is not None else 0.0 if self.shared_flight else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +140,7 @@ class Engine:
         self._vouching: Vouching | None = store if hasattr(store, "holds") else None  # type: ignore[assignment]
         self.flights = Flights()
         self.open = True
+        self.on_hit: Callable[[str, str], None] | None = None  # told of hits that no node counts: key and function
         self.beyond: Beyond | None = None
 
     def here(self) -> Engine:
@@ -166,6 +174,12 @@ class Engine:
 
     async def keep(self, io: IO, ticket: Ticket, entry: AnyEntry) -> Kept:
         """Keep *entry*, and say what became of it."""
+        if len(entry.tags) > MAX_TAGS:  # to leave some out would be to miss invalidations
+            detail = f"{len(entry.tags):,} tags, over the bound of {MAX_TAGS:,}: tag with what they have in common"
+            log.warning("%s is not cached: it has %s", ticket.key, detail)
+            self.events(Event(Kind.NOT_STORED, ticket.key, detail=detail))
+            await self.release(io, ticket)
+            return Kept.AWAY
         try:
             kept = await self.store.commit(io, ticket, entry)
         except StoreError:
@@ -213,11 +227,9 @@ class Engine:
         now = self.clock()
         verdict = judge(entry, now)
         if entry is not None and verdict is Verdict.HIT:
-            if now >= quiet_until(entry, plan.policy.beta, plan.policy.refresh_at) and self._refresh_now(
-                entry, now, plan.policy
-            ):
+            if now >= quiet_until(entry, plan.beta, plan.policy.refresh_at) and self._refresh_now(entry, now, plan):
                 self._refresh_behind(io, Job(key, tags, load, plan), entry)
-            self.count_hit(key, plan.counters)
+            self.count_hit(key, plan.counters, plan.name)
             if is_collected():
                 note(entry.evidence)
             return entry.value
@@ -240,16 +252,18 @@ class Engine:
         """Say whether an expired *entry* may be served when its loader fails or is slow."""
         return entry is not None and self.clock() < entry.fresh_until + policy.stale_if_error
 
-    def _refresh_now(self, entry: AnyEntry, now: float, policy: Policy) -> bool:
+    def _refresh_now(self, entry: AnyEntry, now: float, plan: Plan) -> bool:
         """Say whether a fresh *entry* should be refreshed behind already."""
-        if refresh_eagerly(entry, now, policy.refresh_at):
+        if refresh_eagerly(entry, now, plan.policy.refresh_at):
             return True
-        return policy.beta > 0 and refresh_early(entry, now, policy.beta, self.chance())
+        return plan.beta > 0 and refresh_early(entry, now, plan.beta, self.chance())
 
-    def count_hit(self, key: str, counters: Counters) -> None:
+    def count_hit(self, key: str, counters: Counters, name: str = "") -> None:
         """Count a hit of *key*: on its node, whose use the eviction policy follows, or else on *counters* itself."""
         if self.l1 is None or (node := self.l1.peek(key)) is None:
             counters.tally.hits += 1
+            if self.on_hit is not None:
+                self.on_hit(key, name)
             return
         self.l1.claim(node, counters.tally)
         node.hits += 1
@@ -315,7 +329,7 @@ class Engine:
                 entry = await self.read(io, key, job.tags)
                 if entry is None or judge(entry, self.clock()) is not Verdict.HIT:
                     continue
-                self.count_hit(key, plan.counters)
+                self.count_hit(key, plan.counters, plan.name)
                 note(entry.evidence)
                 return entry.value
             finally:

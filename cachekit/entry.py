@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from cachekit.policy import Policy
 
@@ -16,6 +16,10 @@ T = TypeVar("T")
 
 Evidence: TypeAlias = "frozenset[str | tuple[str, bytes] | float] | tuple[float, ...]"
 """What is known of a value that somebody uses: tags, with their stamps, and until when it is fresh. Hashable."""
+
+
+MAX_AHEAD: Final = 300.0
+"""Seconds that the clocks of two machines may differ, or one may be set back, without entries being taken for old ones."""
 
 
 class Verdict(Enum):
@@ -73,9 +77,17 @@ class Entry(Generic[T]):
         return frozenset([*((tag, stamped[tag]) if tag in stamped else tag for tag in self.tags), *times])
 
 
+def is_alive(entry: Entry[object], now: float) -> bool:
+    """Say whether *entry* is of use at *now*, stale windows included.
+
+    One from the future is not: the clock was set back, and it would live for as long as the clock went back.
+    """
+    return entry.created_at - MAX_AHEAD <= now < entry.dead_at
+
+
 def judge(entry: Entry[object] | None, now: float) -> Verdict:
     """Say what may be done with *entry* at *now*. As time passes the verdict only ever gets worse."""
-    if entry is None or now >= entry.dead_at:
+    if entry is None or not is_alive(entry, now):
         return Verdict.MISS
     if now < entry.fresh_until:
         return Verdict.HIT

@@ -108,3 +108,7 @@ class SessionTooLarge(SessionError):
         super().__init__(message)
         self.size = size
         self.limit = limit
+
+
+class AuthenticityError(FrameError):
+    """Bytes read from a store were changed, belong somewhere else, or were not made with one of the configured keys."""

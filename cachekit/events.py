@@ -27,6 +27,7 @@ class Kind(StrEnum):
     INVALIDATED = "invalidated"
     INVALIDATION_PENDING = "invalidation-pending"
     UNREADABLE = "unreadable"
+    UNAUTHENTIC = "unauthentic"
     UNENCODABLE = "unencodable"
     STORE_ERROR = "store-error"
     BREAKER_OPENED = "breaker-opened"

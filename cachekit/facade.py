@@ -16,6 +16,7 @@ from cachekit._io import ASYNCIO, BLOCKING, IO, both
 from cachekit.clock import Chance, Clock, system_chance, system_clock
 from cachekit.codecs.base import Codec
 from cachekit.codecs.msgpack import MsgpackCodec
+from cachekit.codecs.protection import Protection
 from cachekit.contents import Contents
 from cachekit.decorator import reusable
 from cachekit.engine import Counters, Engine, Plan
@@ -23,7 +24,7 @@ from cachekit.entry import seal
 from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Events, Observer
 from cachekit.functions import Functions
-from cachekit.keys import bounded, check_tags
+from cachekit.keys import bounded, check_entry_tags, check_tags
 from cachekit.policy import Duration, Policy, TTLClasses
 from cachekit.purging import Purging, open_outbox
 from cachekit.stats import Stats, snapshot
@@ -59,6 +60,7 @@ class Cache(Functions, Purging, Contents):
         compress_from: bytes from which encoded values are compressed.
         max_value_bytes: bound on one encoded value, decompressed; a larger one is not kept.
         isolated_ttl: with ``tiered+``, seconds for which the in-process level serves when the server is gone altogether.
+        protection: ``Encryption`` or ``Signing``, for what lies on a server; objects in this process stay as they are.
         observers: callables that receive each ``Event``.
         purgers: the CDNs in front: ``Cloudflare``, ``Fastly``, ``Varnish``. What ``invalidate`` drops is purged there too.
         purging: when purges are delivered, see ``PurgeOptions``.
@@ -95,6 +97,7 @@ class Cache(Functions, Purging, Contents):
         compress_from: int = 1024,
         max_value_bytes: int = 64 * 1024 * 1024,
         isolated_ttl: float = 30.0,
+        protection: Protection | None = None,
         observers: Sequence[Observer] = (),
         purgers: Sequence[Purger] = (),
         purging: PurgeOptions | None = None,
@@ -124,9 +127,14 @@ class Cache(Functions, Purging, Contents):
                 compress_from=compress_from,
                 max_value_bytes=max_value_bytes,
                 isolated_ttl=isolated_ttl,
+                protection=protection,
             )
             self.store, self.l1 = build(url, settings)
         else:
+            if protection is not None:
+                raise ConfigError(
+                    f"protection= does not reach a {type(url).__name__} that you built: protect values there"
+                )
             self.url = f"<{type(url).__name__}>"
             self.store = url
             self.l1 = url if isinstance(url, Memory) else None
@@ -203,7 +211,7 @@ class Cache(Functions, Purging, Contents):
         self, io: IO, values: Mapping[str, Any], *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
     ) -> None:
         """Keep each of *values* under its key. Raises as ``set`` does, before anything is kept."""
-        policy, checked, now = self.policy(ttl), check_tags(tags), self.clock()
+        policy, checked, now = self.policy(ttl), check_entry_tags(tags), self.clock()
         entries = {
             bounded(key): seal(value, policy, now, tags=checked, chance=self._chance()) for key, value in values.items()
         }
@@ -258,7 +266,7 @@ class Cache(Functions, Purging, Contents):
         self, io: IO, key: str, value: Any, *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
     ) -> bool:
         """Keep *value* only if *key* is absent. Returns whether it was kept; False when the store is away."""
-        entry = seal(value, self.policy(ttl), self.clock(), tags=check_tags(tags), chance=self._chance())
+        entry = seal(value, self.policy(ttl), self.clock(), tags=check_entry_tags(tags), chance=self._chance())
         try:
             return (
                 await self.engine.here().store.update(io, bounded(key), lambda old: entry if self._gone(old) else old)

@@ -19,6 +19,7 @@ from cachekit.many import LEARN, Many, decorate_many
 from cachekit.options import resolve, return_type
 from cachekit.policy import Duration, Policy, TTLClasses, positive_seconds
 from cachekit.signatures import CachedCoroutine, CachedFunction, CachedOptions, Decorate, DecorateMany, KeySource
+from cachekit.stores.memory import Tally
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,6 +57,10 @@ class Functions:
         """Return the names of the TTL classes."""
         return self._classes.names
 
+    def function_names(self) -> dict[Tally, str]:
+        """Return the names of the decorated functions by what their hits are counted on."""
+        return {counters.tally: name for name, _, counters in list(self._counted)}
+
     def policy(self, ttl: Duration | Policy | None) -> Policy:
         """Return the policy that *ttl* means here: a policy, a class by its name, a duration, or None for the default.
 
@@ -86,7 +91,7 @@ class Functions:
             stale_while_revalidate: window after the ttl in which stale results are served while one refresh runs.
             stale_if_error: window after the ttl in which stale results are served when the function raises.
             jitter: part of the ttl (0 to 1) by which it is randomly shortened.
-            beta: eagerness of probabilistic early refresh; 0 turns it off.
+            beta: eagerness of probabilistic early refresh; 0 turns it off; by default 1 with ``lock=False``, else 0.
             lease: how long one process may load while the others wait for it.
             lock: whether processes wait for each other; within a process callers always share one load.
             copy: give each caller a deep copy instead of the shared, read-only result.
@@ -110,13 +115,22 @@ class Functions:
         def apply(target: Any) -> Any:
             self._claim(chosen.key, target)
             counters = Counters()
-            made = decorate(self.engine, target, chosen, counters)
             inner = getattr(target, "__func__", target)
-            self.codec.learn(getattr(inner, "__annotations__", {}).get("return") and return_type(inner))
+            made = decorate(self.engine, target, chosen, counters, self._learning(inner))
             self._counted.append((f"{inner.__module__}.{inner.__qualname__}", chosen.policy.name, counters))
             return made
 
         return apply if fn is None else apply(fn)
+
+    def _learning(self, fn: Any) -> Callable[[], object] | None:
+        """Have the codec learn what *fn* returns. Where that is defined only later, return what does it then."""
+        if "return" not in getattr(fn, "__annotations__", {}):
+            return None
+        found = return_type(fn)
+        if found is None:
+            return lambda: self.codec.learn(return_type(fn))
+        self.codec.learn(found)
+        return None
 
     def cached_many(
         self,

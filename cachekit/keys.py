@@ -29,6 +29,8 @@ from cachekit.errors import ConfigError, KeyArgumentError
 
 MAX_KEY_BYTES: Final = 200
 MAX_TAG_BYTES: Final = 512
+MAX_TAGS: Final = 1000
+"""Most tags that one entry may carry: a hit on a server compares a stamp for each."""
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_.@/~+-]+\Z")
 _QUOTED: Final = " !()*,;:=?[]{}#$&|<>^`/"
@@ -184,6 +186,16 @@ def check_tag(tag: object) -> str:
     return tag
 
 
+def check_entry_tags(tags: object) -> tuple[str, ...]:
+    """Return *tags* of one entry without repeats. Raises ``ConfigError`` as ``check_tags``, and for more than 1,000."""
+    checked = check_tags(tags)
+    if len(checked) > MAX_TAGS:
+        raise ConfigError(
+            f"{len(checked):,} tags for one entry, over the bound of {MAX_TAGS:,}: tag with what they have in common"
+        )
+    return checked
+
+
 _WIRE: Final = "!\"#$&'()*+-./:;<=>?@[]^_`{|}~\\"
 
 
@@ -323,6 +335,7 @@ __all__ = [
     "TagTemplates",
     "Unrenderable",
     "bounded",
+    "check_entry_tags",
     "check_tag",
     "check_tags",
     "refused",

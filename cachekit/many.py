@@ -124,7 +124,7 @@ class Many:
         now = self._engine.clock()
         fresh = {key: entry for key, entry in entries.items() if now < entry.fresh_until}
         for key, entry in fresh.items():
-            self._engine.count_hit(key, self._counters)
+            self._engine.count_hit(key, self._counters, self.name)
             note(entry.evidence)
         self._counters.misses += len(wanted) - len(fresh)
         return {key: entry.value for key, entry in fresh.items()}

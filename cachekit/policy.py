@@ -63,7 +63,8 @@ class Policy:
         stale_if_error: seconds after *ttl* in which a stale value is served when the loader fails (RFC 5861 section 4).
         jitter: part of *ttl* (0 to 1) by which lifetimes are randomly shortened, so that they do not all end at once.
         beta: eagerness of probabilistic early refresh; 0 turns it off, 1 is optimal (Vattani, Chierichetti, Lowenstein,
-            "Optimal Probabilistic Cache Stampede Prevention", PVLDB 8(8), 2015).
+            "Optimal Probabilistic Cache Stampede Prevention", PVLDB 8(8), 2015, doi 10.14778/2757807.2757813). None is 1
+            where no lease is held (``lock=False``) and 0 elsewhere.
         lease: seconds for which one process may hold a key while it loads; another takes over afterwards.
         refresh_at: part of *ttl* (0 to 1) after which a hit starts a refresh behind; 0 turns eager refresh off.
         soft_timeout: seconds that a caller waits for a load while a stale value could be served instead; None for ever.
@@ -78,7 +79,7 @@ class Policy:
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
     jitter: float = 0.0
-    beta: float = 0.0
+    beta: float | None = None
     lease: float = 30.0
     refresh_at: float = 0.0
     soft_timeout: float | None = None
@@ -92,7 +93,7 @@ class Policy:
         object.__setattr__(self, "lease", positive_seconds(self.lease, "lease"))
         if not 0 <= self.jitter < 1:
             raise ConfigError(f"jitter={self.jitter!r} must be a part of the ttl: at least 0 and below 1, such as 0.1")
-        if not self.beta >= 0:
+        if self.beta is not None and not self.beta >= 0:
             raise ConfigError(
                 f"beta={self.beta!r} must not be negative: 0 turns early refresh off, 1 is the usual value"
             )
@@ -114,7 +115,7 @@ class Policy:
         stale_while_revalidate: Duration = 0,
         stale_if_error: Duration = 0,
         jitter: float = 0.0,
-        beta: float = 0.0,
+        beta: float | None = None,
         lease: Duration = 30,
         name: str = "",
     ) -> Policy:

@@ -87,6 +87,7 @@ def wrap(app: Any, config: RunConfig) -> Any:
         cache=default.default_cache(),
         rules=config.header_rules(),
         options=config.http_options(),
+        compression=config.compressed(),
         webhook=config.received(),
         degradation=config.degraded(),
         routes=config.guarded(),

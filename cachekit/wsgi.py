@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from cachekit.compress.options import Compression
+from cachekit.compress.wsgi import Compress
 from cachekit.degrade import DegradeOptions, Route
 from cachekit.degrade.wsgi import Degradation, Guards
 from cachekit.facade import Cache
@@ -30,6 +32,8 @@ class CacheKit:
         webhook: deliveries that it receives invalidate; answered at its path, before all else.
         degradation: what is refused while the store is away, and where that is told.
         routes: time-outs, bounds and breakers of the application, inside the HTTP cache, which serves stale first.
+        compression: encodes responses as clients accept it; True for the usual settings. What the HTTP cache has stored is
+            encoded once for each coding.
         sessions: gives each request its session, inside of the HTTP cache, so that what was made by looking at one is never
             stored.
 
@@ -49,6 +53,7 @@ class CacheKit:
         webhook: Webhook | None = None,
         degradation: DegradeOptions | None = None,
         routes: Sequence[Route] = (),
+        compression: Compression | bool | None = None,
         sessions: Sessions | None = None,
     ) -> None:
         if cache is None:
@@ -64,8 +69,10 @@ class CacheKit:
         self.guards = Guards(app, routes, clock=clock, emit=emit) if routes else None
         self.http = HttpCache(self.guards or app, cache, rules=rules, options=options)
         self._outside: App = self.http
+        if compression:
+            self._outside = Compress(self.http, None if compression is True else compression, cached=True)
         if degradation is not None:
-            self._outside = Degradation(self.http, cache=cache, options=degradation, emit=emit)
+            self._outside = Degradation(self._outside, cache=cache, options=degradation, emit=emit)
         self._webhook = None if webhook is None else (webhook.path, WebhookApp(webhook, cache))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -75,6 +82,6 @@ class CacheKit:
 
 
 __all__ = [
-    "CacheKit", "Degradation", "DegradeOptions", "Guards", "HttpCache", "HttpOptions", "Route", "Rule", "Rules", "Webhook",
-    "WebhookApp",
+    "CacheKit", "Compress", "Compression", "Degradation", "DegradeOptions", "Guards", "HttpCache", "HttpOptions", "Route",
+    "Rule", "Rules", "Webhook", "WebhookApp",
 ]  # fmt: skip

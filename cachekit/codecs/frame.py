@@ -1,17 +1,22 @@
 """The envelope around every value that leaves the process: what it is, whether it is whole, how it is compressed.
 
-Owns the bytes of a frame, version 1. Must not know codecs, entries or stores: meta and payload are opaque.
+Owns the bytes of a frame, versions 1 and 2. Must not know codecs, entries, stores or keys: meta and payload are opaque.
 
 Layout, numbers in network byte order::
 
     0   2  magic  FE 4B
-    2   1  version  1
-    3   1  flags  bit 0: the payload is compressed with snappy (raw block format); other bits must be 0
+    2   1  version  1, or 2 where meta and payload are protected
+    3   1  flags  bit 0: the payload is compressed with snappy (raw block format); in version 2 also one of
+                  bit 1: encrypted, bit 2: signed; other bits must be 0
     4   1  id of the codec of the payload
     5   4  length of meta
     9   4  CRC-32 of everything else
     13     meta, never compressed
            payload
+
+In version 2 both are one protected body (module ``protection``): 4 bytes that name the key, then 24 of nonce and the
+ciphertext with its tag, or 32 of HMAC-SHA256 and the plain bytes. The first 9 bytes of the frame and the context in which
+the value is kept are authenticated with it. What is not protected is written as version 1.
 """
 
 from __future__ import annotations
@@ -23,13 +28,20 @@ from zlib import crc32
 
 import snappy
 
-from cachekit.errors import ConfigError, FrameError
+from cachekit.codecs.protection import Protection
+from cachekit.errors import AuthenticityError, ConfigError, FrameError
 
 MAGIC = b"\xfeK"  # no text starts like this, nor does pickle, gzip, zlib or JSON
-VERSION = 1
+VERSION = 2
+"""The newest version that is read."""
 MAX_SIZE = 64 * 1024 * 1024
 
+_PLAIN = 1
+_PROTECTED = 2
 _SNAPPY = 0x01
+_ENCRYPTED = 0x02
+_SIGNED = 0x04
+_WAYS = {_ENCRYPTED: "encrypted", _SIGNED: "signed"}
 _HEAD = struct.Struct(">2sBBBI")
 _CRC = struct.Struct(">I")
 _BODY = _HEAD.size + _CRC.size
@@ -52,8 +64,16 @@ class Frame:
     codec_id: int
 
 
-def seal(meta: bytes, payload: bytes, *, codec_id: int, compress_from: int = 1024) -> bytes:
-    """Return the frame of *meta* and *payload*.
+def seal(
+    meta: bytes,
+    payload: bytes,
+    *,
+    codec_id: int,
+    compress_from: int = 1024,
+    protection: Protection | None = None,
+    context: bytes = b"",
+) -> bytes:
+    """Return the frame of *meta* and *payload*, protected by *protection* and bound to *context* where that is given.
 
     The payload is compressed when it has *compress_from* bytes or more and loses at least a tenth of its size by it.
     """
@@ -64,45 +84,81 @@ def seal(meta: bytes, payload: bytes, *, codec_id: int, compress_from: int = 102
         packed = snappy.compress(payload)
         if len(packed) * 10 <= len(payload) * 9:
             flags, payload = _SNAPPY, packed
-    head = _HEAD.pack(MAGIC, VERSION, flags, codec_id, len(meta))
     body = meta + payload
+    if protection is None:
+        head = _HEAD.pack(MAGIC, _PLAIN, flags, codec_id, len(meta))
+    else:
+        head = _HEAD.pack(MAGIC, _PROTECTED, flags | protection.flag, codec_id, len(meta))
+        body = protection.protect(body, head + context)
     return head + _CRC.pack(crc32(body, crc32(head))) + body
 
 
-def open_frame(data: bytes, *, max_size: int = MAX_SIZE) -> Frame:
+def open_frame(
+    data: bytes, *, max_size: int = MAX_SIZE, protection: Protection | None = None, context: bytes = b""
+) -> Frame:
     """Return what is in the frame *data*.
 
     Args:
         data: the bytes of a whole frame.
         max_size: most bytes that the frame, and its payload after decompression, may have.
+        protection: how it must be protected; None for not at all.
+        context: what it must be bound to.
 
     Raises:
         FrameError: the bytes are truncated, corrupt, foreign, too large or from a newer version.
+        AuthenticityError: they are not protected as they must be, or were made with another key or for another context.
     """
-    return Frame(*opened(data, max_size=max_size))
+    return Frame(*opened(data, max_size=max_size, protection=protection, context=context))
 
 
-def opened(data: bytes, *, max_size: int = MAX_SIZE) -> tuple[bytes, bytes, int]:
+def opened(
+    data: bytes, *, max_size: int = MAX_SIZE, protection: Protection | None = None, context: bytes = b""
+) -> tuple[bytes, bytes, int]:
     """Return meta, payload and the codec's id of the frame *data*. Raises what ``open_frame`` raises."""
-    compressed, codec_id, end = _check(data, max_size)
+    flags, codec_id, end = _check(data, max_size)
+    if protection is not None or flags & ~_SNAPPY:
+        data = _revealed(data, flags, end, protection, context)
     payload = data[end:]
-    return data[_BODY:end], _decompress(payload, max_size) if compressed else payload, codec_id
+    return data[_BODY:end], _decompress(payload, max_size) if flags & _SNAPPY else payload, codec_id
 
 
-def open_meta(data: bytes, *, max_size: int = MAX_SIZE) -> bytes:
+def open_meta(
+    data: bytes, *, max_size: int = MAX_SIZE, protection: Protection | None = None, context: bytes = b""
+) -> bytes:
     """Return only the meta of the frame *data*: checked like ``open_frame`` does, but nothing is decompressed."""
-    return data[_BODY : _check(data, max_size)[2]]
+    flags, _, end = _check(data, max_size)
+    if protection is not None or flags & ~_SNAPPY:
+        data = _revealed(data, flags, end, protection, context)
+    return data[_BODY:end]
 
 
-def _check(data: bytes, max_size: int) -> tuple[bool, int, int]:
-    """Return whether the payload is compressed, the codec's id, and where meta ends."""
+def _revealed(data: bytes, flags: int, end: int, protection: Protection | None, context: bytes) -> bytes:
+    """Return the frame *data* with the body as it was before it was protected."""
+    way = flags & ~_SNAPPY
+    if protection is None:
+        raise AuthenticityError(f"the value is {_WAYS[way]}, and this cache has no keys: give it protection=")
+    if way != protection.flag:
+        found = _WAYS.get(way, "not protected")
+        raise AuthenticityError(f"the value is {found}, and this cache takes only what is {_WAYS[protection.flag]}")
+    plain = data[:_BODY] + protection.reveal(data[_BODY:], data[: _HEAD.size] + context)
+    if end > len(plain):
+        raise FrameError(f"corrupt: meta of {end - _BODY} bytes is longer than the frame")
+    return plain
+
+
+def _check(data: bytes, max_size: int) -> tuple[int, int, int]:
+    """Return the flags, the codec's id, and where meta ends once the body is plain."""
     if _BODY <= len(data) <= max_size:
         magic, version, flags, codec_id, meta_length = _HEAD.unpack_from(data)
         end = _BODY + meta_length
-        if magic == MAGIC and version == VERSION and not flags & ~_SNAPPY and codec_id and end <= len(data):
+        if version == _PLAIN:
+            known = not flags & ~_SNAPPY and end <= len(data)
+        else:
+            known = version == _PROTECTED and flags & ~_SNAPPY in _WAYS
+        if known and magic == MAGIC and codec_id:
             view = memoryview(data)
             if crc32(view[_BODY:], crc32(view[: _HEAD.size])) == _CRC.unpack_from(data, _HEAD.size)[0]:
-                return flags == _SNAPPY, codec_id, end
+                return flags, codec_id, end
     raise _fault(data, max_size)
 
 
@@ -121,10 +177,9 @@ def _fault(data: bytes, max_size: int) -> FrameError:
         return FrameError(f"version {version} of the frame: this cachekit reads {VERSION}. Written by a newer one?")
     if version < 1:
         return FrameError("corrupt: there is no version 0 of the frame")
-    if flags & ~_SNAPPY:
+    if flags & ~_SNAPPY not in ((0,) if version == _PLAIN else _WAYS):
         return FrameError(f"unknown flags {flags:#04x} in the frame: corrupt, or written by a newer cachekit")
-    end = _BODY + meta_length
-    if end > len(data):
+    if version == _PLAIN and _BODY + meta_length > len(data):
         return FrameError(f"corrupt: meta of {meta_length} bytes is longer than the frame")
     if codec_id == 0:
         return FrameError("corrupt: 0 is no id of a codec")

@@ -22,10 +22,12 @@ from cachekit.compress.response import (
     conditions,
     encode,
     feed,
+    is_stored,
     judge,
     refusal,
 )
 from cachekit.compress.response import plain as plain_head
+from cachekit.compress.stored import Encoded
 from cachekit.http.asgi_client import Message, Receive, Send
 from cachekit.http.asgi_request import Scope
 from cachekit.http.headers import HeaderList, Headers
@@ -46,15 +48,18 @@ class Compress:
     Args:
         app: the application.
         options: see ``Compression``.
+        cached: whether *app* is an HTTP cache. It is then asked for responses without a coding, so that there is one
+            stored response for all codings, and what it has stored is encoded once for each.
 
     Example:
         >>> async def app(scope, receive, send): ...
         >>> app = Compress(app, Compression(minimum=1000))
     """
 
-    def __init__(self, app: App, options: Compression | None = None) -> None:
+    def __init__(self, app: App, options: Compression | None = None, *, cached: bool = False) -> None:
         self.app = app
         self.options = options or Compression()
+        self._forms = Encoded(self.options) if cached else None
         self._known: dict[tuple[str, bytes | None], Asked] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,18 +93,21 @@ class Compress:
                 scope = {**scope, "headers": [*kept, *_encode(changed)]}
         if wanted.hopeless:
             return scope, None
-        return scope, Sender(options, wanted, send)
+        if self._forms is not None:
+            scope = {**scope, "headers": [field for field in scope["headers"] if field[0] != b"accept-encoding"]}
+        return scope, Sender(options, wanted, send, self._forms)
 
 
 class Sender:
     """The ``send`` that the application gets."""
 
-    __slots__ = ("_asked", "_done", "_flush", "_head", "_options", "_send", "_stream")
+    __slots__ = ("_asked", "_done", "_flush", "_forms", "_head", "_options", "_send", "_stream")
 
-    def __init__(self, options: Compression, asked: Asked, send: Send) -> None:
+    def __init__(self, options: Compression, asked: Asked, send: Send, forms: Encoded | None = None) -> None:
         self._options = options
         self._asked = asked
         self._send = send
+        self._forms = forms
         self._head: Message | None = None
         self._stream: Stream | None = None
         self._flush = False
@@ -170,7 +178,7 @@ class Sender:
             if piece := await self._feed(self._stream, body, last=False):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             return
-        made = await self._whole(name, body)
+        made = await (self._stored if self._forms and is_stored(BYTES, fields) else self._whole)(name, body)
         if made is None or (len(made) >= len(body) and wanted.choice.identity):
             await send({**head, "headers": plain_head(BYTES, headers)})
             await send(message)
@@ -191,6 +199,18 @@ class Sender:
         except Exception:
             log.exception("compression failed; the response is sent without it")
             return None
+
+    async def _stored(self, name: str, body: bytes) -> bytes | None:
+        """Return what ``_whole`` returns, made once for each stored response."""
+        forms = self._forms
+        assert forms is not None
+        made = None if self._asked.padded else forms.find(name, body)
+        if made is None or (made is body and not self._asked.choice.identity):
+            if len(body) >= self._options.offload:
+                made = await asyncio.to_thread(forms.make, self._asked, body)
+            else:
+                made = forms.make(self._asked, body)
+        return None if made is body else made
 
     async def _feed(self, stream: Stream, chunk: bytes, *, last: bool) -> bytes:
         if len(chunk) >= self._options.offload:

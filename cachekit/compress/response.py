@@ -64,8 +64,8 @@ class Words(Generic[S]):
     """The words that heads are written in: text, or bytes."""
 
     __slots__ = (
-        "accept_encoding", "any", "codings", "content_encoding", "content_length", "empty", "form", "identity", "meanings",
-        "no_transform", "text", "varies", "weak",
+        "accept_encoding", "age", "any", "codings", "content_encoding", "content_length", "empty", "form", "identity",
+        "meanings", "no_transform", "text", "varies", "weak",
     )  # fmt: skip
 
     def __init__(self, form: Callable[[str], S], text: Callable[[S], str], title: Callable[[str], str]) -> None:
@@ -76,6 +76,7 @@ class Words(Generic[S]):
         self.content_length: S = form(title("Content-Length"))
         self.varies: tuple[S, S] = (form(title("Vary")), form("Accept-Encoding"))
         self.accept_encoding: S = form("accept-encoding")
+        self.age: S = form("age")
         self.no_transform: S = form("no-transform")
         self.identity: S = form("identity")
         self.empty: S = form("")
@@ -312,6 +313,11 @@ def conditions(options: Compression, headers: Headers) -> HeaderList | None:
                 changed = True
         made.append((name, value))
     return made if changed else None
+
+
+def is_stored(words: Words[S], headers: Fields[S]) -> bool:
+    """Say whether a response comes out of a cache: only those tell their age (RFC 9111 section 5.1)."""
+    return any(name.lower() == words.age for name, _ in headers)
 
 
 def encode(coding: Coding, asked: Asked, body: bytes) -> bytes:

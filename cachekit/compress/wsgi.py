@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from cachekit.compress.codings import Stream
+from cachekit.compress.codings import Coding, Stream
 from cachekit.compress.options import Compression
 from cachekit.compress.response import (
     REFUSAL,
@@ -24,10 +24,12 @@ from cachekit.compress.response import (
     conditions,
     encode,
     feed,
+    is_stored,
     judge,
     plain,
     refusal,
 )
+from cachekit.compress.stored import Encoded
 from cachekit.http.headers import HeaderList, Headers, first
 from cachekit.http.wsgi import App, ExcInfo, StartResponse, Write
 from cachekit.http.wsgi_request import Environ
@@ -46,15 +48,18 @@ class Compress:
     Args:
         app: the application.
         options: see ``Compression``.
+        cached: whether *app* is an HTTP cache. It is then asked for responses without a coding, so that there is one
+            stored response for all codings, and what it has stored is encoded once for each.
 
     Example:
         >>> def app(environ, start_response): ...
         >>> app = Compress(app, Compression(minimum=1000))
     """
 
-    def __init__(self, app: App, options: Compression | None = None) -> None:
+    def __init__(self, app: App, options: Compression | None = None, *, cached: bool = False) -> None:
         self.app = app
         self.options = options or Compression()
+        self._forms = Encoded(self.options) if cached else None
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         environ, head = self.around(environ, start_response)
@@ -77,18 +82,23 @@ class Compress:
                 **environ,
                 **{name: first(changed, field) for name, field in _RELEVANT.items() if name in environ},
             }
-        return environ, Head(options, wanted, start_response)
+        if self._forms is not None and "HTTP_ACCEPT_ENCODING" in environ:
+            environ = {name: value for name, value in environ.items() if name != "HTTP_ACCEPT_ENCODING"}
+        return environ, Head(options, wanted, start_response, self._forms)
 
 
 class Head:
     """The ``start_response`` that the application gets."""
 
     __slots__ = (
-        "_asked", "_flush", "_headers", "_options", "_start", "_status", "_stream", "_write", "done", "sent"
+        "_asked", "_flush", "_forms", "_headers", "_options", "_start", "_status", "_stream", "_write", "done", "sent"
     )  # fmt: skip
 
-    def __init__(self, options: Compression, asked: Asked, start_response: StartResponse) -> None:
+    def __init__(
+        self, options: Compression, asked: Asked, start_response: StartResponse, forms: Encoded | None = None
+    ) -> None:
         self._options = options
+        self._forms = forms
         self._asked = asked
         self._start = start_response
         self._status: str | None = None
@@ -163,17 +173,30 @@ class Head:
             self._stream, self._flush = begin(coding, wanted), flush
             self._send(headers)
             return feed(self._stream, body, flush, last=False)
-        try:
-            made = encode(coding, wanted, body)
-        except Exception:
-            log.exception("compression failed; the response is sent without it")
-            made = None
+        made = self._stored(name, body) if self._forms and is_stored(TEXT, headers) else self._whole(coding, body)
         if made is None or (len(made) >= len(body) and wanted.choice.identity):
             self._send(plain(TEXT, self._headers))
             return body
         self.done = True
         self._send([*headers, TEXT.length(len(made))])
         return made
+
+    def _whole(self, coding: Coding, body: bytes) -> bytes | None:
+        """Return *body* encoded, or None when that failed: it then travels as it is."""
+        try:
+            return encode(coding, self._asked, body)
+        except Exception:
+            log.exception("compression failed; the response is sent without it")
+            return None
+
+    def _stored(self, name: str, body: bytes) -> bytes | None:
+        """Return what ``_whole`` returns, made once for each stored response."""
+        forms = self._forms
+        assert forms is not None
+        made = None if self._asked.padded else forms.find(name, body)
+        if made is None or (made is body and not self._asked.choice.identity):
+            made = forms.make(self._asked, body)
+        return None if made is body else made
 
     def feed(self, chunk: bytes, *, last: bool) -> bytes:
         """Take in a further piece; returns what is sent of it."""

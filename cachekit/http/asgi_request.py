@@ -92,8 +92,8 @@ class Reader:
         """Return the key of a URL of letters and digits, which needs no care; None for any other."""
         scheme, host, path, raw, query, keyed = sign
         if (
-            keyed
-            or host is None
+            not host
+            or keyed
             or not self._as_is
             or len(path) + len(query or b"") > _SHORT
             or not _PLAIN_PATH.match(path)

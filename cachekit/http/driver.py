@@ -125,6 +125,8 @@ class Driver:
 
     def forget(self, keys: Sequence[str]) -> bool:
         """Drop *keys* at once, where that takes no more than this process."""
+        if self._outbox is not None:
+            return False
         return self._cache.forget(keys)  # by the store's own fault it raises nothing: it is this process's memory
 
     async def drop(self, io: IO, keys: Sequence[str]) -> None:
@@ -137,9 +139,13 @@ class Driver:
 
     async def _purge(self, io: IO, keys: Sequence[str]) -> None:
         """Purge the URLs of *keys* at the CDNs, after they were dropped here."""
-        outbox = getattr(self._cache, "outbox", None) if self.options.purge_urls else None
-        if outbox is not None:
+        if (outbox := self._outbox) is not None:
             await outbox.put(io, (), [url for key in keys if (url := url_of(key)) is not None])
+
+    @property
+    def _outbox(self) -> Any:
+        """Return where URLs of CDNs are put that are to be purged, or None."""
+        return getattr(self._cache, "outbox", None) if self.options.purge_urls else None
 
     # Before the application
 

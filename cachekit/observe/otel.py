@@ -13,7 +13,7 @@ from typing import Final
 try:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter_provider
 except ImportError as exc:
-    raise ImportError('cachekit.observe.otel needs the extra: pip install "cachekit[otel]"') from exc
+    raise ImportError("cachekit.observe.otel needs the extra `otel`") from exc
 
 from cachekit import __version__
 from cachekit._fork import renew_in_child

@@ -13,7 +13,7 @@ try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.registry import Collector
 except ImportError as exc:
-    raise ImportError('cachekit.observe.prometheus needs the extra: pip install "cachekit[prometheus]"') from exc
+    raise ImportError("cachekit.observe.prometheus needs the extra `prometheus`") from exc
 
 from cachekit.observe.series import SERIES, Caches, Counted, Measure, Series
 from cachekit.stats import Stats

@@ -5,14 +5,11 @@ Knows nothing of what an application keeps in them.
 
 from cachekit.sessions.facade import SessionInfo, Sessions, SessionStats
 from cachekit.sessions.options import AtReturn, Load, SessionOptions
-from cachekit.sessions.sealing import AesGcm, Sealer
 from cachekit.sessions.session import Session
 
 __all__ = [
-    "AesGcm",
     "AtReturn",
     "Load",
-    "Sealer",
     "Session",
     "SessionInfo",
     "SessionOptions",

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from itsdangerous import BadSignature, Signer
 from msgpack import packb, unpackb
@@ -141,7 +141,7 @@ class Cookies:
         """Return the signed value for *ticket*, issued *now*. Raises ``SessionTooLarge`` for too many claims."""
         text = f"{ticket.id}.{_LETTERS[ticket.remembered, ticket.detached]}{max(0, int(now))}"
         if ticket.claims or ticket.user:
-            packed: bytes = packb([ticket.user, dict(ticket.claims)])
+            packed = cast("bytes", packb([ticket.user, dict(ticket.claims)]))
             text += "." + base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
         signed = self._signer.sign(text).decode()
         if (size := len(self._name) + len(signed) + 1) > LONGEST:

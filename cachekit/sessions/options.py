@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import Final
 
 from cachekit.codecs.base import Codec
+from cachekit.codecs.protection import Protection
 from cachekit.errors import ConfigError
 from cachekit.policy import FOREVER, Duration, positive_seconds, seconds
-from cachekit.sessions.sealing import Sealer
 
 log = logging.getLogger("cachekit")
 
@@ -75,7 +75,7 @@ class SessionOptions:
         codec: turns values into bytes; by default ``MsgpackCodec()``.
         compression: ``snappy``, or ``zstd`` (extra ``zstd``): about 30 % smaller, twice the time.
         compress_from: bytes from which a session is compressed.
-        sealer: encrypts what is stored, such as ``AesGcm``; None stores it readable.
+        protection: encrypts or signs what is stored: ``cachekit.Encryption`` or ``cachekit.Signing``; None does neither.
         at_return: ``merge`` or ``drop`` what was changed while the store was away.
         max_local: bound on the sessions held in this process while the store is away.
         load: when an asyncio application's session is read: ``auto``, ``eager``, ``explicit``.
@@ -109,7 +109,7 @@ class SessionOptions:
     codec: Codec | None = None
     compression: str = "snappy"
     compress_from: int = 1024
-    sealer: Sealer | None = None
+    protection: Protection | None = None
     at_return: str = "merge"
     max_local: int = 10_000
     load: str = "auto"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgpack import packb, unpackb
 
@@ -68,7 +68,7 @@ class Payloads:
         self.codec: Codec = options.codec if options.codec is not None else MsgpackCodec()
         self._limit = options.max_bytes
         self._from = options.compress_from
-        self._sealer = options.sealer
+        self._protection = options.protection
         self._zstd = _zstandard() if options.compression == "zstd" else None
         self._combine: dict[str, Combine[bytes]] = {
             FLASH: self._on_values(queue),
@@ -121,7 +121,7 @@ class Payloads:
 
     def pack(self, about: About, values: Packed, context: bytes) -> bytes:
         """Return the body of *values*, bound to *context*. Raises ``SessionTooLarge``."""
-        data: bytes = packb(values)
+        data = cast("bytes", packb(values))
         if len(data) > self._limit:
             largest = max(values, key=lambda key: len(values[key]))
             raise SessionTooLarge(
@@ -133,10 +133,10 @@ class Payloads:
         if self._zstd is not None and len(data) >= self._from:
             data, made = self._zstd.ZstdCompressor(level=3).compress(data), _ZSTD
         frame = seal(b"", data, codec_id=MAP_CODEC, compress_from=self._from if made == _PLAIN else len(data) + 1)
-        head: bytes = packb((about.user, about.agent, about.remembered))
-        if self._sealer is not None:
-            head = self._sealer.seal(head, b"about " + context)
-            frame = self._sealer.seal(frame, b"values " + context)
+        head = cast("bytes", packb((about.user, about.agent, about.remembered)))
+        if self._protection is not None:
+            head = self._protection.protect(head, b"about " + context)
+            frame = self._protection.protect(frame, b"values " + context)
             made += _SEALED
         return b"".join((_LENGTH.pack(len(head)), head, bytes((made,)), frame))
 
@@ -174,8 +174,8 @@ class Payloads:
             raise FrameError("the session is truncated") from exc
         if made & ~_SEALED not in (_PLAIN, _ZSTD):
             raise FrameError("this session was written by a newer version")
-        if (self._sealer is not None) != bool(made & _SEALED):
-            raise FrameError("this session was stored under other settings of `sealer`")
+        if (self._protection is not None) != bool(made & _SEALED):
+            raise FrameError("this session was stored under other settings of `protection`")
         head = body[_LENGTH.size : end]
         if made & _SEALED:
             head = self._opened(head, b"about " + context)
@@ -188,13 +188,13 @@ class Payloads:
         return About(user, agent, remembered), end, made
 
     def _opened(self, data: bytes, context: bytes) -> bytes:
-        assert self._sealer is not None
+        assert self._protection is not None
         try:
-            return self._sealer.open(data, context)
+            return self._protection.reveal(data, context)
         except CodecError:
             raise
         except Exception as exc:
-            raise CodecError(f"the sealer failed: {type(exc).__name__}: {exc}") from exc
+            raise CodecError(f"the protection failed: {type(exc).__name__}: {exc}") from exc
 
     def _decompress(self, data: bytes) -> bytes:
         zstd = self._zstd if self._zstd is not None else _zstandard()

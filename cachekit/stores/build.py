@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from cachekit.breaker import Breaker
 from cachekit.clock import Clock
 from cachekit.codecs.base import Codec
+from cachekit.codecs.protection import Protection
 from cachekit.errors import ConfigError
 from cachekit.events import Emit
 from cachekit.stores.base import Store
@@ -36,6 +37,7 @@ class Settings:
     compress_from: int
     max_value_bytes: int
     isolated_ttl: float
+    protection: Protection | None = None
 
 
 def build(url: str, settings: Settings) -> tuple[Store, Memory | None]:
@@ -57,6 +59,8 @@ def build(url: str, settings: Settings) -> tuple[Store, Memory | None]:
     if urlsplit(inner).scheme in SCHEMES:
         return _redis(inner, settings, tiered=tiered)
     for plugin in entry_points(group="cachekit.stores", name=scheme):
+        if settings.protection is not None:
+            raise ConfigError(f"protection= does not reach the store behind {scheme}://: protect values there")
         store: Store = plugin.load()(url)
         return store, None
     known = ["memory", "embedded", *SCHEMES]
@@ -91,6 +95,7 @@ def _redis(url: str, settings: Settings, *, tiered: bool) -> tuple[Store, Memory
         clock=settings.clock,
         compress_from=settings.compress_from,
         max_value_bytes=settings.max_value_bytes,
+        protection=settings.protection,
     )
     if server is not None:
         weakref.finalize(remote, server.close)

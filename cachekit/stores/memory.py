@@ -10,6 +10,7 @@ The same class is the first level in front of a server (``stores/tiered.py``). I
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import islice
@@ -18,7 +19,7 @@ from typing import Any, Final
 from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.clock import Clock, system_clock
-from cachekit.entry import quiet_until
+from cachekit.entry import MAX_AHEAD, is_alive, quiet_until
 from cachekit.errors import ConfigError
 from cachekit.stores._size import estimate
 from cachekit.stores.base import AnyEntry, Change, Ticket
@@ -116,6 +117,7 @@ class Memory:
         self._marks: dict[str, int] = {}
         self._floor = 0
         self._cleared = 0
+        self._latest = -math.inf
         self.unclaimed = Tally()
         self.evictions = 0
         self.sequence = 1
@@ -155,10 +157,22 @@ class Memory:
             self._drop(node)
         return False
 
+    def _watch(self, now: float) -> None:
+        """Drop what is from the future after the clock was set back: it would live until the clock is there again."""
+        if now >= self._latest:
+            self._latest = now
+        elif now < self._latest - MAX_AHEAD:
+            with self._lock:
+                self._latest = now
+                for node in list(self._nodes.values()):
+                    if not is_alive(node.entry, now):
+                        self._drop(node)
+
     def fill(
         self, key: str, entry: AnyEntry, since: int, *, owner: Tally | None = None, beta: float = 0.0
     ) -> Node | None:
         """Keep *entry*, whose making began at sequence number *since*. Returns None when it must not be kept."""
+        self._watch(self._clock())
         size = estimate(entry.value) + _NODE_BYTES + len(key)
         with self._lock:
             if self._is_void(key, entry.tags, since):
@@ -287,6 +301,11 @@ class Memory:
                     total[node.owner] = total.get(node.owner, node.owner.hits) + node.hits
         return total
 
+    def uses(self) -> list[tuple[str, Tally, int]]:
+        """Return the key, the owner and the hits of every entry that served one."""
+        with self._lock:
+            return [(node.key, node.owner, node.hits) for node in self._nodes.values() if node.hits]
+
     def sizes(self) -> tuple[int, int]:
         """Return the number of entries and their estimated bytes."""
         return self._queue.entries, self._queue.bytes
@@ -334,7 +353,7 @@ class Memory:
         node = self.peek(key)
         if node is None:
             return None
-        if self._clock() >= node.entry.dead_at:
+        if not is_alive(node.entry, self._clock()):
             with self._lock:
                 self._drop(node)
             return None
@@ -358,7 +377,7 @@ class Memory:
     async def update(self, io: IO, key: str, change: Change) -> AnyEntry | None:  # noqa: ARG002 - no I/O here
         with self._lock:
             node = self.peek(key)
-            old = node.entry if node is not None and self._clock() < node.entry.dead_at else None
+            old = node.entry if node is not None and is_alive(node.entry, self._clock()) else None
             new = change(old)
             if new is old:
                 return old

@@ -18,8 +18,9 @@ from typing import Final
 
 from cachekit.codecs.base import Codec
 from cachekit.codecs.frame import opened, seal
+from cachekit.codecs.protection import Protection
 from cachekit.entry import Entry
-from cachekit.errors import FrameError
+from cachekit.errors import CodecError, FrameError
 from cachekit.stores.base import AnyEntry
 
 _MAGIC: Final = b"\xca\x01"
@@ -37,12 +38,30 @@ class Record:
     frame: bytes
 
 
-def write_frame(entry: AnyEntry, codec: Codec, *, compress_from: int) -> bytes:
-    """Return the frame of *entry*, stamps excluded. Raises ``CodecError`` for a value that cannot be encoded."""
+def write_frame(
+    entry: AnyEntry,
+    codec: Codec,
+    *,
+    compress_from: int,
+    max_size: int,
+    protection: Protection | None = None,
+    context: bytes = b"",
+) -> bytes:
+    """Return the frame of *entry*, stamps excluded; *protection* binds it to *context*, the name it is kept under.
+
+    Raises:
+        CodecError: the value cannot be encoded, or takes more than *max_size* bytes, compressed or not.
+    """
     times = _TIMES.pack(entry.created_at, entry.fresh_until, entry.swr_until, entry.dead_at, entry.delta)
     if entry.uses_until != math.inf:
         times += _TIME.pack(entry.uses_until)
-    return seal(times, codec.encode(entry.value), codec_id=codec.id, compress_from=compress_from)
+    payload = codec.encode(entry.value)
+    if len(payload) > max_size:  # before compression: it could not be read again
+        raise CodecError(f"the encoded value has {len(payload):,} bytes, over the bound of {max_size:,}")
+    frame = seal(times, payload, codec_id=codec.id, compress_from=compress_from, protection=protection, context=context)
+    if len(frame) > max_size:
+        raise CodecError(f"the frame of the value has {len(frame):,} bytes, over the bound of {max_size:,}")
+    return frame
 
 
 def write_head(stamps: Mapping[str, bytes]) -> bytes:
@@ -96,10 +115,20 @@ class Head:
 
 
 def read_frame(
-    frame: bytes, stamps: tuple[tuple[str, bytes], ...], codecs: dict[int, Codec], *, max_size: int
+    frame: bytes,
+    stamps: tuple[tuple[str, bytes], ...],
+    codecs: dict[int, Codec],
+    *,
+    max_size: int,
+    protection: Protection | None = None,
+    context: bytes = b"",
 ) -> AnyEntry:
-    """Return the entry in *frame*, whose tags have these *stamps*. Raises ``CodecError``."""
-    meta, payload, codec_id = opened(frame, max_size=max_size)
+    """Return the entry in *frame*, whose tags have these *stamps*.
+
+    Raises:
+        CodecError: it cannot be read; as ``AuthenticityError`` where it is not what *protection* made for *context*.
+    """
+    meta, payload, codec_id = opened(frame, max_size=max_size, protection=protection, context=context)
     codec = codecs.get(codec_id)
     if codec is None:
         raise FrameError(f"codec {codec_id} of this value is not configured here")

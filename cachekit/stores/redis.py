@@ -19,7 +19,9 @@ from typing import Any, Final
 from cachekit._io import IO
 from cachekit.clock import Clock, random_token, system_clock
 from cachekit.codecs.base import Codec
-from cachekit.errors import CodecError, StoreTimeout
+from cachekit.codecs.protection import Protection
+from cachekit.entry import is_alive
+from cachekit.errors import AuthenticityError, CodecError, StoreTimeout
 from cachekit.events import Emit, Event, Kind
 from cachekit.stores.base import AnyEntry, Change, Ticket
 from cachekit.stores.bus import Bus
@@ -77,6 +79,7 @@ class RedisStore:
         clock: source of time.
         compress_from: bytes from which values are compressed.
         max_value_bytes: bound on a value, decompressed; a larger one is not kept.
+        protection: encrypts or signs values, or None.
 
     Raises:
         ConfigError: the namespace contains ``{``, ``}``, ``:`` or characters that cannot be printed.
@@ -92,6 +95,7 @@ class RedisStore:
         clock: Clock = system_clock,
         compress_from: int = 1024,
         max_value_bytes: int = 64 * 1024 * 1024,
+        protection: Protection | None = None,
     ) -> None:
         self.link = link
         self.names, self._stamps = stamps_of(link, namespace)
@@ -109,6 +113,7 @@ class RedisStore:
         self._clock = clock
         self._compress_from = compress_from
         self._max_value_bytes = max_value_bytes
+        self._protection = protection
         self._hints: dict[str, tuple[str, ...]] = {}
         self._known: dict[tuple[str, tuple[str, ...]], Expected] = {}
         self._orphans: dict[bytes, str] = {}
@@ -191,11 +196,20 @@ class RedisStore:
     def _opened(self, key: str, frame: bytes, stamps: tuple[tuple[str, bytes], ...]) -> AnyEntry | None:
         """Return the entry in *frame*, whose tags have these *stamps*; None for what cannot be read."""
         try:
-            entry = read_frame(frame, stamps, self._codecs, max_size=self._max_value_bytes)
+            context = b"" if self._protection is None else self.names.value(key)
+            entry = read_frame(
+                frame,
+                stamps,
+                self._codecs,
+                max_size=self._max_value_bytes,
+                protection=self._protection,
+                context=context,
+            )
         except CodecError as exc:
-            self._emit(Event(Kind.UNREADABLE, key, detail=str(exc), error=exc))
+            kind = Kind.UNAUTHENTIC if isinstance(exc, AuthenticityError) else Kind.UNREADABLE
+            self._emit(Event(kind, key, detail=str(exc), error=exc))
             return None
-        return entry if self._clock() < entry.dead_at else None
+        return entry if is_alive(entry, self._clock()) else None
 
     def _expect(self, key: str, tags: tuple[str, ...]) -> Expected:
         """Return how *key* is read, and remember it."""
@@ -216,7 +230,7 @@ class RedisStore:
 
     async def set_many(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:
         await self._stamps.keep_all(
-            io, [self._keeping(key, entry, self._frame(entry), "force") for key, entry in entries.items()]
+            io, [self._keeping(key, entry, self._frame(key, entry), "force") for key, entry in entries.items()]
         )
 
     async def update(self, io: IO, key: str, change: Change) -> AnyEntry | None:
@@ -235,7 +249,7 @@ class RedisStore:
             if new is None:
                 await self.delete(io, [key])
                 return None
-            if await self._keep(io, key, new, self._frame(new), mode="swap", proof=raw or b"") is not None:
+            if await self._keep(io, key, new, self._frame(key, new), mode="swap", proof=raw or b"") is not None:
                 return new
         raise StoreTimeout(f"{key!r} was changed by others {_TRIES} times in a row: give up")
 
@@ -298,7 +312,7 @@ class RedisStore:
         if proof is None:  # two things that it was made of contradict each other: one of them was old
             await self.release(io, ticket)
             return None
-        stamps = await self._keep(io, ticket.key, entry, self._frame(entry), mode="lease", proof=proof)
+        stamps = await self._keep(io, ticket.key, entry, self._frame(ticket.key, entry), mode="lease", proof=proof)
         return None if stamps is None else replace(entry, stamps=stamps)
 
     async def holds(
@@ -357,11 +371,15 @@ class RedisStore:
         await io.call(self.channel.close, None)
         await self.link.close(io)
 
-    def _frame(self, entry: AnyEntry) -> bytes:
-        frame = write_frame(entry, self._codec, compress_from=self._compress_from)
-        if len(frame) > self._max_value_bytes:
-            raise CodecError(f"the encoded value has {len(frame)} bytes, over the bound of {self._max_value_bytes}")
-        return frame
+    def _frame(self, key: str, entry: AnyEntry) -> bytes:
+        return write_frame(
+            entry,
+            self._codec,
+            compress_from=self._compress_from,
+            max_size=self._max_value_bytes,
+            protection=self._protection,
+            context=b"" if self._protection is None else self.names.value(key),
+        )
 
     async def _keep(
         self, io: IO, key: str, entry: AnyEntry, frame: bytes, *, mode: str, proof: _Proof | bytes = b""

@@ -78,7 +78,7 @@ class Edge:
         self.pieces = list(pieces)
 
     def ask(self, accept: str | None = "gzip", method: str = "GET", path: str = "/", **headers: str) -> Got:
-        fields = {name.replace("_", "-").lower(): value for name, value in headers.items()}
+        fields = {"host": "shop.example"} | {name.replace("_", "-").lower(): value for name, value in headers.items()}
         if accept is not None:
             fields["accept-encoding"] = accept
         return self.call(method, path, fields)

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from cachekit.codecs.frame import open_frame, open_meta, seal
 from cachekit.codecs.msgpack import MsgpackCodec
+from cachekit.codecs.protection import Encryption, Signing
 
 HERE = Path(__file__).parent
 
@@ -114,3 +115,36 @@ def test_every_file_has_a_case() -> None:
 def test_the_flags_of_the_files() -> None:
     compressed = {name for name in CASES if (HERE / f"frame_v1_{name}.bin").read_bytes()[3] & 1}
     assert compressed == {"compressed"}
+
+
+# -- version 2: protected -------------------------------------------------------------------------------------------------
+
+KEY, CONTEXT = bytes(range(32)), b"golden:v:{key}"
+PROTECTED = {"encrypted": Encryption([KEY]), "signed": Signing([KEY])}
+
+
+def write_protected_frames() -> None:
+    """Write the files of version 2 that do not exist yet. Run by hand, never by a test."""
+    for name, protection in PROTECTED.items():
+        path = HERE / f"frame_v2_{name}.bin"
+        if not path.exists():
+            meta, value = CASES["compressed"]
+            payload = CODEC.encode(value)
+            path.write_bytes(seal(meta, payload, codec_id=CODEC.id, protection=protection, context=CONTEXT))
+
+
+@pytest.mark.parametrize("name", PROTECTED)
+def test_a_frame_of_version_2_is_read(name: str) -> None:
+    data = (HERE / f"frame_v2_{name}.bin").read_bytes()
+    frame = open_frame(data, protection=PROTECTED[name], context=CONTEXT)
+    assert (data[2], frame.meta, CODEC.decode(frame.payload)) == (2, *CASES["compressed"])
+
+
+def test_every_file_of_version_2_has_a_case() -> None:
+    assert {path.name for path in HERE.glob("frame_v2_*.bin")} == {f"frame_v2_{name}.bin" for name in PROTECTED}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_plain_frames_are_still_written_as_version_1(name: str) -> None:
+    meta, value = CASES[name]
+    assert seal(meta, CODEC.encode(value), codec_id=1)[:4] == (HERE / f"frame_v1_{name}.bin").read_bytes()[:4]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachekit import Policy
-from cachekit.entry import Verdict, judge, quiet_until, refresh_early, seal
+from cachekit.entry import MAX_AHEAD, Verdict, judge, quiet_until, refresh_early, seal
 
 ORDER = [Verdict.HIT, Verdict.STALE, Verdict.EXPIRED, Verdict.MISS]
 DURATIONS = st.floats(0, 1e6) | st.just(float("inf"))
@@ -23,8 +23,10 @@ CHANCE = st.floats(0, 1, exclude_max=True)
 @given(POLICIES, CHANCE, st.floats(0, 2e9), st.lists(st.floats(0, 4e9), max_size=10))
 def test_the_verdict_is_monotone_in_time(policy, chance, now, times) -> None:
     entry = seal("v", policy, now, chance=chance)
-    verdicts = [ORDER.index(judge(entry, time)) for time in sorted(times)]
+    early, late = [t for t in times if t < now - MAX_AHEAD], [t for t in times if t >= now - MAX_AHEAD]
+    verdicts = [ORDER.index(judge(entry, time)) for time in sorted(late)]
     assert verdicts == sorted(verdicts)
+    assert {judge(entry, time) for time in early} <= {Verdict.MISS}  # from the future: the clock was set back
 
 
 @given(POLICIES, CHANCE, st.floats(0, 2e9))

@@ -440,6 +440,31 @@ def test_nothing_of_one_user_reaches_another_who_logs_in(site, source, watch) ->
     assert browser.look(lambda s: (dict(s), s.user)) == ({}, "bob")
 
 
+def test_a_cookie_of_an_id_that_was_changed_is_not_sent(site, source) -> None:
+    browser = site(source).browser()
+    browser.ask(put("n", 1))
+    tab = browser.copy()
+    got = tab.ask(during(browser, lambda session: session.bind("ann"), lambda session: session.remember()))
+    assert got.get("set-cookie") is None
+    assert browser.look(lambda s: s.user) == "ann"
+
+
+def test_changes_never_follow_to_somebody_else(site, watch) -> None:
+    """Whatever note a store holds."""
+    from cachekit._io import BLOCKING, drive
+    from cachekit.sessions.payload import About
+    from cachekit.sessions.store import Key, Moved, new_id, owner_of
+
+    keeper = site().sessions.driver.keeper
+    anns, bobs = Key.of(new_id()), Key.of(new_id())
+    ann = drive(keeper.make(BLOCKING, anns, {"a": b"\x01"}, About("ann")))
+    drive(keeper.make(BLOCKING, bobs, {"b": b"\x01"}, About("bob")))
+    drive(keeper.store.retire(BLOCKING, anns, ann.record, Moved(bobs, owner_of("bob")), 60.0))
+    assert drive(keeper.write(BLOCKING, ann, {"a": b"\x02"}, About("ann"))) is None
+    assert drive(keeper.read(BLOCKING, bobs, remembered=False)).base == {"b": b"\x01"}
+    assert watch.of(Kind.SESSION_DISCARDED)
+
+
 def test_who_logs_in_over_another_gets_nothing_of_theirs(site, source) -> None:
     edge = site(source)
     browser = logged_in(edge, "ann")
@@ -635,10 +660,10 @@ def test_replicas_with_other_compression_read_each_other(site, source) -> None:
 
 
 def test_encryption_at_rest(site, source, watch) -> None:
-    from cachekit.sessions import AesGcm
+    from cachekit import Encryption
 
     old, new = bytes(32), bytes([1]) * 32
-    edge = site(source, sealer=AesGcm(old))
+    edge = site(source, protection=Encryption([old]))
     browser = edge.browser()
 
     def login(session):
@@ -657,7 +682,7 @@ def test_encryption_at_rest(site, source, watch) -> None:
         assert plain not in kept
     assert [info.agent for info in edge.sessions.of("ann@example.com")] == ["Browser of Ann"]
     for keys, expected in (([new, old], "4242 4242"), ([new], None)):
-        other = site(source, sealer=AesGcm(keys))
+        other = site(source, protection=Encryption(keys))
         other.sessions.driver.store.inner = edge.sessions.store.inner
         reader = browser.copy()
         reader.edge = other
@@ -668,9 +693,9 @@ def test_encryption_at_rest(site, source, watch) -> None:
 def test_a_sealed_session_cannot_be_put_in_the_place_of_another(site) -> None:
     from dataclasses import replace
 
-    from cachekit.sessions import AesGcm
+    from cachekit import Encryption
 
-    edge = site(sealer=AesGcm(bytes(32)))
+    edge = site(protection=Encryption([bytes(32)]))
     ann, bob = edge.browser(), edge.browser()
     ann.ask(put("name", "ann"))
     bob.ask(put("name", "bob"))

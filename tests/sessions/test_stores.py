@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from cachekit import Cache
-from cachekit.clock import system_clock
+from cachekit.clock import random_token, system_clock
 from cachekit.sessions.generic import StoredSessions
 from cachekit.sessions.memory import MemorySessions
 from cachekit.sessions.redis import RedisSessions
 from cachekit.sessions.store import Key, Verdict, new_id
 from cachekit.sessions.testing import SessionStoreContract
-from cachekit.stores.link import RedisLink
+from cachekit.stores.link import RedisLink, connect
 from cachekit.stores.memory import Memory
 
 SLACK = 0.05
@@ -92,6 +94,21 @@ class TestServer(SessionStoreContract):
                 client.set(sessions._name(key), junk)
             outcome = world.run(lambda io: sessions.write(io, key, self.record(), "0" * 16))
             assert outcome.verdict in (Verdict.CONFLICT, Verdict.MOVED, Verdict.GONE)
+
+
+@pytest.mark.server
+class TestCluster(SessionStoreContract):
+    """Each script in one slot, the count over all of them."""
+
+    @pytest.fixture
+    def sessions(self, cluster, world):
+        store = RedisSessions(connect(cluster.url, timeout=5.0), namespace=f"s{random_token(4).hex()}", slack=SLACK)
+        yield store
+        world.run(store.close)
+
+    @pytest.fixture
+    def passing(self):
+        return time.sleep
 
 
 class TestAnyStoreInMemory(SessionStoreContract):

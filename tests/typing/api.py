@@ -271,3 +271,8 @@ with cache.transaction() as tx:
 async def use_transaction() -> None:
     async with cache.transaction(on_commit=lambda apply: apply()) as atx:
         assert_type(await atx.acommit(), None)
+
+
+Cache("redis://localhost", protection=cachekit.Encryption([b"", "text"]))
+Cache("redis://localhost", protection=cachekit.Signing([b""]))
+Cache("redis://localhost", protection=b"key")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
