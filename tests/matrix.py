@@ -37,9 +37,10 @@ class Row:
     tests: list[str]
 
 
-FLASK_TESTS = ["tests/integrations/test_flask.py"]
+FLASK_TESTS = ["tests/integrations/test_flask.py", "tests/integrations/test_flask_sessions.py"]
 STARLETTE_TESTS = ["tests/integrations/test_starlette.py"]
 FASTAPI_TESTS = [*STARLETTE_TESTS, "tests/integrations/test_fastapi.py"]
+DJANGO_TESTS = ["tests/integrations/django"]
 ROWS = {
     "flask-lowest": Row(["flask==3.0.0", "werkzeug==3.0.0", "asgiref"], FLASK_TESTS),
     "flask-newest": Row(["flask>=3.1,<4", "asgiref"], FLASK_TESTS),
@@ -47,6 +48,9 @@ ROWS = {
     "starlette-newest": Row(["starlette>=1"], STARLETTE_TESTS),
     "fastapi-lowest": Row(["fastapi==0.116.0", "starlette==0.40.0"], FASTAPI_TESTS),
     "fastapi-newest": Row(["fastapi"], FASTAPI_TESTS),
+    "django-lowest": Row(["django==4.2.*"], DJANGO_TESTS),
+    "django-5.2": Row(["django==5.2.*"], DJANGO_TESTS),
+    "django-newest": Row(["django"], DJANGO_TESTS),
 }
 
 
