@@ -90,6 +90,10 @@ class Link(Protocol):
         """Delete the keys that match *pattern*, on every primary."""
         ...
 
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[bytes]]:
+        """Return some of the keys that match *pattern*, and the next cursor: None after the last, on the last primary."""
+        ...
+
     def settle_by(self, settle: WeakMethod[Settle]) -> None:
         """Have *settle* called with each primary that may have taken another's place, before anything else uses it."""
         ...
@@ -214,6 +218,10 @@ class Single:
                 await self.command(io, "UNLINK", *names)
             if cursor in (b"0", 0, "0"):
                 return
+
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[bytes]]:
+        following, names = await self.command(io, "SCAN", cursor or b"0", "MATCH", pattern, "COUNT", _SWEEP)
+        return (None if following in (b"0", 0, "0") else following), names
 
     def settle_by(self, settle: WeakMethod[Settle]) -> None:
         self._settlers.append(settle)
