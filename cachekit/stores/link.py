@@ -320,4 +320,4 @@ def is_no_script(error: StoreError) -> bool:
     return _is_no_script(error.__cause__)
 
 
-__all__ = ["ASYNCIO", "Arg", "Call", "Link", "RedisLink", "Script", "Shared", "Single", "at", "connect", "settle"]
+__all__ = ["ASYNCIO", "Arg", "Call", "Link", "RedisLink", "Script", "Shared", "Single", "at", "settle"]
