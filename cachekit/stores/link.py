@@ -20,7 +20,7 @@ from weakref import WeakMethod
 from cachekit._fork import renew_in_child
 from cachekit._io import ASYNCIO, BLOCKING, IO, drive
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
-from cachekit.stores.address import Address, Topology, parse
+from cachekit.stores.address import Address, parse
 from cachekit.stores.multiget import MultiGet, Name
 from cachekit.stores.node import Dial, Node, at
 
@@ -112,19 +112,6 @@ class Link(Protocol):
     async def close(self, io: IO) -> None:
         """Close the blocking connections, and those of the running loop if there is one."""
         ...
-
-
-def connect(url: str, *, timeout: float = 0.25, max_connections: int = 64) -> Link:
-    """Return the link that *url* asks for. Connects to nothing. Raises ``ConfigError``."""
-    if parse(url).topology is Topology.CLUSTER:
-        from cachekit.stores.cluster import ClusterLink
-
-        return ClusterLink(url, timeout=timeout, max_connections=max_connections)
-    if parse(url).topology is Topology.SENTINEL:
-        from cachekit.stores.sentinel import SentinelLink
-
-        return SentinelLink(url, timeout=timeout, max_connections=max_connections)
-    return RedisLink(url, timeout=timeout, max_connections=max_connections)
 
 
 def checked(url: str, timeout: float, max_connections: int) -> tuple[Address, Dial]:
@@ -333,4 +320,4 @@ def is_no_script(error: StoreError) -> bool:
     return _is_no_script(error.__cause__)
 
 
-__all__ = ["ASYNCIO", "Arg", "Call", "Link", "RedisLink", "Script", "Shared", "Single", "at", "connect", "settle"]
+__all__ = ["ASYNCIO", "Arg", "Call", "Link", "RedisLink", "Script", "Shared", "Single", "at", "settle"]
