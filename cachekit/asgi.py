@@ -69,9 +69,9 @@ class CacheKit:
         clock, emit = cache.clock, cache.events
         self.guards = Guards(app, routes, clock=clock, emit=emit) if routes else None
         self.http = HttpCache(self.guards or app, cache, rules=rules, options=options)
-        self._outside: App = self.http
+        self._outside: App = self.http.way
         if compression:
-            self._outside = Compress(self.http, None if compression is True else compression, cached=True)
+            self._outside = Compress(self.http.way, None if compression is True else compression, cached=True)
         if degradation is not None:
             self._outside = Degradation(self._outside, cache=cache, options=degradation, emit=emit)
         self._webhook = None if webhook is None else (webhook.path, WebhookApp(webhook, cache))

@@ -208,6 +208,13 @@ class Engine:
         except StoreError:
             return False
 
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept."""
+        if self._leases is None:
+            await io.sleep(min(poll, max(ticket.retry_in, 0.001)))
+            return False
+        return await self._leases.ended(io, ticket, poll)
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give a ticket back unused."""
         try:
@@ -457,11 +464,7 @@ class Engine:
         lease = job.plan.policy.lease
         started = stopwatch()
         while ticket is not None and not ticket.leads and stopwatch() - started < lease * LONGEST_HOLD:
-            if self._leases is None:
-                await io.sleep(min(pause, max(ticket.retry_in, 0.001)))
-                kept = False
-            else:
-                kept = await self._leases.ended(io, ticket, pause)
+            kept = await self.ended(io, ticket, pause)
             pause = min(pause * 1.5, _LONGEST_POLL)
             if kept:
                 self.flights.land(flight)  # who joined did so before this look, and may have what it finds

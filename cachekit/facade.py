@@ -419,6 +419,13 @@ class Cache(Functions, Purging, Contents):
         """Say whether what is made with *ticket* would still be kept; False when that cannot be said."""
         return await self.engine.holds(io, ticket, tags, stamps)
 
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept.
+
+        Where the store cannot tell, it waits for *poll* seconds.
+        """
+        return await self.engine.ended(io, ticket, poll)
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give a ticket back unused."""
         await self.engine.release(io, ticket)
@@ -429,6 +436,11 @@ class Cache(Functions, Purging, Contents):
             return False
         self.l1.void(keys)
         return True
+
+    @property
+    def trail(self) -> bytearray | None:
+        """Return the cells of what may be kept, by hashes; None where a server has to be asked."""
+        return self.l1.trail if self.l1 is not None and self.store is self.l1 else None
 
     async def keep(self, io: IO, key: str, value: Any, ttl: Duration) -> None:
         """Keep *value* under *key* for *ttl*, as far as the store is there."""

@@ -242,7 +242,8 @@ class Tiered:
         if self._leases is None or ticket.proof[1] is None:
             await io.sleep(poll)
             return False
-        return await self._leases.ended(io, ticket.proof[1], poll)
+        theirs: Ticket = ticket.proof[1]
+        return await self._leases.ended(io, replace(theirs, retry_in=min(ticket.retry_in, theirs.retry_in)), poll)
 
     async def renew(self, io: IO, ticket: Ticket, lease: float) -> bool:
         """Hold the lease of *ticket* for *lease* seconds from now. Returns False when another has it, or nobody."""
