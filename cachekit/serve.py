@@ -91,6 +91,7 @@ def wrap(app: Any, config: RunConfig) -> Any:
         webhook=config.received(),
         degradation=config.degraded(),
         routes=config.guarded(),
+        dashboard=config.observed(),
     )
 
 

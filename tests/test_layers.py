@@ -17,6 +17,7 @@ LAYERS = [
     "stores", "flight", "leases",
     "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "stats",
     "cdn", "purging", "facade", "default", "jinja", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade",
+    "dashboard",
     "asgi", "wsgi", "proxy", "edge_config", "config", "serve", "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}
