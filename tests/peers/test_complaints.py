@@ -398,14 +398,14 @@ def test_complaint_20_cluster_mget_across_slots(cluster, world, clock) -> None:
     any_primary = cluster.primaries()[0].client
     with pytest.raises(redis.ResponseError, match="same slot"):
         any_primary.execute_command("MGET", *names)
-    with Cache(cluster.url, clock=clock, timeout=5.0) as cache:
-        facade = Facade(cache, world)
-        facade.set_many({name: name.upper() for name in names}, tags=["t"])
-        assert facade.get_many([*names, "absent"]) == {name: name.upper() for name in names}
-        assert facade.delete_many(names[:10]) == 10
-        assert set(facade.get_many(names)) == set(names[10:])
-        facade.invalidate("t")
-        assert facade.get_many(names) == {}
+    facade = Facade(Cache(cluster.url, clock=clock, timeout=5.0), world)
+    facade.set_many({name: name.upper() for name in names}, tags=["t"])
+    assert facade.get_many([*names, "absent"]) == {name: name.upper() for name in names}
+    assert facade.delete_many(names[:10]) == 10
+    assert set(facade.get_many(names)) == set(names[10:])
+    facade.invalidate("t")
+    assert facade.get_many(names) == {}
+    facade.close()
 
 
 def test_1_and_text_1_share_no_key(facade) -> None:
