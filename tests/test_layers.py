@@ -14,7 +14,7 @@ PACKAGE = ROOT / "cachekit"
 LAYERS = [
     "errors", "clock", "_fork", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
     "signatures", "options", "codecs",
-    "stores", "flight", "leases",
+    "stores", "flight", "keeping", "leases",
     "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "stats",
     "cdn", "purging", "facade", "default", "jinja", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade",
     "dashboard",

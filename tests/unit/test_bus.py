@@ -1,4 +1,4 @@
-"""The thread that listens: what it says about losing its connections. Servers stand aside; the real ones are in ``contract``."""
+"""The thread that listens: what it says about losing its connections. The real ones are in ``contract``."""
 
 from __future__ import annotations
 
