@@ -17,6 +17,7 @@ from cachekit.clock import Chance, Clock, system_chance, system_clock
 from cachekit.codecs.base import Codec
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.codecs.protection import Protection
+from cachekit.contents import Contents
 from cachekit.decorator import reusable
 from cachekit.engine import Counters, Engine, Plan
 from cachekit.entry import seal
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from cachekit.cdn.options import PurgeOptions
 
 
-class Cache(Functions, Purging):
+class Cache(Functions, Purging, Contents):
     """Keeps values in this process, on Redis or Valkey, or in this process in front of a server.
 
     Args:

@@ -22,6 +22,7 @@ from cachekit.compress.response import (
     conditions,
     encode,
     feed,
+    is_event_stream,
     is_stored,
     judge,
     refusal,
@@ -116,7 +117,7 @@ class Sender:
     async def __call__(self, message: Message) -> None:
         kind = message["type"]
         if kind == "http.response.start":
-            self._head = message
+            await self._start(message)
         elif kind == "http.response.body":
             await self._body(message)
         elif self._done:
@@ -127,6 +128,28 @@ class Sender:
                 head, self._head = self._head, None
                 await self._send(head)
             await self._send(message)
+
+    async def _start(self, head: Message) -> None:
+        """Hold the head until the body is there, unless that may be long after and changes nothing: clients wait for it."""
+        headers = head.get("headers", ())
+        if not isinstance(headers, list | tuple):
+            headers = list(headers)  # an iterable that can be read once
+            head = {**head, "headers": headers}
+        self._head = head
+        if self._asked.method == "HEAD" or any(name.lower() == b"content-length" for name, _ in headers):
+            return
+        try:
+            verdict, fields, _, _ = judge(BYTES, self._options, self._asked, head["status"], headers, 0, last=False)
+            streams = verdict is Verdict.ENCODE and is_event_stream(BYTES, headers)
+        except Exception:  # noqa: BLE001 - it is reported when the body comes
+            return
+        if streams:
+            name = self._asked.choice.coding or ""
+            self._stream, self._flush = begin(self._options.coding(name), self._asked), True
+        elif verdict is not Verdict.LEAVE and verdict is not Verdict.PLAIN:
+            return
+        self._head = None
+        await self._send(head if fields is headers else {**head, "headers": fields})
 
     async def finished(self) -> None:
         """Send what is still held back, once the application has returned."""
@@ -151,10 +174,7 @@ class Sender:
     async def _first(self, head: Message, message: Message) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)
         options, wanted, send = self._options, self._asked, self._send
-        headers = head.get("headers", ())
-        if not isinstance(headers, list | tuple):
-            headers = list(headers)  # an iterable that can be read once
-            head = {**head, "headers": headers}
+        headers = head["headers"]
         try:
             found = judge(BYTES, options, wanted, head["status"], headers, len(body), last=not more)
         except Exception:

@@ -216,7 +216,7 @@ def judge(
     elif choice.coding is None:
         return Judgement(Verdict.REFUSE, headers)
     if not whole:
-        streams = known is None or _is_event_stream(words.text(kind or words.empty))
+        streams = known is None or _streams_events(words.text(kind or words.empty))
     if etag is not None:
         made[etag] = (made[etag][0], _etag(words, made[etag][1], choice.coding or "", options))
     if varies:
@@ -225,7 +225,12 @@ def judge(
     return Judgement(Verdict.ENCODE, made, whole, streams)
 
 
-def _is_event_stream(kind: str) -> bool:
+def is_event_stream(words: Words[S], headers: Fields[S]) -> bool:
+    """Say whether a response is a stream of events, whose first may be long in coming."""
+    return any(words.meanings.get(name.lower()) == 1 and _streams_events(words.text(value)) for name, value in headers)
+
+
+def _streams_events(kind: str) -> bool:
     return kind.partition(";")[0].strip(" \t").lower() == EVENT_STREAM
 
 

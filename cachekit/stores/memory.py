@@ -24,6 +24,7 @@ from cachekit.errors import ConfigError
 from cachekit.stores._size import estimate
 from cachekit.stores.base import AnyEntry, Change, Ticket
 from cachekit.stores.eviction import Resident, S3Fifo
+from cachekit.stores.glob import glob
 
 _KEY: Final = "\0"
 _SUSPENDED: Final = -2
@@ -413,6 +414,10 @@ class Memory:
 
     async def clear(self, io: IO) -> None:  # noqa: ARG002 - no I/O here
         self.flush()
+
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[str]]:  # noqa: ARG002 - one page, no I/O
+        matches = glob(pattern).match
+        return None, [key for key in self.keys() if matches(key)]
 
     async def close(self, io: IO) -> None:
         pass

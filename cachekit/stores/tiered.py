@@ -19,9 +19,9 @@ from typing import Final, Protocol, TypeAlias
 from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.clock import Clock
-from cachekit.errors import StoreError
+from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Emit, Event, Kind
-from cachekit.stores.base import AnyEntry, Change, SharedLeases, Store, Ticket, Vouching
+from cachekit.stores.base import AnyEntry, Change, Scannable, SharedLeases, Store, Ticket, Vouching
 from cachekit.stores.bus import OnLive, OnLost, OnMessage
 from cachekit.stores.memory import Memory
 from cachekit.stores.names import Announcement
@@ -261,6 +261,11 @@ class Tiered:
             await self.l2.clear(io)
         finally:
             self.l1.flush()
+
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[str]]:
+        if not isinstance(self.l2, Scannable):
+            raise ConfigError(f"scan(): the store {type(self.l2).__name__} cannot list its keys")
+        return await self.l2.scan(io, pattern, cursor)
 
     async def close(self, io: IO) -> None:
         with self._lock:
