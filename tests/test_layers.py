@@ -18,7 +18,7 @@ LAYERS = [
     "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "contents", "stats",
     "cdn", "purging", "facade", "default", "jinja", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade",
     "dashboard",
-    "asgi", "wsgi", "proxy", "edge_config", "config", "serve", "cli", "__main__",
+    "asgi", "wsgi", "proxy", "closing", "edge_config", "config", "serve", "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}
 """Modules that nothing of cachekit may import but those after them, and the lowest layer that they may use."""

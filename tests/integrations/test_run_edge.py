@@ -223,6 +223,30 @@ password_env = "PAGE"
     assert cdn.seen[0].json == {"tags": ["product:42"]}
 
 
+@pytest.mark.parametrize("app", ["tests.apps.plain_asgi:app", "tests.apps.plain_wsgi:app"])
+def test_purges_that_only_a_worker_holds_are_delivered_at_its_end(tmp_path, cdn: StandIn, app: str) -> None:
+    """Two workers on ``memory://``, asked to end before the delay is over."""
+    table = f"""
+[tool.cachekit]
+url = "memory://"
+[[tool.cachekit.purgers]]
+type = "cloudflare"
+zone = "z1"
+token_env = "CF"
+base_url = "{cdn.url}"
+[tool.cachekit.purging]
+delay = 2
+flush = 10
+[tool.cachekit.webhook]
+secret_env = "HOOK"
+"""
+    with running(tmp_path, app, "--workers", "2", table=table, env=ENV) as client:
+        body = json.dumps({"event": "product.updated", "data": {"id": 42, "category_id": 7}, "changed": []}).encode()
+        headers = dict(sign(SECRET, body, delivery_id="d1", now=time.time()))
+        assert client.post("/-/webhook", content=body, headers=headers).status_code == 200
+    assert [seen.json for seen in cdn.seen] == [{"tags": ["product:42"]}]
+
+
 def cli(tmp_path, *arguments: str, table: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     import os
 
