@@ -23,7 +23,7 @@ _LAST: Final = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 class Closable(Protocol):
     """What is closed: a ``Cache``."""
 
-    async def aclose(self) -> None:
+    def aclose(self) -> Awaitable[None]:
         """Deliver what would be lost, for a bounded time, and give up connections and threads."""
         ...
 
