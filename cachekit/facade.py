@@ -486,6 +486,7 @@ class Cache(Functions, Purging, Contents):
             channel="none" if live is None else "live" if live else "lost",
             channel_kind=getattr(getattr(getattr(guarded, "inner", None), "channel", None), "kind", "none"),
             pending=getattr(guarded, "pending", 0),
+            purges={} if self.outbox is None else self.outbox.waiting(),
         )
 
 
