@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo fleet test lint format types bench soak wheel clean
+.PHONY: demo fleet test test-matrix lint format types bench soak wheel clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "cachekit needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
@@ -21,6 +21,9 @@ fleet: $(VENV)/.ready  ## the shop by several workers, each replaced twice under
 
 test: $(VENV)/.ready  ## every test, on memory, Redis and Valkey
 	$(BIN)/python -m pytest $(ARGS)
+
+test-matrix: $(VENV)/.ready  ## the lowest and newest frameworks, and their own suites through the middleware
+	$(BIN)/python -m tests.matrix $(ARGS)
 
 lint: $(VENV)/.ready  ## formatter, linter and both type checkers
 	$(BIN)/ruff format --check .
@@ -42,4 +45,4 @@ wheel: $(VENV)/.ready
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/analytics/data
+	rm -rf $(VENV) .matrix dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/analytics/data

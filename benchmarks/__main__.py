@@ -9,8 +9,7 @@ import sys
 
 NAMES = (
     "hit_path", "hit_anatomy", "hit_ratio", "redis_roundtrip", "stampede", "propagation", "http_hit", "http_served",
-    "compression", "sessions",
-    "imports",
+    "compression", "sessions", "adapters", "django_cache", "imports",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any
 
+from benchmarks.http_peers import peers
 from benchmarks.measure import awaited, blocking, interleaved, show
 from cachekit import Cache
 from cachekit.asgi import CacheKit, Rule
@@ -188,16 +189,22 @@ async def send(message: Any) -> None:
 def asgi() -> None:
     # A miss that is remembered as uncacheable for as long as this runs, as a busy site would see it.
     wrapped, floor = CacheKit(app, cache=Cache(), rules=[Rule("/kept", ttl="1h")]), BareDict(app)
+    others = {name: wrap(app) for name, wrap in peers().items()}
     contestants: dict[str, Any] = {}
     refused, post = {**SCOPE, "path": "/refused", "raw_path": b"/refused"}, {**SCOPE, "method": "POST"}
     with asyncio.Runner() as runner:
-        for made in (wrapped, floor):
+        for made in (wrapped, floor, *others.values()):
             runner.run(made(dict(SCOPE), receive, send))
         target: Any
         for what, scope in (("hit", SCOPE), ("no-store", refused), ("POST", {**post, "path": "/p", "raw_path": b"/p"})):
-            for name, target in (("bare application", app), ("bare dict", floor), ("cachekit", wrapped)):
+            ours = {"bare application": app, "bare dict": floor, "cachekit": wrapped}
+            for name, target in {**ours, **others}.items():
                 contestants[f"{name}, {what}"] = awaited(partial(_asked, target, scope), runner)
         show("HTTP, ASGI, 10 KB", interleaved(contestants, calls=CALLS, rounds=ROUNDS), "bare dict, hit")
+
+        for made in others.values():
+            if (storage := getattr(made, "storage", None)) is not None:
+                runner.run(storage.close())
 
         # A hit among many: the request's strings are new each time, as from a server.
         wrapped, floor = CacheKit(app, cache=Cache(max_entries=2 * MANY, max_bytes=2**30)), BareDict(app)

@@ -7,6 +7,7 @@ count. Peers are measured where they are installed.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import socket
 import statistics
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.http_hit import BareDict, receive
+from benchmarks.http_peers import peers, proxies
 
 CONNECTIONS, SLICES, SLICE_SECONDS = 32, 12, 0.5
 STORED, SIZE, CROWD, SLOW = 100_000, 2_048, 100, 0.3
+WITH_FIELDS = "bare application, fields of a hit"
 BODY = b"x" * 10_240
 HEADERS = [
     (b"content-type", b"application/json"),
@@ -35,14 +38,25 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": BODY})
 
 
+async def with_fields(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with the fields that a hit of cachekit has: what they cost is the server's."""
+    if scope["type"] != "http":
+        return
+    more = [(b"age", b"3"), (b"cache-status", b"cachekit; hit; ttl=3597")]
+    await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *more]})
+    await send({"type": "http.response.body", "body": BODY})
+
+
 def contestant(name: str) -> Any:
     """Return the application called *name*."""
+    if name in (found := peers()):
+        return found[name](app)
     if name == "cachekit":
         from cachekit import Cache
         from cachekit.asgi import CacheKit
 
         return CacheKit(app, cache=Cache())
-    return BareDict(app) if name == "bare dict" else app
+    return {"bare dict": BareDict(app), WITH_FIELDS: with_fields}.get(name, app)
 
 
 def serve(name: str, port: int) -> None:
@@ -97,33 +111,66 @@ async def load(port: int, seconds: float) -> float:
 
 
 def through_uvicorn() -> None:
-    names = ("bare application", "bare dict", "cachekit")
-    ports: dict[str, int] = {}
-    servers: list[subprocess.Popen[bytes]] = []
+    """Compare requests a second, and the processor time of the server for each, which a busy machine disturbs less."""
+    names = ["bare application", WITH_FIELDS, "bare dict", "cachekit", *peers()]
+    others = proxies()
+    ports = {name: _free_port() for name in (*names, *others)}
+    commands = {
+        name: [sys.executable, "-m", "benchmarks.http_served", "--serve", name, str(ports[name])] for name in names
+    }
+    commands |= {name: command(ports[name], ports[names[0]]) for name, command in others.items()}
+    servers: dict[str, subprocess.Popen[bytes]] = {}
+    rates: dict[str, list[float]] = {name: [] for name in commands}
+    costs: dict[str, list[float]] = {name: [] for name in commands}
     try:
-        for name in names:
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                ports[name] = free.getsockname()[1]
-            servers.append(
-                subprocess.Popen([sys.executable, "-m", "benchmarks.http_served", "--serve", name, str(ports[name])])
-            )
-        for port in ports.values():
-            _await_port(port)
-        rates: dict[str, list[float]] = {name: [] for name in names}
-        for name in names:
-            asyncio.run(load(ports[name], SLICE_SECONDS))
-        for _ in range(SLICES):
-            for name in names:
-                rates[name].append(asyncio.run(load(ports[name], SLICE_SECONDS)))
+        for name, command in commands.items():
+            servers[name] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            _await_port(ports[name])
+        for turn in range(SLICES + 1):  # the first warms up
+            for name in commands:
+                before, started = _busy(servers[name].pid), time.perf_counter()
+                rate = asyncio.run(load(ports[name], SLICE_SECONDS))
+                spent = _busy(servers[name].pid) - before
+                if turn:
+                    rates[name].append(rate)
+                    costs[name].append(spent / max(1.0, rate * (time.perf_counter() - started)) * 1e6)
     finally:
-        for server in servers:
-            server.kill()
-            server.wait()
-    print(f"\n### HTTP through uvicorn, hits, {CONNECTIONS} connections, 10 KB\n")
-    print("| | requests a second | x bare application |\n|---|---:|---:|")
-    for name in names:
+        for server in servers.values():
+            server.terminate()
+            try:
+                server.wait(5)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+    parts = [name for name in ("httptools", "uvloop") if importlib.util.find_spec(name)]
+    print(
+        f"\n### HTTP, hits, {CONNECTIONS} connections, 10 KB; uvicorn with {' and '.join(parts) or 'h11 and asyncio'}\n"
+    )
+    print(
+        "| | requests a second | x bare application | us of the server's processor each | bare application's / this |"
+    )
+    print("|---|---:|---:|---:|---:|")
+    for name in commands:
         ratio = statistics.median(a / b for a, b in zip(rates[name], rates[names[0]], strict=True))
-        print(f"| {name} | {statistics.median(rates[name]):,.0f} | {ratio:.2f} |")
+        row = f"| {name} | {statistics.median(rates[name]):,.0f} | {ratio:.2f} |"
+        if name in others or not all(costs[name]):
+            print(f"{row} | |")  # several threads or processes
+        else:
+            capacity = statistics.median(a / b for a, b in zip(costs[names[0]], costs[name], strict=True))
+            print(f"{row} {statistics.median(costs[name]):.1f} | {capacity:.2f} |")
+
+
+def _busy(pid: int) -> float:
+    """Return the seconds that the main thread of process *pid* has run, 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    except OSError:
+        return 0.0
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def _await_port(port: int) -> None:

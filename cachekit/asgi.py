@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from cachekit.compress.asgi import Compress
 from cachekit.compress.options import Compression
+from cachekit.dashboard import Dashboard
+from cachekit.dashboard.asgi import DashboardApp
 from cachekit.degrade import DegradeOptions, Route
 from cachekit.degrade.asgi import Degradation, Guards
 from cachekit.facade import Cache
@@ -37,6 +39,7 @@ class CacheKit:
             encoded once for each coding.
         sessions: gives each request its session, inside of the HTTP cache, so that what was made by looking at one is never
             stored. Its store counts as a part of *degradation* too.
+        dashboard: a status page with the live figures of *cache*, answered at its path, before all else.
 
     Example:
         >>> async def app(scope, receive, send): ...
@@ -56,6 +59,7 @@ class CacheKit:
         routes: Sequence[Route] = (),
         compression: Compression | bool | None = None,
         sessions: Sessions | None = None,
+        dashboard: Dashboard | None = None,
     ) -> None:
         if cache is None:
             from cachekit.default import default_cache
@@ -69,23 +73,28 @@ class CacheKit:
         clock, emit = cache.clock, cache.events
         self.guards = Guards(app, routes, clock=clock, emit=emit) if routes else None
         self.http = HttpCache(self.guards or app, cache, rules=rules, options=options)
-        self._outside: App = self.http
+        self._outside: App = self.http.way
         if compression:
-            self._outside = Compress(self.http, None if compression is True else compression, cached=True)
+            self._outside = Compress(self.http.way, None if compression is True else compression, cached=True)
         if degradation is not None:
             if sessions is not None:
                 degradation = degradation.watching("sessions", lambda: not sessions.store_away())
             self._outside = Degradation(self._outside, cache=cache, options=degradation, emit=emit)
         self._webhook = None if webhook is None else (webhook.path, WebhookApp(webhook, cache))
+        self._dashboard = None if dashboard is None else DashboardApp(dashboard, cache)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._webhook is not None and scope["type"] == "http" and scope["path"] == self._webhook[0]:
             await self._webhook[1](scope, receive, send)
+        elif (
+            self._dashboard is not None and scope["type"] == "http" and self._dashboard.dashboard.answers(scope["path"])
+        ):
+            await self._dashboard(scope, receive, send)
         else:
             await self._outside(scope, receive, send)
 
 
 __all__ = [
-    "CacheKit", "Compress", "Compression", "Degradation", "DegradeOptions", "Guards", "HttpCache", "HttpOptions", "Route",
-    "Rule", "Rules", "Webhook", "WebhookApp",
+    "CacheKit", "Compress", "Compression", "Dashboard", "DashboardApp", "Degradation", "DegradeOptions", "Guards",
+    "HttpCache", "HttpOptions", "Route", "Rule", "Rules", "Webhook", "WebhookApp",
 ]  # fmt: skip

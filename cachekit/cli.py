@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from cachekit import __version__
 from cachekit.config import INTERFACES, LOG_LEVELS, RunConfig, load
-from cachekit.edge_config import purgers_of
+from cachekit.edge_config import protection_of, purgers_of
 from cachekit.errors import CacheKitError, ConfigError
 from cachekit.policy import FOREVER
 
@@ -244,6 +244,10 @@ def summary(config: RunConfig, interface: str) -> Table:
         rows.append(("webhook", f"{webhook.path}: {', '.join(webhook.events.effects)}"))
     if (degraded := config.degraded()) is not None:
         rows.append(("degradation", f"protected {', '.join(degraded.protected) or 'nothing'}; {degraded.health_path}"))
+    if (protection := protection_of(config.protection)) is not None:
+        rows.append(("protection", repr(protection)))
+    if (dashboard := config.observed()) is not None:
+        rows.append(("status page", dashboard.path))
     rows += [
         (f"route {route.path}", f"time-out {route.timeout}, concurrency {route.concurrency}")
         for route in config.guarded()

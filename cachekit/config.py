@@ -15,8 +15,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit.compress.options import Compression
+from cachekit.dashboard import Dashboard
 from cachekit.degrade import DegradeOptions, Route
-from cachekit.edge_config import compression_of, degradation_of, known, purgers_of, purging_of, routes_of, webhook_of
+from cachekit.edge_config import (
+    compression_of,
+    dashboard_of,
+    degradation_of,
+    known,
+    protection_of,
+    purgers_of,
+    purging_of,
+    routes_of,
+    webhook_of,
+)
 from cachekit.errors import ConfigError
 from cachekit.facade import Cache
 from cachekit.http.message import check_origin
@@ -66,6 +77,8 @@ class RunConfig:
         webhook: deliveries that invalidate.
         degradation: what happens while the store is away.
         routes: time-outs, bounds and breakers of the application.
+        dashboard: where the status page is, and which variable holds its password.
+        protection: how values are protected on a server, and which variables hold the keys.
         source: the file that the table was read from, or empty.
     """
 
@@ -95,6 +108,8 @@ class RunConfig:
     webhook: Mapping[str, Any] = field(default_factory=dict)
     degradation: Mapping[str, Any] = field(default_factory=dict)
     routes: tuple[Mapping[str, Any], ...] = ()
+    dashboard: Mapping[str, Any] = field(default_factory=dict)
+    protection: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -178,6 +193,7 @@ class RunConfig:
             max_bytes=self.max_bytes,
             purgers=purgers_of(self.purgers),
             purging=purging_of(self.purging),
+            protection=protection_of(self.protection),
         )
 
     def compressed(self) -> Compression | None:
@@ -196,6 +212,10 @@ class RunConfig:
         """Return the routes. Raises ``ConfigError``."""
         return routes_of(self.routes)
 
+    def observed(self) -> Dashboard | None:
+        """Return the status page, or None. Raises ``ConfigError``."""
+        return dashboard_of(self.dashboard)
+
     def check(self) -> None:
         """Raise ``ConfigError`` for whatever would be found wrong only later."""
         self.header_rules()
@@ -206,6 +226,8 @@ class RunConfig:
         self.received()
         self.degraded()
         self.guarded()
+        self.observed()
+        protection_of(self.protection)
 
 
 _CHECKS: Final[tuple[tuple[str, Any, str], ...]] = (
@@ -235,6 +257,8 @@ _CHECKS: Final[tuple[tuple[str, Any, str], ...]] = (
     ("webhook", Mapping, "a table, written [tool.cachekit.webhook]"),
     ("degradation", Mapping, "a table, written [tool.cachekit.degradation]"),
     ("routes", tuple, "a list of tables, each written [[tool.cachekit.routes]]"),
+    ("dashboard", Mapping, "a table, written [tool.cachekit.dashboard]"),
+    ("protection", Mapping, "a table, written [tool.cachekit.protection]"),
 )
 
 

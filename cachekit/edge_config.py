@@ -1,5 +1,5 @@
-"""The tables of ``[tool.cachekit]`` that concern the edge: compression, purgers, webhook, degradation,
-routes.
+"""The tables of ``[tool.cachekit]`` that concern the edge (compression, purgers, webhook, degradation, routes, the status
+page), and what is kept secret: protection at rest.
 
 Owns their names and where secrets come from: a table names environment variables, never secrets, since it is kept in
 files and handed to workers. Every mistake names the setting. Must not start anything.
@@ -18,7 +18,9 @@ from cachekit.cdn.cloudflare import Cloudflare
 from cachekit.cdn.fastly import Fastly
 from cachekit.cdn.options import PurgeOptions
 from cachekit.cdn.varnish import Varnish
+from cachekit.codecs.protection import Encryption, Protection, Signing
 from cachekit.compress.options import Compression
+from cachekit.dashboard import Dashboard
 from cachekit.degrade import DegradeOptions, Route
 from cachekit.errors import ConfigError
 from cachekit.webhook import Effect, Events, Scheme, Webhook, catalogue
@@ -30,6 +32,8 @@ _EVENT_FIELDS: Final = ("event_field", "data_field", "changed_field", "previous_
 _WEBHOOK: Final = (
     "path", "secret_env", "scheme", "tolerance", "max_body", "remember", "name", "mapping", "events", *_EVENT_FIELDS
 )  # fmt: skip
+_DASHBOARD: Final = ("path", "password_env", "title", "refresh", "hot_keys")
+_PROTECTIONS: Final[Mapping[str, Any]] = {"encryption": Encryption, "signing": Signing}
 _DEGRADATION: Final = ("protected", "retry_after", "body", "health_path", "codes", "max_age", "status_name")
 
 
@@ -82,10 +86,7 @@ def webhook_of(table: Any, environ: Mapping[str, str] = os.environ) -> Webhook |
     if isinstance(table, Mapping) and {"secret", "secrets"} & table.keys():
         raise ConfigError('webhook: secrets do not belong in a file: write secret_env = "NAME_OF_A_VARIABLE"')
     known(table, _WEBHOOK, "webhook")
-    named = table.get("secret_env")
-    variables = [named] if isinstance(named, str) else named
-    if not isinstance(variables, list) or not variables:
-        raise ConfigError('webhook: secret_env is missing: write secret_env = "NAME_OF_A_VARIABLE", or a list of them')
+    variables = _variables(table, "webhook", "secret_env")
     values: dict[str, Any] = {
         name: table[name] for name in ("path", "tolerance", "max_body", "remember", "name") if name in table
     }
@@ -139,6 +140,38 @@ def degradation_of(table: Any) -> DegradeOptions | None:
     return _made(DegradeOptions, values, "degradation")  # type: ignore[no-any-return]
 
 
+def dashboard_of(table: Any, environ: Mapping[str, str] = os.environ) -> Dashboard | None:
+    """Return the status page that *table* describes, None without one. Raises ``ConfigError``."""
+    if not table:
+        return None
+    if isinstance(table, Mapping) and "password" in table:
+        raise ConfigError('dashboard: a password does not belong in a file: write password_env = "NAME_OF_A_VARIABLE"')
+    known(table, _DASHBOARD, "dashboard")
+    if "path" not in table:
+        raise ConfigError('dashboard: path is missing; write path = "/-/cachekit"')
+    if "password_env" not in table:
+        raise ConfigError('dashboard: password_env is missing: write password_env = "NAME_OF_A_VARIABLE"')
+    values = {name: value for name, value in table.items() if name != "password_env"}
+    values["password"] = _secret(table["password_env"], "dashboard: password_env", environ)
+    return _made(Dashboard, values, "dashboard")  # type: ignore[no-any-return]
+
+
+def protection_of(table: Any, environ: Mapping[str, str] = os.environ) -> Protection | None:
+    """Return how values are protected at rest, None without a table. Raises ``ConfigError``."""
+    if not table:
+        return None
+    if isinstance(table, Mapping) and {"key", "keys"} & table.keys():
+        raise ConfigError('protection: keys do not belong in a file: write keys_env = ["NAME_OF_A_VARIABLE"]')
+    known(table, ("kind", "keys_env"), "protection")
+    kind = table.get("kind")
+    if kind not in _PROTECTIONS:
+        raise ConfigError(f"protection: kind={kind!r} must be one of {', '.join(_PROTECTIONS)}")
+    keys = [
+        _secret(variable, "protection: keys_env", environ) for variable in _variables(table, "protection", "keys_env")
+    ]
+    return _made(_PROTECTIONS[kind], {"keys": keys}, "protection")  # type: ignore[no-any-return]
+
+
 def routes_of(tables: Sequence[Any]) -> tuple[Route, ...]:
     """Return the routes that *tables* describe. Raises ``ConfigError``."""
     made: list[Route] = []
@@ -149,6 +182,15 @@ def routes_of(tables: Sequence[Any]) -> tuple[Route, ...]:
             raise ConfigError(f'{where}: path is missing; write path = "/reports/**"')
         made.append(_made(Route, table, where))
     return tuple(made)
+
+
+def _variables(table: Mapping[str, Any], where: str, name: str) -> list[Any]:
+    """Return the variables that the setting *name* lists. Raises ``ConfigError`` when there is none."""
+    named = table.get(name)
+    variables = [named] if isinstance(named, str) else named
+    if not isinstance(variables, list) or not variables:
+        raise ConfigError(f'{where}: {name} is missing: write {name} = "NAME_OF_A_VARIABLE", or a list of them')
+    return variables
 
 
 def _secret(variable: object, where: str, environ: Mapping[str, str]) -> str:
@@ -165,4 +207,5 @@ def _made(kind: Any, values: Mapping[str, Any], where: str) -> Any:
     except TypeError as exc:
         raise ConfigError(f"{where}: {str(exc).rpartition('() ')[2]}") from exc
     except ConfigError as exc:
-        raise ConfigError(f"{where}: {exc}") from exc
+        message = str(exc)
+        raise ConfigError(message if message.startswith(f"{where}: ") else f"{where}: {message}") from exc

@@ -1,4 +1,4 @@
-"""Fetch, load and keep: single flight, stale-while-revalidate, stale-if-error, degradation. Written once for both worlds.
+"""Fetch and load: single flight, stale-while-revalidate, stale-if-error, degradation. Written once for both worlds.
 
 Decides with ``judge``; asks the store; runs the loader. A store that fails is as good as an empty one; a loader's own
 exception reaches the caller untouched. Must not know how keys are made or where entries lie.
@@ -7,34 +7,30 @@ exception reaches the caller untouched. Must not know how keys are made or where
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from cachekit._io import IO, stopped_scope
 from cachekit.clock import Chance, Clock, stopwatch
 from cachekit.entry import Verdict, judge, quiet_until, refresh_eagerly, refresh_early, seal
-from cachekit.errors import CodecError, ConfigError, LoadTimeout, StoreError
+from cachekit.errors import LoadTimeout
 from cachekit.events import Event, Events, Kind
-from cachekit.flight import NOTHING, Abandoned, Certainty, Flight, Flights, Retry, leading
-from cachekit.keys import MAX_TAGS
+from cachekit.flight import NOTHING, Abandoned, Certainty, Flight, Retry, leading
+from cachekit.keeping import Keeping, Kept
 from cachekit.leases import LONGEST_HOLD, hold
 from cachekit.loading import Loading, Outcomes
 from cachekit.loading import here as loading_here
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
-from cachekit.stores.base import AnyEntry, SharedLeases, Store, Ticket, Vouching
+from cachekit.stores.base import AnyEntry, SharedLeases, Store, Ticket
 from cachekit.stores.memory import Memory, Tally
-from cachekit.tags import collecting, is_collected, is_implicit, note, note_until
+from cachekit.tags import collecting, is_collected, note, note_until
 
 log = logging.getLogger("cachekit")
 
 Loader: TypeAlias = Callable[[], Awaitable[Any]]
-
-Beyond: TypeAlias = Callable[[IO, Sequence[str]], Awaitable[bool]]
-"""Tells caches further out which tags were invalidated. Returns False when that would be lost with this process."""
 
 _FIRST_POLL: Final = 0.005
 _LONGEST_POLL: Final = 0.05
@@ -109,17 +105,7 @@ within: Final[ContextVar[tuple[tuple[Engine, Engine], ...]]] = ContextVar("cache
 """The engines that work for others here while a transaction is open, each behind the one it works for."""
 
 
-class Kept(Enum):
-    """What became of an entry that was to be kept."""
-
-    KEPT = "kept"
-    REFUSED = "refused"
-    """Something it was made from was invalidated, or another process took over."""
-    AWAY = "away"
-    """The store does not answer, or cannot hold this value: nobody knows."""
-
-
-class Engine:
+class Engine(Keeping):
     """Runs loads over a store.
 
     Args:
@@ -131,17 +117,13 @@ class Engine:
     """
 
     def __init__(self, store: Store, *, clock: Clock, chance: Chance, events: Events, l1: Memory | None) -> None:
-        self.store = store
+        super().__init__(store, events)
         self._leases = store if isinstance(store, SharedLeases) else None
         self.clock = clock
         self.chance = chance
-        self.events = events
         self.l1 = l1
-        self._vouching: Vouching | None = store if hasattr(store, "holds") else None  # type: ignore[assignment]
-        self.flights = Flights()
         self.open = True
         self.on_hit: Callable[[str, str], None] | None = None  # told of hits that no node counts: key and function
-        self.beyond: Beyond | None = None
 
     def here(self) -> Engine:
         """Return the engine for what runs here: that of the transaction that is open here, or this one."""
@@ -150,70 +132,14 @@ class Engine:
                 return engine
         return self
 
-    # -- entries, for whoever makes them itself --------------------------------------------------------------------
+    # -- leases of other processes ---------------------------------------------------------------------------------
 
-    async def read(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
-        """Return the entry of *key*, or None; a store that fails has none."""
-        try:
-            return await self.store.get(io, key, tags)
-        except StoreError:
-            return None
-
-    async def begin(
-        self, io: IO, key: str, tags: Sequence[str] = (), *, lease: float = 30.0, exclusive: bool = True
-    ) -> Ticket | None:
-        """Take the right to keep what is made from now on; None when the store is away."""
-        try:
-            return await self.store.begin(io, key, tags, lease, exclusive=exclusive)
-        except StoreError:
-            return None
-
-    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
-        """Keep *entry*. Returns False when something it was made from was invalidated, or the store is away."""
-        return await self.keep(io, ticket, entry) is Kept.KEPT
-
-    async def keep(self, io: IO, ticket: Ticket, entry: AnyEntry) -> Kept:
-        """Keep *entry*, and say what became of it."""
-        if len(entry.tags) > MAX_TAGS:  # to leave some out would be to miss invalidations
-            detail = f"{len(entry.tags):,} tags, over the bound of {MAX_TAGS:,}: tag with what they have in common"
-            log.warning("%s is not cached: it has %s", ticket.key, detail)
-            self.events(Event(Kind.NOT_STORED, ticket.key, detail=detail))
-            await self.release(io, ticket)
-            return Kept.AWAY
-        try:
-            kept = await self.store.commit(io, ticket, entry)
-        except StoreError:
-            return Kept.AWAY
-        except CodecError as exc:
-            detail = f"{exc.type_name or 'value'} at {exc.path or 'the value itself'}: {exc}"
-            log.warning("%s is not cached: %s", ticket.key, detail)
-            self.events(Event(Kind.UNENCODABLE, ticket.key, detail=detail, error=exc))
-            await self.release(io, ticket)
-            return Kept.AWAY
-        self.events(Event(Kind.NOT_STORED if kept is None else Kind.STORED, ticket.key))
-        return Kept.REFUSED if kept is None else Kept.KEPT
-
-    async def drop(self, io: IO, *keys: str) -> None:
-        """Drop *keys*."""
-        await self.delete(io, keys)
-
-    async def holds(
-        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
-    ) -> bool:
-        """Say whether what is made with *ticket* would still be kept; False when the store cannot say."""
-        if self._vouching is None:
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept."""
+        if self._leases is None:
+            await io.sleep(min(poll, max(ticket.retry_in, 0.001)))
             return False
-        try:
-            return await self._vouching.holds(io, ticket, tags, stamps)
-        except StoreError:
-            return False
-
-    async def release(self, io: IO, ticket: Ticket) -> None:
-        """Give a ticket back unused."""
-        try:
-            await self.store.release(io, ticket)
-        except StoreError:
-            pass
+        return await self._leases.ended(io, ticket, poll)
 
     # -- the fetch -------------------------------------------------------------------------------------------------
 
@@ -457,11 +383,7 @@ class Engine:
         lease = job.plan.policy.lease
         started = stopwatch()
         while ticket is not None and not ticket.leads and stopwatch() - started < lease * LONGEST_HOLD:
-            if self._leases is None:
-                await io.sleep(min(pause, max(ticket.retry_in, 0.001)))
-                kept = False
-            else:
-                kept = await self._leases.ended(io, ticket, pause)
+            kept = await self.ended(io, ticket, pause)
             pause = min(pause * 1.5, _LONGEST_POLL)
             if kept:
                 self.flights.land(flight)  # who joined did so before this look, and may have what it finds
@@ -489,47 +411,3 @@ class Engine:
         plan.counters.load_seconds += took
         self.events(Event(Kind.LOAD, job.key, plan.name, seconds=took))
         return value
-
-    # -- invalidation ----------------------------------------------------------------------------------------------
-
-    async def invalidate(self, io: IO, tags: Sequence[str], *, name: str = "") -> bool:
-        """Drop every entry that carries one of *tags*. Never fails: what cannot be delivered now is delivered later.
-
-        *name* is the function whose results they all are, for the event. Returns False where ``beyond`` could not take
-        them in for good.
-        """
-        if not tags:
-            raise ConfigError("invalidate() needs at least one tag")
-        self.flights.void(tags=tags)
-        try:
-            await self.store.invalidate(io, tags)
-        finally:
-            self.flights.void(tags=tags)
-        told = [tag for tag in tags if not is_implicit(tag)]
-        self.events(Event(Kind.INVALIDATED, name=name, detail=", ".join(told)))
-        # Afterwards: a cache further out that is told first fetches what is still here.
-        return self.beyond is None or not told or await self.beyond(io, told)
-
-    async def delete(self, io: IO, keys: Sequence[str]) -> int:
-        """Drop *keys* and void their running loads. Returns how many were there."""
-        self.flights.void(keys=keys)
-        try:
-            return await self.store.delete(io, keys)
-        finally:
-            self.flights.void(keys=keys)
-
-    async def write(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:
-        """Keep *entries* whatever is loading their keys. Raises ``CodecError``; a store that is away keeps nothing."""
-        self.flights.void(keys=entries.keys())
-        try:
-            await self.store.set_many(io, entries)
-        except StoreError:
-            pass  # counted and reported by the guard; what would be replaced does not come back with the server
-
-    async def clear(self, io: IO) -> None:
-        """Drop everything."""
-        self.flights.void(everything=True)
-        try:
-            await self.store.clear(io)
-        finally:
-            self.flights.void(everything=True)

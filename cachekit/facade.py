@@ -17,6 +17,7 @@ from cachekit.clock import Chance, Clock, system_chance, system_clock
 from cachekit.codecs.base import Codec
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.codecs.protection import Protection
+from cachekit.contents import Contents
 from cachekit.decorator import reusable
 from cachekit.engine import Counters, Engine, Plan
 from cachekit.entry import seal
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from cachekit.cdn.options import PurgeOptions
 
 
-class Cache(Functions, Purging):
+class Cache(Functions, Purging, Contents):
     """Keeps values in this process, on Redis or Valkey, or in this process in front of a server.
 
     Args:
@@ -418,6 +419,13 @@ class Cache(Functions, Purging):
         """Say whether what is made with *ticket* would still be kept; False when that cannot be said."""
         return await self.engine.holds(io, ticket, tags, stamps)
 
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept.
+
+        Where the store cannot tell, it waits for *poll* seconds.
+        """
+        return await self.engine.ended(io, ticket, poll)
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give a ticket back unused."""
         await self.engine.release(io, ticket)
@@ -428,6 +436,11 @@ class Cache(Functions, Purging):
             return False
         self.l1.void(keys)
         return True
+
+    @property
+    def trail(self) -> bytearray | None:
+        """Return the cells of what may be kept, by hashes; None where a server has to be asked."""
+        return self.l1.trail if self.l1 is not None and self.store is self.l1 else None
 
     async def keep(self, io: IO, key: str, value: Any, ttl: Duration) -> None:
         """Keep *value* under *key* for *ttl*, as far as the store is there."""
@@ -473,6 +486,7 @@ class Cache(Functions, Purging):
             channel="none" if live is None else "live" if live else "lost",
             channel_kind=getattr(getattr(getattr(guarded, "inner", None), "channel", None), "kind", "none"),
             pending=getattr(guarded, "pending", 0),
+            purges={} if self.outbox is None else self.outbox.waiting(),
         )
 
 

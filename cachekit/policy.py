@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from cachekit.errors import ConfigError
 
@@ -22,6 +22,8 @@ FOREVER: Final = math.inf
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+\Z")
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_PLAIN: Final = frozenset({int, float, str, timedelta})
+_REMEMBERED: Final = 256
 _EXAMPLES: Final = 'a number of seconds, a timedelta, or a string such as "30s", "5m", "1h30m", "1d"'
 
 
@@ -141,6 +143,7 @@ class TTLClasses:
     def __init__(self, classes: Mapping[str, Duration | Policy] | None = None, *, jitter: float = 0.0) -> None:
         self._jitter = jitter
         self._classes: dict[str, Policy] = {}
+        self._resolved: dict[tuple[type, Any], tuple[Policy, Policy]] = {}  # what a duration means, beside a default
         for name, value in (classes or {}).items():
             if not name or _DURATION.match(name):
                 raise ConfigError(f"{name!r} cannot name a TTL class: use a word that is not a duration")
@@ -170,4 +173,12 @@ class TTLClasses:
                 raise ConfigError(
                     f"ttl={ttl!r} is neither a duration nor a TTL class (classes: {known}): give {_EXAMPLES}"
                 )
-        return replace(default, ttl=positive_seconds(ttl, "ttl"), name="")
+        if type(ttl) not in _PLAIN:
+            return replace(default, ttl=positive_seconds(ttl, "ttl"), name="")
+        found = self._resolved.get((type(ttl), ttl))
+        if found is None or found[0] is not default:
+            found = default, replace(default, ttl=positive_seconds(ttl, "ttl"), name="")
+            if len(self._resolved) >= _REMEMBERED:
+                self._resolved.clear()
+            self._resolved[type(ttl), ttl] = found
+        return found[1]

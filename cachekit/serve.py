@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import default
+from cachekit.closing import Closing
 from cachekit.config import LISTS, RunConfig
 from cachekit.errors import ConfigError
 
@@ -91,6 +92,7 @@ def wrap(app: Any, config: RunConfig) -> Any:
         webhook=config.received(),
         degradation=config.degraded(),
         routes=config.guarded(),
+        dashboard=config.observed(),
     )
 
 
@@ -108,5 +110,7 @@ def create() -> Any:
     if config.to:
         from cachekit.proxy import ReverseProxy
 
-        return wrap(ReverseProxy(config.to, timeout=config.upstream_timeout), config)
-    return wrap(load_app(config.app, factory=config.factory), config)
+        app = wrap(ReverseProxy(config.to, timeout=config.upstream_timeout), config)
+    else:
+        app = wrap(load_app(config.app, factory=config.factory), config)
+    return Closing(app, default.default_cache())

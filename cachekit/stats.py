@@ -62,6 +62,19 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Purges that a CDN has not confirmed, as of the last look into the outbox.
+
+    Attributes:
+        pending: how many.
+        oldest_age: seconds for which the oldest of them waits; 0 when none does.
+    """
+
+    pending: int = 0
+    oldest_age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """A snapshot.
 
@@ -79,6 +92,7 @@ class Stats:
         channel_kind: how invalidations of other processes arrive: ``"tracking"``, ``"pubsub"``, or ``"none"`` while nobody
             listens.
         pending: invalidations that wait for the store to come back.
+        purges: purges that wait, by CDN. An outbox on a server is shared: every process tells the same.
     """
 
     total: Figures
@@ -93,6 +107,7 @@ class Stats:
     channel: str = "none"
     channel_kind: str = "none"
     pending: int = 0
+    purges: Mapping[str, Waiting] = field(default_factory=dict)
 
 
 def figures(counters: Counters, hits: Mapping[Tally, int]) -> Figures:

@@ -152,8 +152,8 @@ class collecting:  # noqa: N801 - used as a statement: `with collecting() as tag
         self.tags = Tags()
 
     def __enter__(self) -> Tags:
-        mode = Refusing.mode_here()
-        self._token = _groups.set(self.tags.groups if mode is None else Refusing(self.tags.groups, mode))
+        found, groups = _groups.get(), self.tags.groups
+        self._token = _groups.set(Refusing(groups, found.mode) if type(found) is Refusing else groups)
         return self.tags
 
     def __exit__(self, *_: object) -> None:

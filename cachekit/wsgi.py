@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from cachekit.compress.options import Compression
 from cachekit.compress.wsgi import Compress
+from cachekit.dashboard import Dashboard
+from cachekit.dashboard.wsgi import DashboardApp
 from cachekit.degrade import DegradeOptions, Route
 from cachekit.degrade.wsgi import Degradation, Guards
 from cachekit.facade import Cache
@@ -36,6 +38,7 @@ class CacheKit:
             encoded once for each coding.
         sessions: gives each request its session, inside of the HTTP cache, so that what was made by looking at one is never
             stored. Its store counts as a part of *degradation* too.
+        dashboard: a status page with the live figures of *cache*, answered at its path, before all else.
 
     Example:
         >>> def app(environ, start_response): ...
@@ -55,6 +58,7 @@ class CacheKit:
         routes: Sequence[Route] = (),
         compression: Compression | bool | None = None,
         sessions: Sessions | None = None,
+        dashboard: Dashboard | None = None,
     ) -> None:
         if cache is None:
             from cachekit.default import default_cache
@@ -76,14 +80,17 @@ class CacheKit:
                 degradation = degradation.watching("sessions", lambda: not sessions.store_away())
             self._outside = Degradation(self._outside, cache=cache, options=degradation, emit=emit)
         self._webhook = None if webhook is None else (webhook.path, WebhookApp(webhook, cache))
+        self._dashboard = None if dashboard is None else DashboardApp(dashboard, cache)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if self._webhook is not None and environ.get("PATH_INFO", "") == self._webhook[0]:
             return self._webhook[1](environ, start_response)
+        if self._dashboard is not None and self._dashboard.dashboard.answers(environ.get("PATH_INFO", "")):
+            return self._dashboard(environ, start_response)
         return self._outside(environ, start_response)
 
 
 __all__ = [
-    "CacheKit", "Compress", "Compression", "Degradation", "DegradeOptions", "Guards", "HttpCache", "HttpOptions", "Route",
-    "Rule", "Rules", "Webhook", "WebhookApp",
+    "CacheKit", "Compress", "Compression", "Dashboard", "DashboardApp", "Degradation", "DegradeOptions", "Guards",
+    "HttpCache", "HttpOptions", "Route", "Rule", "Rules", "Webhook", "WebhookApp",
 ]  # fmt: skip

@@ -14,10 +14,11 @@ PACKAGE = ROOT / "cachekit"
 LAYERS = [
     "errors", "clock", "_fork", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
     "signatures", "options", "codecs",
-    "stores", "flight", "leases",
-    "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "stats",
+    "stores", "flight", "keeping", "leases",
+    "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "contents", "stats",
     "cdn", "purging", "facade", "default", "jinja", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade",
-    "asgi", "wsgi", "proxy", "edge_config", "config", "serve", "cli", "__main__",
+    "dashboard",
+    "asgi", "wsgi", "proxy", "closing", "edge_config", "config", "serve", "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}
 """Modules that nothing of cachekit may import but those after them, and the lowest layer that they may use."""

@@ -24,13 +24,14 @@ from typing import Final
 from cachekit._fork import renew_in_child
 from cachekit._io import BLOCKING, IO, drive
 from cachekit.cdn.base import HttpCall, Outcome, Purger, Scope, Target, Verdict
-from cachekit.cdn.box import Box, Claim, Item, MemoryBox, Settled
+from cachekit.cdn.box import Box, Claim, Count, Item, MemoryBox, Settled
 from cachekit.cdn.client import Client
 from cachekit.cdn.options import PurgeOptions, PurgeStatus
 from cachekit.clock import Chance, Clock, random_token, stopwatch, system_chance, system_clock
 from cachekit.errors import ConfigError, PurgeError, StoreError
 from cachekit.events import Emit, Event, Kind
 from cachekit.keys import wire_tag
+from cachekit.stats import Waiting
 
 log = logging.getLogger("cachekit")
 
@@ -96,6 +97,7 @@ class Outbox:
         self._background = background
         self._stopped = True
         self._unsaved = _Unsaved()
+        self._known: dict[str, Count] = {}
         self._renew()
         renew_in_child(self, Outbox._in_child)
 
@@ -211,6 +213,8 @@ class Outbox:
                 pause = min(pause, _POLL)  # the guard reports it; what it keeps is there when it is back
             else:
                 pause = min(pause, claim.wait if claim.wait >= 0 else math.inf)
+                if box is self._box:
+                    await self._look(io, purger.name)
         if self.is_durable:
             pause = min(pause, _POLL)
         return pause
@@ -292,6 +296,13 @@ class Outbox:
                 "%s: %d purges failed and will be tried again: %s", purger.name, len(call.targets), outcome.detail
             )
 
+    async def _look(self, io: IO, purger: str) -> None:
+        """Remember how it stands, for those who ask without a round trip."""
+        try:
+            self._known[purger] = await self._box.count(io, purger)
+        except StoreError:
+            pass  # what was seen last holds, and grows old
+
     # -- looking ------------------------------------------------------------------------------------------------------
 
     async def status(self, io: IO) -> dict[str, PurgeStatus]:
@@ -312,6 +323,17 @@ class Outbox:
                 None if count.error_at is None else max(0.0, now - count.error_at),
                 len(self._unsaved.targets.get(name, ())),
             )
+        return made
+
+    def waiting(self) -> dict[str, Waiting]:
+        """Return what waits at each purger as of the last delivery or try, and what this process could not save."""
+        now = self._clock()
+        made: dict[str, Waiting] = {}
+        for name in self.purgers:
+            known = self._known.get(name, Count())
+            unsaved = len(self._unsaved.targets.get(name, ()))
+            age = 0.0 if known.oldest is None else max(0.0, now - known.oldest)
+            made[name] = Waiting(known.pending + unsaved, age)
         return made
 
     async def retry_dead(self, io: IO) -> int:

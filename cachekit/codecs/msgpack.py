@@ -227,6 +227,30 @@ class MsgpackCodec:
         self._known.register(cls, name)
         return cls
 
+    def adapt(
+        self, base: type[Any], name: str, *, take: Callable[[Any], list[Any]], build: Callable[[list[Any]], Any]
+    ) -> None:
+        """Allow the instances of *base* and of its subclasses, taken apart and built by functions of your own.
+
+        Args:
+            base: the class; a subclass that is registered itself goes its own way.
+            name: its name in the data.
+            take: returns the values of an instance, each of which can be encoded. Raises ``CodecError``.
+            build: returns an instance for these values. The values come from the store: build nothing but what may be
+                built. Whatever it raises, the value counts as unreadable.
+
+        Raises:
+            ConfigError: another class has this name.
+
+        Example:
+            >>> from array import array
+            >>> codec = MsgpackCodec()
+            >>> codec.adapt(array, "array", take=lambda a: [a.typecode, a.tobytes()], build=lambda v: array(*v))
+            >>> codec.decode(codec.encode({"prices": array("d", [9.5])}))
+            {'prices': array('d', [9.5])}
+        """
+        self._known.adapt(base, name, take, build)
+
     def learn(self, annotation: Any) -> None:
         """Allow all classes that *annotation* names, also inside containers, unions and fields."""
         self._known.learn(annotation)

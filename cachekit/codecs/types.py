@@ -7,7 +7,7 @@ a name that is not in the list cannot be built. Must not know bytes, msgpack or 
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
@@ -18,15 +18,21 @@ from cachekit.errors import ConfigError
 class KnownTypes:
     """The classes that one codec may build."""
 
-    __slots__ = ("_by_class", "_by_name")
+    __slots__ = ("_adapted", "_by_class", "_by_name")
 
     def __init__(self) -> None:
         self._by_class: dict[type[Any], Shape] = {}
         self._by_name: dict[str, Shape] = {}
+        self._adapted: dict[type[Any], Shape] = {}
 
     def of(self, cls: type[Any]) -> Shape | None:
         """Return the shape of a class, or None when it is not known."""
-        return self._by_class.get(cls)
+        shape = self._by_class.get(cls)
+        if shape is None and self._adapted:
+            shape = next((self._adapted[base] for base in cls.__mro__ if base in self._adapted), None)
+            if shape is not None:
+                self._by_class[cls] = shape
+        return shape
 
     def named(self, name: str) -> Shape | None:
         """Return the shape that has this name in the data, or None when it is not known."""
@@ -44,6 +50,18 @@ class KnownTypes:
         if not isinstance(cls, type):
             raise ConfigError(f"register() takes a class, not {cls!r}")
         self._add(shape_of(cls, name_of(cls) if name is None else name))
+
+    def adapt(
+        self, base: type[Any], name: str, take: Callable[[Any], list[Any]], build: Callable[[list[Any]], Any]
+    ) -> None:
+        """Allow the instances of *base* and of its subclasses under *name*, by functions of the caller's own.
+
+        Raises:
+            ConfigError: the name belongs to another class.
+        """
+        shape = Shape(cls=base, name=name, digest=bytes(8), take=take, build=build)
+        self._add(shape)
+        self._adapted[base] = shape
 
     def learn(self, annotation: Any) -> None:
         """Allow every enum, dataclass, NamedTuple and model that *annotation* names, at any depth.

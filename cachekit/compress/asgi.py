@@ -22,6 +22,7 @@ from cachekit.compress.response import (
     conditions,
     encode,
     feed,
+    is_event_stream,
     is_stored,
     judge,
     refusal,
@@ -93,7 +94,7 @@ class Compress:
                 scope = {**scope, "headers": [*kept, *_encode(changed)]}
         if wanted.hopeless:
             return scope, None
-        if self._forms is not None:
+        if self._forms is not None and (accept is not None or special):
             scope = {**scope, "headers": [field for field in scope["headers"] if field[0] != b"accept-encoding"]}
         return scope, Sender(options, wanted, send, self._forms)
 
@@ -116,9 +117,13 @@ class Sender:
     async def __call__(self, message: Message) -> None:
         kind = message["type"]
         if kind == "http.response.start":
-            self._head = message
+            await self._start(message)
         elif kind == "http.response.body":
-            await self._body(message)
+            if self._head is None or self._done:
+                await self._body(message)
+            else:
+                head, self._head = self._head, None
+                await self._first(head, message)
         elif self._done:
             if kind == "http.response.trailers":
                 await self._send(message)
@@ -127,6 +132,28 @@ class Sender:
                 head, self._head = self._head, None
                 await self._send(head)
             await self._send(message)
+
+    async def _start(self, head: Message) -> None:
+        """Hold the head until the body is there, unless that may be long after and changes nothing: clients wait for it."""
+        headers = head.get("headers", ())
+        if not isinstance(headers, list | tuple):
+            headers = list(headers)  # an iterable that can be read once
+            head = {**head, "headers": headers}
+        self._head = head
+        if self._asked.method == "HEAD" or any(name.lower() == b"content-length" for name, _ in headers):
+            return
+        try:
+            verdict, fields, _, _ = judge(BYTES, self._options, self._asked, head["status"], headers, 0, last=False)
+            streams = verdict is Verdict.ENCODE and is_event_stream(BYTES, headers)
+        except Exception:  # noqa: BLE001 - it is reported when the body comes
+            return
+        if streams:
+            name = self._asked.choice.coding or ""
+            self._stream, self._flush = begin(self._options.coding(name), self._asked), True
+        elif verdict is not Verdict.LEAVE and verdict is not Verdict.PLAIN:
+            return
+        self._head = None
+        await self._send(head if fields is headers else {**head, "headers": fields})
 
     async def finished(self) -> None:
         """Send what is still held back, once the application has returned."""
@@ -137,10 +164,7 @@ class Sender:
     async def _body(self, message: Message) -> None:
         if self._done:
             return
-        if self._head is not None:
-            head, self._head = self._head, None
-            await self._first(head, message)
-        elif self._stream is not None:
+        if self._stream is not None:
             more = message.get("more_body", False)
             piece = await self._feed(self._stream, message.get("body", b""), last=not more)
             if piece or not more:
@@ -151,10 +175,7 @@ class Sender:
     async def _first(self, head: Message, message: Message) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)
         options, wanted, send = self._options, self._asked, self._send
-        headers = head.get("headers", ())
-        if not isinstance(headers, list | tuple):
-            headers = list(headers)  # an iterable that can be read once
-            head = {**head, "headers": headers}
+        headers = head["headers"]
         try:
             found = judge(BYTES, options, wanted, head["status"], headers, len(body), last=not more)
         except Exception:
@@ -178,7 +199,13 @@ class Sender:
             if piece := await self._feed(self._stream, body, last=False):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             return
-        made = await (self._stored if self._forms and is_stored(BYTES, fields) else self._whole)(name, body)
+        if (forms := self._forms) is not None and is_stored(BYTES, fields):
+            made = None if wanted.padded else forms.find(name, body)
+            if made is None or (made is body and not wanted.choice.identity):
+                made = await self._make(forms, body)
+            made = None if made is body else made
+        else:
+            made = await self._whole(name, body)
         if made is None or (len(made) >= len(body) and wanted.choice.identity):
             await send({**head, "headers": plain_head(BYTES, headers)})
             await send(message)
@@ -200,17 +227,11 @@ class Sender:
             log.exception("compression failed; the response is sent without it")
             return None
 
-    async def _stored(self, name: str, body: bytes) -> bytes | None:
-        """Return what ``_whole`` returns, made once for each stored response."""
-        forms = self._forms
-        assert forms is not None
-        made = None if self._asked.padded else forms.find(name, body)
-        if made is None or (made is body and not self._asked.choice.identity):
-            if len(body) >= self._options.offload:
-                made = await asyncio.to_thread(forms.make, self._asked, body)
-            else:
-                made = forms.make(self._asked, body)
-        return None if made is body else made
+    async def _make(self, forms: Encoded, body: bytes) -> bytes:
+        """Return what ``forms`` makes of *body*: *body* itself where that failed, or grew no smaller."""
+        if len(body) >= self._options.offload:
+            return await asyncio.to_thread(forms.make, self._asked, body)
+        return forms.make(self._asked, body)
 
     async def _feed(self, stream: Stream, chunk: bytes, *, last: bool) -> bytes:
         if len(chunk) >= self._options.offload:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from cachekit.compress.codings import Coding, Stream
@@ -52,6 +52,7 @@ class _Meaning(IntEnum):
     """It describes the bytes as the application sent them."""
 
 
+_SHORT: Final = 100
 _NAMES: Final = {
     "content-type": _Meaning.TYPE, "content-encoding": _Meaning.ENCODING, "cache-control": _Meaning.CONTROL,
     "content-range": _Meaning.RANGE, "content-length": _Meaning.LENGTH, "etag": _Meaning.ETAG, "vary": _Meaning.VARY,
@@ -216,7 +217,7 @@ def judge(
     elif choice.coding is None:
         return Judgement(Verdict.REFUSE, headers)
     if not whole:
-        streams = known is None or _is_event_stream(words.text(kind or words.empty))
+        streams = known is None or _streams_events(words.text(kind or words.empty))
     if etag is not None:
         made[etag] = (made[etag][0], _etag(words, made[etag][1], choice.coding or "", options))
     if varies:
@@ -225,7 +226,12 @@ def judge(
     return Judgement(Verdict.ENCODE, made, whole, streams)
 
 
-def _is_event_stream(kind: str) -> bool:
+def is_event_stream(words: Words[S], headers: Fields[S]) -> bool:
+    """Say whether a response is a stream of events, whose first may be long in coming."""
+    return any(words.meanings.get(name.lower()) == 1 and _streams_events(words.text(value)) for name, value in headers)
+
+
+def _streams_events(kind: str) -> bool:
     return kind.partition(";")[0].strip(" \t").lower() == EVENT_STREAM
 
 
@@ -259,13 +265,22 @@ def _varied(words: Words[S], value: S) -> S:
 
 
 def _etag(words: Words[S], value: S, coding: str, options: Compression) -> S:
+    form = options.etag is EtagForm.SUFFIX
+    made: S = _known_etag(words, value, coding, form) if len(value) < _SHORT else _new_etag(words, value, coding, form)
+    return made
+
+
+def _new_etag(words: Words[S], value: S, coding: str, suffix: bool) -> S:
     tag = parse_etag(words.text(value))
     if tag is None or tag.weak:
         return value
-    if options.etag is EtagForm.SUFFIX:
+    if suffix:
         suffixed: S = words.form(f'"{tag.opaque}-{coding}"')
         return suffixed
     return words.weak + value
+
+
+_known_etag = lru_cache(maxsize=1024)(_new_etag)
 
 
 def _not_modified(words: Words[S], options: Compression, asked: Asked, headers: Fields[S]) -> Fields[S]:
@@ -317,7 +332,11 @@ def conditions(options: Compression, headers: Headers) -> HeaderList | None:
 
 def is_stored(words: Words[S], headers: Fields[S]) -> bool:
     """Say whether a response comes out of a cache: only those tell their age (RFC 9111 section 5.1)."""
-    return any(name.lower() == words.age for name, _ in headers)
+    age = words.age
+    for name, _ in headers:  # noqa: SIM110 - on the way of every hit, where a generator costs more than the loop
+        if name == age or name.lower() == age:
+            return True
+    return False
 
 
 def encode(coding: Coding, asked: Asked, body: bytes) -> bytes:

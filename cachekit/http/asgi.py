@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from cachekit._io import ASYNCIO
 from cachekit.http.asgi_client import Client, Message, Receive, Send
-from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
+from cachekit.http.asgi_request import Reader, Scope, is_plain, request_of, values_of
 from cachekit.http.driver import Driver, Passage
 from cachekit.http.exchange import Exchange, Serve, invalidated
 from cachekit.http.following import Following
@@ -67,28 +67,33 @@ class HttpCache:
         return self._driver.hits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.way(scope, receive, send)
+
+    def way(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Return what ``__call__`` awaits: for a caller that awaits it at once, and saves a coroutine."""
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+            return self.app(scope, receive, send)
         driver = self._driver
-        if (unsafe := driver.past.by_method(scope["method"])) is not None:
-            await self.app(scope, receive, self._beside(scope, send, unsafe))
-            return
+        method = scope["method"]
+        if method != "GET" and (unsafe := driver.past.by_method(method)) is not None:
+            return self.app(scope, receive, self._beside(scope, send, unsafe))
         short = self._short(scope)
-        if short is not None:
-            if isinstance(short, str):
-                if driver.past.tells:
-                    with collecting() as tags:
-                        await self.app(scope, receive, self._past(scope, send, tags))
-                else:
-                    await self.app(scope, receive, self._past(scope, send, frozenset()))
-                return
-            status, _, fields, body = short
-            driver.hits += 1
-            await send({"type": "http.response.start", "status": status, "headers": fields})
-            body = b"" if scope["method"] == "HEAD" else body
-            await send({"type": "http.response.body", "body": body, "more_body": False})
-            return
+        if short is None:
+            return self._exchange(scope, receive, send)
+        if isinstance(short, str):
+            if driver.past.tells:
+                return self._telling(scope, receive, send)
+            return self.app(scope, receive, self._past(scope, send, frozenset()))
+        driver.hits += 1
+        status, _, fields, body = short
+        return _answer(send, status, fields, b"" if method == "HEAD" else body)
+
+    async def _telling(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with collecting() as tags:
+            await self.app(scope, receive, self._past(scope, send, tags))
+
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
+        driver = self._driver
         try:
             exchange = driver.open(request_of(scope))
         except Exception:
@@ -123,33 +128,44 @@ class HttpCache:
             return None
 
     def _beside(self, scope: Scope, send: Send, unsafe: bool) -> Send:
-        """Return the ``send`` of an application that is called with another method than GET and HEAD."""
-        driver = self._driver
-        told = self._method
+        """Return the ``send`` of an application that is called with another method than GET and HEAD.
 
-        async def relay(message: Message) -> None:
+        It is no coroutine function: what it returns is what *send* returns, unless a server has to be told first.
+        """
+
+        def relay(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 try:
-                    headers = message.get("headers", ())
+                    if type(headers := message.get("headers")) is not list:
+                        headers, message = _fields_of(message)
                     if unsafe and message["status"] < 400:
                         keys = self._invalid(scope, headers)
-                        if not driver.forget(keys):
-                            await driver.drop(ASYNCIO, keys)
-                    if told is not None:
+                        if keys and not self._driver.forget(keys):
+                            return self._drop_first(keys, message, send)
+                    if (told := self._method) is not None:
                         message = {**message, "headers": [*headers, told]}
                 except Exception:
                     log.exception("the HTTP cache could not read a response; it passes by")
-            await send(message)
+            return send(message)
 
         return relay
 
+    async def _drop_first(self, keys: Sequence[str], message: Message, send: Send) -> None:
+        await self._driver.drop(ASYNCIO, keys)
+        if self._method is not None:
+            message = {**message, "headers": [*message.get("headers", ()), self._method]}
+        await send(message)
+
     def _invalid(self, scope: Scope, headers: Any) -> Sequence[str]:
         """Return the keys that a successful request makes invalid, answered with *headers*."""
-        options = self._driver.options
+        driver = self._driver
+        options = driver.options
         for name, _ in headers:
             if len(name) in _LENGTHS and name.lower() in _REFERENCES:
                 break
         else:
+            if driver.untrodden(raw := scope.get("raw_path")) and is_plain(raw, scope["path"]):
+                return ()
             key, _ = self._reader.read(scope)
             if key is not None:
                 return (key, part_key(key)) if options.store_parts else (key,)
@@ -157,19 +173,15 @@ class HttpCache:
 
     def _past(self, scope: Scope, send: Send, tags: AbstractSet[str]) -> Send:
         """Return the ``send`` of an application whose response goes past the cache, known to be uncacheable."""
-        driver = self._driver
-        past, meanings, told = (
-            driver.past,
-            self._meanings,
-            self._miss,
-        )
 
-        async def relay(message: Message) -> None:
+        def relay(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 try:
-                    headers = message.get("headers", ())
+                    if type(headers := message.get("headers")) is not list:
+                        headers, message = _fields_of(message)
                     control: list[str] = []
                     seen = 0
+                    meanings = self._meanings
                     for name, value in headers:
                         meaning = meanings.get(name)
                         if meaning is None:
@@ -178,19 +190,27 @@ class HttpCache:
                             seen |= meaning
                             if meaning == CACHE_CONTROL:
                                 control.append(str(value, "latin-1"))
-                    expected = past.passes(control, seen)
+                    expected = self._driver.past.passes(control, seen)
                     if not expected or (not control and tags):
-                        request, fields = request_of(scope), _decode(headers)
-                        status = message["status"]
-                        sent = await driver.went_past(ASYNCIO, request, status, fields, tags, expected=expected)
-                        message = {**message, "headers": _encode(sent)}
-                    elif told is not None:
+                        return self._tell(scope, message, send, tags, expected=expected)
+                    if (told := self._miss) is not None:
                         message = {**message, "headers": [*headers, told]}
                 except Exception:
                     log.exception("the HTTP cache could not read a response; it passes by")
-            await send(message)
+            return send(message)
 
         return relay
+
+    async def _tell(
+        self, scope: Scope, message: Message, send: Send, tags: AbstractSet[str], *, expected: bool
+    ) -> None:
+        try:
+            request, fields, status = request_of(scope), _decode(message.get("headers", ())), message["status"]
+            sent = await self._driver.went_past(ASYNCIO, request, status, fields, tags, expected=expected)
+            message = {**message, "headers": _encode(sent)}
+        except Exception:
+            log.exception("the HTTP cache could not read a response; it passes by")
+        await send(message)
 
     def _learn(self, name: bytes) -> int:
         meaning = self._driver.past.field(str(name, "latin-1").lower())
@@ -371,6 +391,15 @@ async def _discard(message: Message) -> None:
     del message
 
 
+def _fields_of(message: Message) -> tuple[Any, Message]:
+    """Return the fields of the head *message*, and *message* itself; fields that can be read only once are kept."""
+    headers = message.get("headers", ())
+    if not isinstance(headers, (list, tuple)):
+        headers = list(headers)
+        message = {**message, "headers": headers}
+    return headers, message
+
+
 def _decode(headers: Any) -> HeaderList:
     return [(str(name, "latin-1"), str(value, "latin-1")) for name, value in headers]
 
@@ -382,6 +411,11 @@ def _field(name: str, value: str) -> tuple[bytes, bytes]:
 
 def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+async def _answer(send: Send, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def _follow(send: Send, answer: Following) -> None:

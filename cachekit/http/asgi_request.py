@@ -19,8 +19,12 @@ Scope: TypeAlias = MutableMapping[str, Any]
 _HOST: Final = int(Trait.HOST)
 _KEYED: Final = int(Trait.KEYED)
 _NAMES: Final = 1024
+_SCHEMES: Final = 8
 _LONGEST: Final = 512
 _SHORT: Final = 90
+_IN_PATH: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._~-"
+_IN_QUERY: Final = _IN_PATH + b"=&%"
+_SLASH: Final = ord("/")
 _PLAIN_PATH: Final = re.compile(r"/[A-Za-z0-9/._~-]*\Z", re.ASCII)
 _PLAIN_QUERY: Final = re.compile(rb"[A-Za-z0-9/._~=&%-]*\Z")
 
@@ -49,6 +53,11 @@ def values_of(scope: Scope, name: str) -> tuple[str, ...]:
     return tuple([value.decode("latin-1") for field, value in scope["headers"] if field.lower() == wanted])
 
 
+def is_plain(raw: bytes | None, path: str) -> bool:
+    """Say whether *raw* is *path* in plain letters and digits: it is then the path of the request target too."""
+    return raw is not None and not raw.translate(None, _IN_PATH) and raw.decode() == path
+
+
 class Reader:
     """Reads keys and traits of requests, and remembers those of the latest."""
 
@@ -56,7 +65,7 @@ class Reader:
         self._options = options
         self._traits: dict[bytes, int] = {}
         self._keys: Recent[tuple[Any, ...], str] = Recent()
-        self._prefixes: dict[tuple[str, bytes], str] = {}
+        self._prefixes: dict[Any, dict[bytes | None, str]] = {}  # by scheme and host
         self._simple = options.keying.by_url
         self._as_is = options.keying.as_is
 
@@ -80,6 +89,15 @@ class Reader:
         if not self._simple:
             return None, traits
         get = scope.get
+        prefixes = self._prefixes.get(get("scheme"))
+        if prefixes is not None and not keyed and (prefix := prefixes.get(host)) is not None:
+            # The short way to what _plain says; anything else goes by it.
+            path, raw, query = scope["path"], get("raw_path"), get("query_string")
+            if raw and len(raw) <= _SHORT and raw[0] == _SLASH and is_plain(raw, path):
+                if not query:
+                    return prefix + path, traits
+                if len(raw) + len(query) <= _SHORT and not query.translate(None, _IN_QUERY):
+                    return f"{prefix}{path}?{query.decode()}", traits
         sign = (get("scheme"), host, scope["path"], get("raw_path"), get("query_string"), keyed)
         key = self._keys.young.get(sign) or self._keys.get(sign) or self._plain(sign)
         if key is None:
@@ -101,13 +119,14 @@ class Reader:
             return None
         if (raw is not None and raw != path.encode()) or (query and not _PLAIN_QUERY.match(query)):
             return None
-        if (prefix := self._prefixes.get((scheme, host))) is None:
+        if (prefix := self._prefixes.get(scheme, {}).get(host)) is None:
             origin = self._options.keying.key(Request("GET", scheme, host.decode("latin-1"), "/", "/", ()))
             if origin is None or len(origin) > _SHORT:
                 return None
             prefix = origin[:-1]
-            if len(self._prefixes) < _NAMES:
-                self._prefixes[scheme, host] = prefix
+            known = self._prefixes.setdefault(scheme, {}) if len(self._prefixes) < _SCHEMES else {}
+            if len(known) < _NAMES:
+                known[host] = prefix
         return f"{prefix}{path}?{query.decode()}" if query else prefix + path
 
     def _learn(self, headers: Any) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from cachekit._io import IO
-from cachekit.clock import random_token
+from cachekit.clock import random_token, stopwatch
 from cachekit.events import Event, Kind
 from cachekit.http.collapse import Flight, Flights, Landing
 from cachekit.http.exchange import Drop, Exchange, Forward, Keep, Outcome, Refuse, Relay, Serve, Validate
@@ -25,6 +25,7 @@ from cachekit.http.past import Past
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.stores.base import Ticket
+from cachekit.stores.memory import TRAIL
 from cachekit.tags import Tags
 
 log = logging.getLogger("cachekit")
@@ -34,6 +35,7 @@ R = TypeVar("R")
 _NAME: Final = "http"
 _BODY_PATIENCE: Final = 2.0
 """Seconds that followers wait for a body that has begun: its client may read it slowly."""
+_MASK: Final = TRAIL - 1
 _LOOKS: Final = 3
 _FIRST_POLL: Final = 0.01
 _LONGEST_POLL: Final = 0.04
@@ -91,11 +93,15 @@ class Driver:
         self._rules = rules if isinstance(rules, Rules) else Rules(rules)
         self.options = options or HttpOptions()
         self._flights = Flights(self.options.span("collapse_timeout"))
+        self._trail: bytearray | None = getattr(cache, "trail", None)
+        self._purges = self.options.purge_urls
         self.past = Past(self.options, self._rules)
         self.hits = 0
 
     def open(self, request: Request) -> Exchange:
         """Return the exchange for *request*."""
+        if (trail := self._trail) is not None:
+            trail[hash(request.target.partition("?")[0].encode("latin-1", "replace")) & _MASK] = 1
         return Exchange(request, self._rules, self.options)
 
     # Past the cache
@@ -123,9 +129,16 @@ class Driver:
         passage.tags = tags
         return (await self.started(io, passage, status, "", headers)).headers
 
+    def untrodden(self, path: bytes | None) -> bool:
+        """Say whether nothing of *path*, written as in a request target, is stored or being made, whatever its query.
+
+        Every exchange leaves its trail in the memory before it stores, so False says only that something may be there.
+        """
+        return (trail := self._trail) is not None and bool(path) and not trail[hash(path) & _MASK] and not self._purges
+
     def forget(self, keys: Sequence[str]) -> bool:
         """Drop *keys* at once, where that takes no more than this process."""
-        if self._outbox is not None:
+        if self._purges and self._outbox is not None:
             return False
         return self._cache.forget(keys)  # by the store's own fault it raises nothing: it is this process's memory
 
@@ -145,7 +158,7 @@ class Driver:
     @property
     def _outbox(self) -> Any:
         """Return where URLs of CDNs are put that are to be purged, or None."""
-        return getattr(self._cache, "outbox", None) if self.options.purge_urls else None
+        return getattr(self._cache, "outbox", None) if self._purges else None
 
     # Before the application
 
@@ -293,13 +306,19 @@ class Driver:
             return passage
         ticket = await self._begin(io, passage)
         if ticket is not None and not ticket.leads and exchange.found is None and passage.flight is not None:
-            ticket = await self._wait_elsewhere(io, passage, ticket)
+            theirs = await self._wait_elsewhere(io, passage, ticket)
+            if isinstance(theirs, Serve):
+                self._land(passage, Landing.STORED)
+                return theirs
+            ticket = theirs
             if ticket is not None and ticket.found is None:
                 # Nothing came of it. Whoever follows here has waited once, and does not wait for a second one.
                 if not ticket.leads:
                     until = self._cache.clock() + self.options.span("uncacheable_for")
                     self._flights.remember(exchange.flight_key, until, bare=True)
                 self._land(passage, Landing.FAILED)
+        if ticket is not None and not ticket.leads:  # the end of that lease need not be told any more
+            await self._guard(self._cache.release(io, ticket), exchange, None)
         if ticket is not None and ticket.found is not None and exchange.found is None:
             exchange.reset()
             again = await self._look(io, exchange)
@@ -315,26 +334,35 @@ class Driver:
             await self._release(io, passage)
         return passage
 
-    async def _wait_elsewhere(self, io: IO, passage: Passage, ticket: Ticket) -> Ticket | None:
-        """Wait while another process makes the response; returns what was learned last.
+    async def _wait_elsewhere(self, io: IO, passage: Passage, ticket: Ticket) -> Serve | Ticket | None:
+        """Wait while another process makes the response; returns it, or what was learned last.
 
-        No longer than its lease and the time-out, and for one other only: when the lease passes on to a third, the
-        response of the first was not for others, and waiting in line for the next would be in vain.
+        The store tells when the lease ended, where it can; otherwise it is asked again and again. No longer than the
+        lease and the time-out, and for one other only: when the lease passes on to a third, the response of the first
+        was not for others, and waiting in line for the next would be in vain.
         """
         exchange = passage.exchange
         exchange.collapsed = True
-        pause, waited = _FIRST_POLL, 0.0
+        pause, started = _FIRST_POLL, stopwatch()
         longest = min(self.options.span("collapse_timeout"), ticket.retry_in)
-        while waited < longest:
-            await io.sleep(pause)
-            waited += pause
+        while (left := longest - (stopwatch() - started)) > 0:
+            bounded = replace(ticket, retry_in=min(left, ticket.retry_in))
+            kept = await self._guard(self._cache.ended(io, bounded, min(pause, left)), exchange, None)
+            if kept is None:
+                await io.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_POLL)
-            left = ticket.retry_in
+            if kept:
+                exchange.reset()
+                found = await self._look(io, exchange)
+                if isinstance(found, Serve):
+                    return found
+                passage.headers = found.headers if isinstance(found, Validate) else None
+            before = ticket.retry_in
             again = await self._begin(io, passage)
             if again is None or again.leads or again.found is not None:
                 return again
             ticket = again
-            if ticket.retry_in > left:
+            if kept or ticket.retry_in > before:
                 break
         return ticket
 

@@ -252,14 +252,16 @@ class Exchange:
         self.recording.ask(now, record=not aside and "no-store" not in control, part=part)
         if found is None or self._head:
             return Forward()
-        return Validate(self._validation(found))
+        # A range stays: preconditions come before it (RFC 9110 section 13.2.2), and who asked for a part gets one.
+        kept = [field for field in self.request.headers if field[0] in RANGES]
+        return Validate([*self._validation(found), *kept])
 
     @property
     def collapses(self) -> bool:
         """Say whether the request may wait for the response to another one."""
         if not self.recording.active or self._head or "no-cache" in self._control or not self._options.collapse:
             return False
-        return self._stripped or not (self._conditions or self._ranged)
+        return not self._ranged and (self._stripped or not self._conditions)
 
     @property
     def flight_key(self) -> tuple[str, bool]:

@@ -79,9 +79,10 @@ def heuristic_lifetime(
     """Return *fraction* of the time for which a response did not change, or None where none may be guessed (section 4.2.2).
 
     That is *longest* seconds at most, only where Last-Modified says since when, and only for status codes that allow it
-    or what is public.
+    or what is public. Nothing is guessed for what has an ETag: it says exactly whether the response has changed, and is
+    cheap to ask about.
     """
-    if not fraction or not (status in _HEURISTIC or "public" in found):
+    if not fraction or not (status in _HEURISTIC or "public" in found) or first(headers, "etag") is not None:
         return None
     modified = parse_date(first(headers, "last-modified"))
     date = parse_date(first(headers, "date"))

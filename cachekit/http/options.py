@@ -56,7 +56,7 @@ class HttpOptions:
         targets: fields for shared caches that come before Cache-Control, the most binding first.
         max_body: the largest body in bytes that is stored.
         heuristic: part of the time since Last-Modified for which a response without a lifetime is fresh (RFC 9111 section
-            4.2.2), for requests without credentials; 0 guesses nothing.
+            4.2.2), where there is no ETag, for requests without credentials; 0 guesses nothing.
         heuristic_max: the longest freshness that is guessed.
         codings: the content codings that the application chooses among, such as ``["br", "gzip"]``: where it varies by
             Accept-Encoding, others make no difference. Left out, each set of codings is a variant of its own.

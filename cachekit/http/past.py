@@ -42,7 +42,7 @@ class Past:
         self.plain = not (told and (options.status_key or options.status_detail))
         self.tells = options.emit_tags == EmitTags.ALL
         self._methods: dict[str, bool | None] = {}
-        self._rules = bool(rules)
+        self._rules = rules.speaks
         self._guesses = options.heuristic > 0
         self._ruled = rules.methods
         self._targets = frozenset(options.targets)

@@ -50,6 +50,13 @@ class CachePort(Protocol):
         """Say whether what is made with *ticket* and *tags* would still be kept; False when that cannot be said."""
         ...
 
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept.
+
+        It waits no longer than about the ``retry_in`` of *ticket*, and for *poll* seconds where it cannot be told.
+        """
+        ...
+
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give the right back without storing."""
         ...

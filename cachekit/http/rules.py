@@ -188,11 +188,16 @@ class Rules:
         return bool(self._rules)
 
     @property
+    def speaks(self) -> bool:
+        """Say whether there is a rule for what an application leaves unsaid."""
+        return bool(self._rules)
+
+    @property
     def methods(self) -> frozenset[str]:
         """Return the methods that some rule is for."""
         return frozenset(method for rule in self._rules for method in rule.methods)
 
-    def candidates(self, method: str, path: str, query: str = "") -> tuple[Match, ...]:
+    def candidates(self, method: str, path: str, query: str = "") -> Sequence[Match]:
         """Return the rules that may hold for a request.
 
         None holds for a path that an application might resolve to another one: dot segments, empty segments,

@@ -55,13 +55,17 @@ def values_of(environ: Environ, name: str) -> tuple[str, ...]:
 def with_conditions(environ: Environ, headers: Headers) -> Environ:
     """Return *environ* with the conditions of *headers* in place of its own conditions and ranges."""
     changed = {name: value for name, value in environ.items() if name not in _ASKS_FOR_LESS}
-    for name, field in (("HTTP_IF_NONE_MATCH", "if-none-match"), ("HTTP_IF_MODIFIED_SINCE", "if-modified-since")):
+    for name, field in _ASKING.items():
         if (value := first(headers, field)) is not None:
             changed[name] = value
     return changed
 
 
-_ASKS_FOR_LESS: Final = frozenset({"HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE"})
+_ASKING: Final = {
+    "HTTP_IF_NONE_MATCH": "if-none-match", "HTTP_IF_MODIFIED_SINCE": "if-modified-since", "HTTP_RANGE": "range",
+    "HTTP_IF_RANGE": "if-range",
+}  # fmt: skip
+_ASKS_FOR_LESS: Final = frozenset(_ASKING)
 
 
 class Reader:

@@ -33,7 +33,7 @@ class Measure(Enum):
     LEVEL = "level"
     """An amount that goes up and down, and may be added up over processes."""
     STATE = "state"
-    """1 or 0, whose sum means nothing."""
+    """What is so now, whose sum over processes means nothing."""
 
 
 class Unit(Enum):
@@ -123,6 +123,21 @@ SERIES: Final[tuple[Series, ...]] = (
         Measure.LEVEL,
         "Invalidations that wait for the store to come back.",
         lambda stats: stats.pending,
+    ),
+    Series(
+        "pending_purges",
+        Measure.STATE,
+        "Purges that a CDN has not confirmed; processes that share an outbox tell the same number.",
+        ("purger",),
+        lambda stats: [((name,), float(waiting.pending)) for name, waiting in stats.purges.items()],
+    ),
+    Series(
+        "oldest_purge",
+        Measure.STATE,
+        "For how long the oldest purge waits that a CDN has not confirmed; 0 while none does.",
+        ("purger",),
+        lambda stats: [((name,), waiting.oldest_age) for name, waiting in stats.purges.items()],
+        Unit.SECONDS,
     ),
     _single(
         "breaker_open",

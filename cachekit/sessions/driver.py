@@ -60,9 +60,11 @@ class Driver:
         self._lock = threading.Lock()
         self._returning = False
 
-    def open(self, cookies: Iterable[str], *, method: str = "GET", agent: str = "") -> Exchange:
-        """Begin the exchange of a request with the Cookie fields *cookies*."""
-        return Exchange(self, cookies, method, agent)
+    def open(
+        self, cookies: Iterable[str], *, method: str = "GET", agent: str = "", kind: type[Session] = Session
+    ) -> Exchange:
+        """Begin the exchange of a request with the Cookie fields *cookies*; its session is a *kind*."""
+        return Exchange(self, cookies, method, agent, kind)
 
     def may_touch(self, key: Key) -> bool:
         """Say whether this process has not touched *key* within the interval, and note that it does now."""
@@ -102,7 +104,9 @@ class Exchange:
         "_loaded_about", "_local", "_method", "_mute", "_next", "_previous", "session",
     )  # fmt: skip
 
-    def __init__(self, driver: Driver, cookies: Iterable[str], method: str, agent: str) -> None:
+    def __init__(
+        self, driver: Driver, cookies: Iterable[str], method: str, agent: str, kind: type[Session] = Session
+    ) -> None:
         self._driver = driver
         self._cookies: Iterable[str] | None = cookies
         self._known: Ticket | None = None
@@ -120,7 +124,7 @@ class Exchange:
         self._line: str | None = None
         self._claims: Mapping[str, bytes] = {}
         self._loaded_about = About()
-        self.session = Session(self, driver.payloads)
+        self.session = kind(self, driver.payloads)
 
     @property
     def _ticket(self) -> Ticket | None:
@@ -273,6 +277,14 @@ class Exchange:
         fields = dressed(headers, accessed=session.accessed, cookies=cookies, no_store=options.no_store)
         session.close(shareable=not session.accessed and may_be_shared(self._method, fields))
         return fields
+
+    def begin_response(self, status: int, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Do what ``head`` does, in the blocking world."""
+        return drive(self.head(BLOCKING, status, headers))
+
+    def end_response(self) -> None:
+        """Do what ``finish`` does, in the blocking world."""
+        drive(self.finish(BLOCKING))
 
     def body_sent(self) -> None:
         """Note that the client has the whole response: looking at the session can change nothing of it any more."""

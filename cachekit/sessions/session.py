@@ -232,7 +232,7 @@ class Session(dict[str, Any]):
     # -- reading --------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        if not self.accessed:
+        if not self.accessed or not self.loaded:  # Flask notes by itself that somebody looks, before anything is read
             self._refuse_to_share()
             if not self.loaded:
                 self._source.fetch()
@@ -247,7 +247,7 @@ class Session(dict[str, Any]):
 
     async def load(self) -> Session:
         """Read it now, where an asyncio application wants to be sure that nothing blocks later."""
-        if not self.accessed:
+        if not self.accessed or not self.loaded:
             self._refuse_to_share()
             if not self.loaded:
                 await self._source.afetch()

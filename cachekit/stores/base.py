@@ -122,3 +122,12 @@ class SharedLeases(Protocol):
     async def renew(self, io: IO, ticket: Ticket, lease: float) -> bool:
         """Hold the lease of *ticket* for *lease* seconds from now. Returns False when another has it, or nobody."""
         ...
+
+
+@runtime_checkable
+class Scannable(Protocol):
+    """A capability of stores: listing keys, a page at a time."""
+
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[str]]:
+        """Return some of the keys that match *pattern*, valid or not, and the next cursor: None after the last page."""
+        ...

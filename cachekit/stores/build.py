@@ -76,7 +76,7 @@ def _memory(settings: Settings) -> Memory:
 
 def _redis(url: str, settings: Settings, *, tiered: bool) -> tuple[Store, Memory | None]:
     from cachekit.stores.guarded import Guarded
-    from cachekit.stores.link import connect
+    from cachekit.stores.links import connect
     from cachekit.stores.redis import RedisStore
 
     server = None

@@ -173,7 +173,7 @@ class Bus:
         names: the names of the namespace.
         on_message: receives the payload of each announcement, on the bus's thread.
         on_live: called when every primary is listened to.
-        on_lost: called when that ends.
+        on_lost: called when that ends, and when the first attempt fails; once until it is live again.
     """
 
     def __init__(self, link: Link, names: Names, *, on_message: OnMessage, on_live: OnLive, on_lost: OnLost) -> None:
@@ -216,11 +216,13 @@ class Bus:
 
     def _listen(self) -> None:
         failures = 0
+        told = False  # each loss once: whoever counts from its beginning must not begin again with every attempt
         while not self._stop.is_set():
             ears: list[Ear] = []
             try:
                 ears = self._connect()
                 self.kind = TRACKING if all(ear.kind == TRACKING for ear in ears) else PUBSUB
+                told = False
                 self._on_live()
                 self._arrived(True)
                 failures = 0
@@ -228,7 +230,8 @@ class Bus:
             except Exception as exc:  # noqa: BLE001 - whatever it is, the channel is lost; try again
                 if self._stop.is_set():
                     break
-                if ears or failures == 0:
+                if not told:
+                    told = True
                     self._on_lost(exc)
                 self._arrived(False)
                 if not ears:

@@ -373,6 +373,19 @@ class ClusterLink:
                 if cursor in (b"0", 0, "0"):
                     break
 
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[bytes]]:
+        """Return some of the keys that match *pattern*; the cursor says on which primary it goes on, and where."""
+        place, _, inner = (cursor or b"0:0").partition(b":")
+        at, primaries = int(place), (await self._slots(io)).primaries
+        if at >= len(primaries):  # there are fewer of them by now
+            return None, []
+        await self._ready(io, node := primaries[at])
+        asked = ("SCAN", inner, "MATCH", pattern, "COUNT", _SWEEP)
+        following, names = await io.call(node.run, node.arun, asked)
+        if following in (b"0", 0, "0"):
+            at, following = at + 1, b"0"
+        return (None if at >= len(primaries) else b"%d:%b" % (at, following)), names
+
     # -- listening ----------------------------------------------------------------------------------------------------
 
     def primaries(self) -> Sequence[Node]:

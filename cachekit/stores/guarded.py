@@ -17,9 +17,9 @@ from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.breaker import Breaker
 from cachekit.clock import Clock
-from cachekit.errors import StoreError, StoreTimeout, StoreUnavailable
+from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
 from cachekit.events import Emit, Event, Kind
-from cachekit.stores.base import AnyEntry, Change, SharedLeases, Store, Ticket, Vouching
+from cachekit.stores.base import AnyEntry, Change, Scannable, SharedLeases, Store, Ticket, Vouching
 
 R = TypeVar("R")
 
@@ -235,6 +235,12 @@ class Guarded:
             await self._run(io, lambda: self.inner.clear(io))
         except StoreError:
             self._keep_pending(io, clear=True)
+
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[str]]:
+        inner = self.inner
+        if not isinstance(inner, Scannable):
+            raise ConfigError(f"scan(): the store {type(inner).__name__} cannot list its keys")
+        return await self._run(io, lambda: inner.scan(io, pattern, cursor))
 
     async def close(self, io: IO) -> None:
         self._retrying = None

@@ -20,7 +20,7 @@ from weakref import WeakMethod
 from cachekit._fork import renew_in_child
 from cachekit._io import ASYNCIO, BLOCKING, IO, drive
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
-from cachekit.stores.address import Address, Topology, parse
+from cachekit.stores.address import Address, parse
 from cachekit.stores.multiget import MultiGet, Name
 from cachekit.stores.node import Dial, Node, at
 
@@ -90,6 +90,10 @@ class Link(Protocol):
         """Delete the keys that match *pattern*, on every primary."""
         ...
 
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[bytes]]:
+        """Return some of the keys that match *pattern*, and the next cursor: None after the last, on the last primary."""
+        ...
+
     def settle_by(self, settle: WeakMethod[Settle]) -> None:
         """Have *settle* called with each primary that may have taken another's place, before anything else uses it."""
         ...
@@ -108,19 +112,6 @@ class Link(Protocol):
     async def close(self, io: IO) -> None:
         """Close the blocking connections, and those of the running loop if there is one."""
         ...
-
-
-def connect(url: str, *, timeout: float = 0.25, max_connections: int = 64) -> Link:
-    """Return the link that *url* asks for. Connects to nothing. Raises ``ConfigError``."""
-    if parse(url).topology is Topology.CLUSTER:
-        from cachekit.stores.cluster import ClusterLink
-
-        return ClusterLink(url, timeout=timeout, max_connections=max_connections)
-    if parse(url).topology is Topology.SENTINEL:
-        from cachekit.stores.sentinel import SentinelLink
-
-        return SentinelLink(url, timeout=timeout, max_connections=max_connections)
-    return RedisLink(url, timeout=timeout, max_connections=max_connections)
 
 
 def checked(url: str, timeout: float, max_connections: int) -> tuple[Address, Dial]:
@@ -214,6 +205,10 @@ class Single:
                 await self.command(io, "UNLINK", *names)
             if cursor in (b"0", 0, "0"):
                 return
+
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[bytes]]:
+        following, names = await self.command(io, "SCAN", cursor or b"0", "MATCH", pattern, "COUNT", _SWEEP)
+        return (None if following in (b"0", 0, "0") else following), names
 
     def settle_by(self, settle: WeakMethod[Settle]) -> None:
         self._settlers.append(settle)
@@ -325,4 +320,4 @@ def is_no_script(error: StoreError) -> bool:
     return _is_no_script(error.__cause__)
 
 
-__all__ = ["ASYNCIO", "Arg", "Call", "Link", "RedisLink", "Script", "Shared", "Single", "at", "connect", "settle"]
+__all__ = ["ASYNCIO", "Arg", "Call", "Link", "RedisLink", "Script", "Shared", "Single", "at", "settle"]

@@ -24,7 +24,9 @@ from cachekit.errors import ConfigError
 from cachekit.stores._size import estimate
 from cachekit.stores.base import AnyEntry, Change, Ticket
 from cachekit.stores.eviction import Resident, S3Fifo
+from cachekit.stores.glob import glob
 
+TRAIL: Final = 1 << 16
 _KEY: Final = "\0"
 _SUSPENDED: Final = -2
 _NODE_BYTES: Final = 400
@@ -122,6 +124,8 @@ class Memory:
         self.sequence = 1
         self.epoch = 1
         self.suspended = False
+        self.trail = bytearray(TRAIL)
+        """For whoever keeps things here by paths: a cell for each hash of one, 1 once something may be kept there."""
         renew_in_child(self, _renew)
 
     # -- the hit path and the first level use these directly ------------------------------------------------------
@@ -272,7 +276,7 @@ class Memory:
                 marks[name] = now
             if len(marks) > self._max_marks:
                 self.mark(())
-            self._advance()
+            self.epoch = _SUSPENDED if self.suspended else self.sequence
 
     def flush(self) -> None:
         """Drop everything, and refuse whatever began before now."""
@@ -413,6 +417,10 @@ class Memory:
 
     async def clear(self, io: IO) -> None:  # noqa: ARG002 - no I/O here
         self.flush()
+
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[str]]:  # noqa: ARG002 - one page, no I/O
+        matches = glob(pattern).match
+        return None, [key for key in self.keys() if matches(key)]
 
     async def close(self, io: IO) -> None:
         pass

@@ -74,6 +74,15 @@ class Names:
     def value(self, key: str) -> bytes:
         return f"{self.namespace}:v:{{{_slot(key)}}}".encode("utf-8", "surrogatepass")
 
+    def matching(self, pattern: str) -> str:
+        """Return the pattern over names of values that *pattern* over keys is."""
+        return f"{self.namespace}:v:{{{_slot(pattern)}}}"
+
+    def key(self, name: bytes) -> str:
+        """Return the key of the value called *name*."""
+        text = name[len(self.namespace) + 4 : -1].decode("utf-8", "surrogatepass")
+        return text.replace("%7D", "}").replace("%25", "%") if "%" in text else text
+
     def lease(self, key: str) -> bytes:
         return f"{self.namespace}:l:{{{_slot(key)}}}".encode("utf-8", "surrogatepass")
 

@@ -263,6 +263,10 @@ class RedisStore:
         await self._stamps.invalidate(io, self.told, "all", (NAMESPACE,))
         await self.link.sweep(io, self.names.values)  # nothing old is served any more; this gives the memory back
 
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[str]]:
+        following, names = await self.link.scan(io, self.names.matching(pattern), cursor)
+        return following, [self.names.key(bytes(name)) for name in names]
+
     async def begin(self, io: IO, key: str, tags: Sequence[str], lease: float, *, exclusive: bool = True) -> Ticket:
         token = random_token()
         if self._orphans:

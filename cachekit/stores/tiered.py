@@ -19,9 +19,9 @@ from typing import Final, Protocol, TypeAlias
 from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.clock import Clock
-from cachekit.errors import StoreError
+from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Emit, Event, Kind
-from cachekit.stores.base import AnyEntry, Change, SharedLeases, Store, Ticket, Vouching
+from cachekit.stores.base import AnyEntry, Change, Scannable, SharedLeases, Store, Ticket, Vouching
 from cachekit.stores.bus import OnLive, OnLost, OnMessage
 from cachekit.stores.memory import Memory
 from cachekit.stores.names import Announcement
@@ -242,7 +242,8 @@ class Tiered:
         if self._leases is None or ticket.proof[1] is None:
             await io.sleep(poll)
             return False
-        return await self._leases.ended(io, ticket.proof[1], poll)
+        theirs: Ticket = ticket.proof[1]
+        return await self._leases.ended(io, replace(theirs, retry_in=min(ticket.retry_in, theirs.retry_in)), poll)
 
     async def renew(self, io: IO, ticket: Ticket, lease: float) -> bool:
         """Hold the lease of *ticket* for *lease* seconds from now. Returns False when another has it, or nobody."""
@@ -261,6 +262,11 @@ class Tiered:
             await self.l2.clear(io)
         finally:
             self.l1.flush()
+
+    async def scan(self, io: IO, pattern: str, cursor: bytes | None) -> tuple[bytes | None, list[str]]:
+        if not isinstance(self.l2, Scannable):
+            raise ConfigError(f"scan(): the store {type(self.l2).__name__} cannot list its keys")
+        return await self.l2.scan(io, pattern, cursor)
 
     async def close(self, io: IO) -> None:
         with self._lock:

@@ -1,65 +1,41 @@
-"""cachekit for Django: its ASGI or WSGI application with the HTTP cache in front. Wiring only.
+"""cachekit for Django. Wiring only; everything it does is done by ``cachekit``.
 
-In ``asgi.py`` or ``wsgi.py``:
-
-    from cachekit_django import get_asgi_application
-
-    application = get_asgi_application()
-
-The setting ``CACHEKIT`` is a dictionary: ``{"URL": "redis://localhost", "RULES": [Rule("/product/{id}", ttl="1h")]}``.
+Names are loaded when they are first used: settings name this package before Django is ready.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
-from cachekit import Cache, ConfigError, default_cache
-from cachekit.http.options import HttpOptions
-from cachekit.http.rules import Rule
+if TYPE_CHECKING:
+    from cachekit.compress.options import Compression
+    from cachekit.http.options import HttpOptions
+    from cachekit.http.rules import Rule
+    from cachekit_django.applications import get_asgi_application, get_wsgi_application
+    from cachekit_django.backend import CacheBackend
+    from cachekit_django.conf import cache
+    from cachekit_django.signals import Invalidating, invalidates
 
-_SETTINGS = ("URL", "RULES", "OPTIONS", "PURGERS", "WEBHOOK", "DEGRADATION", "ROUTES")
+_HOMES: Final = {
+    "CacheBackend": "cachekit_django.backend",
+    "Compression": "cachekit.compress.options",
+    "HttpOptions": "cachekit.http.options",
+    "Invalidating": "cachekit_django.signals",
+    "Rule": "cachekit.http.rules",
+    "cache": "cachekit_django.conf",
+    "get_asgi_application": "cachekit_django.applications",
+    "get_wsgi_application": "cachekit_django.applications",
+    "invalidates": "cachekit_django.signals",
+}
 
-
-def _settings() -> dict[str, Any]:
-    from django.conf import settings
-
-    given = getattr(settings, "CACHEKIT", {})
-    unknown = sorted(str(name) for name in given if name not in _SETTINGS) if isinstance(given, dict) else [repr(given)]
-    if unknown:
-        wrong = f"; it has {', '.join(unknown)}"
-        raise ConfigError(f"the setting CACHEKIT must be a dictionary with some of {', '.join(_SETTINGS)}{wrong}")
-    url = given.get("URL")
-    cache = Cache(url) if url else default_cache()
-    if (purgers := given.get("PURGERS")) and cache.outbox is None:
-        cache.attach(*purgers)
-    return {
-        "cache": cache,
-        "webhook": given.get("WEBHOOK"),
-        "degradation": given.get("DEGRADATION"),
-        "routes": given.get("ROUTES", ()),
-        "rules": given.get("RULES", ()),
-        "options": given.get("OPTIONS"),
-    }
-
-
-def get_asgi_application() -> Any:
-    """Return Django's ASGI application with the HTTP cache in front. Raises ``ConfigError``."""
-    from django.core.asgi import get_asgi_application as inner
-
-    from cachekit.asgi import CacheKit
-
-    app: Any = inner()
-    return CacheKit(app, **_settings())
+__all__ = [
+    "CacheBackend", "Compression", "HttpOptions", "Invalidating", "Rule", "cache", "get_asgi_application",
+    "get_wsgi_application", "invalidates",
+]  # fmt: skip
 
 
-def get_wsgi_application() -> Any:
-    """Return Django's WSGI application with the HTTP cache in front. Raises ``ConfigError``."""
-    from django.core.wsgi import get_wsgi_application as inner
-
-    from cachekit.wsgi import CacheKit
-
-    app: Any = inner()
-    return CacheKit(app, **_settings())
-
-
-__all__ = ["HttpOptions", "Rule", "get_asgi_application", "get_wsgi_application"]
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,12 +1,31 @@
-"""cachekit for Starlette and FastAPI: ``Middleware(CacheKit, cache=cache)``. Wiring only.
+"""cachekit for Starlette and FastAPI: ``Middleware(CacheKit, cache=cache)``. Wiring only; ``cachekit`` does the work.
 
-The middleware is plain ASGI, so that what Starlette needs is its name here.
-
-    app = Starlette(routes=..., middleware=[Middleware(CacheKit, cache=cache, rules=[Rule("/product/{id}", ttl="1h")])])
+app = Starlette(routes=..., middleware=[Middleware(CacheKit, cache=cache, rules=[Rule("/product/{id}", ttl="1h")])])
 """
 
 from __future__ import annotations
 
-from cachekit.asgi import CacheKit, DegradeOptions, HttpOptions, Route, Rule, Webhook
+from cachekit.asgi import DegradeOptions, Route, Webhook
+from cachekit.compress.options import Compression
+from cachekit.http.options import HttpOptions
+from cachekit.http.rules import Rule
+from cachekit_starlette.lifespan import cachekit_lifespan
+from cachekit_starlette.middleware import CacheKit
+from cachekit_starlette.requests import get_cache, tag
+from cachekit_starlette.routes import cached_route
+from cachekit_starlette.templates import fragments
 
-__all__ = ["CacheKit", "DegradeOptions", "HttpOptions", "Route", "Rule", "Webhook"]
+__all__ = [
+    "CacheKit",
+    "Compression",
+    "DegradeOptions",
+    "HttpOptions",
+    "Route",
+    "Rule",
+    "Webhook",
+    "cached_route",
+    "cachekit_lifespan",
+    "fragments",
+    "get_cache",
+    "tag",
+]

@@ -12,6 +12,8 @@ from cachekit.cdn import Outbox, Rate, Scope
 from cachekit.cdn.box import Box, MemoryBox, ServerBox, Settled
 from cachekit.cdn.client import Client
 from cachekit.errors import StoreUnavailable
+from cachekit.stats import Waiting
+from cachekit.stores.cluster import ClusterLink
 from cachekit.stores.link import RedisLink
 from cachekit.testing import ManualClock, World
 from tests.cdn.stand_in import Answer, StandIn
@@ -192,6 +194,48 @@ def test_retry_after_is_kept_to_by_everybody(bench) -> None:
     it.deliver()
     assert it.status.pending == 0
     assert sorted(tag for call in it.purged[1:] for tag in call["tags"]) == ["a", "b"]
+
+
+def test_what_waits_is_known_without_asking(bench) -> None:
+    it = bench(first_pause=60)
+    assert it.outbox.waiting() == {it.purger.name: Waiting(0, 0.0)}
+    it.cdn.script = [Answer(500)]
+    it.put("a", "b")
+    it.deliver()
+    it.clock.advance(30)
+    assert it.outbox.waiting() == {it.purger.name: Waiting(2, 30.0)}
+    it.clock.advance(31)
+    it.deliver()
+    assert it.outbox.waiting() == {it.purger.name: Waiting(0, 0.0)}
+
+
+@pytest.mark.server
+def test_on_a_cluster(cluster, cdn: StandIn, world: World, clock: ManualClock, watch) -> None:
+    """Each script of the outbox keeps to one slot, whatever the tags: put, failed, tried again, given up, put anew."""
+    link = ClusterLink(cluster.url, timeout=5)
+    it = Bench(cdn, ServerBox(link, "test"), world, clock, watch, first_pause=1, longest_pause=1, give_up_after=2)
+    other = Bench(cdn, ServerBox(link, "other"), world, clock, watch)
+    cdn.script = [Answer(500)]
+    it.put(*(f"tag-{i}" for i in range(20)), urls=["https://a.example/x"])
+    other.put("elsewhere")
+    while it.status.pending:
+        it.deliver()
+        clock.advance(1)
+    assert sorted(tag for call in it.purged[1:] for tag in call.get("tags", ())) == sorted(
+        f"tag-{i}" for i in range(20)
+    )
+    assert (it.status.delivered, it.status.dead, other.status.pending) == (21, 0, 1)
+    cdn.usual = Answer(500)
+    it.put("never")
+    for _ in range(4):
+        it.deliver()
+        clock.advance(1)
+    assert it.status.dead_targets == ("tag:never",)
+    cdn.usual = Answer(200, OK)
+    assert world.run(it.outbox.retry_dead) == 1
+    it.deliver()
+    assert (it.status.dead, it.status.pending, it.status.delivered) == (0, 0, 22)
+    world.run(link.close)
 
 
 def test_pauses_double_up_to_the_longest(bench) -> None:

@@ -162,3 +162,34 @@ def test_the_fields_may_be_an_iterable_of_lists(kind: bytes) -> None:
     fields = [[b"content-type", kind], [b"x-other", b"1"]]
     sent = run({**HEAD, "headers": iter(fields)}, body(TEXT))
     assert {tuple(field) for field in sent[0]["headers"]} >= {tuple(field) for field in fields}
+
+
+@pytest.mark.parametrize(
+    ("kind", "coding", "at_once"),
+    [
+        (b"text/event-stream", b"gzip", True),
+        (b"text/event-stream", b"identity", True),
+        (b"application/octet-stream", b"gzip", True),
+        (b"text/plain", b"identity", True),
+        (b"text/plain", b"gzip", False),
+    ],
+)
+def test_a_head_is_held_only_where_the_body_decides(kind: bytes, coding: bytes, at_once: bool) -> None:
+    sent: list[Any] = []
+    before: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({**HEAD, "headers": [(b"content-type", kind)]})
+        before.append(len(sent))
+        await send(body(b"data: 1\n\n", more=True))
+        await send(body(b""))
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(Compress(app)(scope(headers=[(b"accept-encoding", coding)]), None, send))  # type: ignore[arg-type]
+    assert before == [int(at_once)]
+    data = b"".join(one["body"] for one in sent[1:])
+    encoded = dict(sent[0]["headers"]).get(b"content-encoding") == b"gzip"
+    assert (gzip.decompress(data) if encoded else data) == b"data: 1\n\n"
+    assert encoded is (coding == b"gzip" and kind.startswith(b"text/"))

@@ -12,7 +12,8 @@ from redis.crc import key_slot
 from cachekit import Cache, ConfigError, Kind
 from cachekit._io import ASYNCIO, BLOCKING, drive
 from cachekit.stores.address import Topology, parse
-from cachekit.stores.link import RedisLink, connect
+from cachekit.stores.link import RedisLink
+from cachekit.stores.links import connect
 from cachekit.testing import World
 
 pytestmark = pytest.mark.server

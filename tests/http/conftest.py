@@ -380,9 +380,15 @@ class FakeCache:
         self._check("holds", ticket.key)
         return ticket.key in self.held
 
+    async def ended(self, io: Any, ticket: Ticket, poll: float) -> bool:
+        self._check("ended", ticket.key)
+        await io.sleep(poll)
+        return False
+
     async def release(self, io: Any, ticket: Ticket) -> None:
-        self._check("release", ticket.key)
-        self.held.discard(ticket.key)
+        self._check("release" if ticket.leads else "unheeded", ticket.key)
+        if ticket.leads:
+            self.held.discard(ticket.key)
 
     def forget(self, keys: Any) -> bool:
         return False

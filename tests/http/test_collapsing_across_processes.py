@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cachekit import Cache
 from cachekit.http import driver
 from cachekit.http.asgi import HttpCache
 from cachekit.http.options import HttpOptions
+from cachekit.http.wsgi import HttpCache as WsgiCache
 from cachekit.stores.base import Ticket
-from tests.http.conftest import Answer, FakeCache
+from tests.http.conftest import Answer, FakeCache, environ_of
 from tests.http.test_collapsing import fetch
 
 
@@ -59,6 +63,102 @@ def test_the_response_of_the_other_process_is_served(build, clock):
     assert site.forwards == 0
     assert cache.events.counts["collapsed"] == 1
     assert ("release", "http:https://example.org/x") in cache.log
+
+
+class Told(FakeCache):
+    """A cache in which another process holds the lease, and the store tells of its end."""
+
+    def __init__(self, clock, end):
+        super().__init__(clock)
+        self.end = end
+        self.begun = 0
+        self.other_leads = True
+
+    async def begin(self, io, key, tags=(), *, lease=30.0):
+        self.begun += 1
+        ticket = await super().begin(io, key, tags, lease=lease)
+        return ticket if ticket is None or ticket.leads else Ticket(key, False, retry_in=30.0)
+
+    async def ended(self, io, ticket, poll):
+        self._check("ended", ticket.key)
+        return self.end(self, ticket.key)
+
+
+def test_who_is_told_of_the_end_takes_the_response_and_no_lease(build, clock):
+    entry = entry_of(build, clock)
+
+    def kept(cache, key):
+        cache.entries[key] = entry
+        return True
+
+    cache = Told(clock, kept)
+    site = build(cache)
+    got = site.get()
+    assert (got.body, got.cache_status) == (b"theirs", "cachekit; fwd=uri-miss; collapsed; ttl=60")
+    assert (site.forwards, cache.begun) == (0, 1)
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_what_was_kept_for_others_is_waited_for_once(build, clock, free):
+    entry = entry_of(build, clock, "max-age=60", b"old")
+    clock.advance(100)
+
+    def kept(cache, key):
+        cache.entries[key] = entry  # stale: nothing to be served
+        cache.other_leads = not free
+        return True
+
+    cache = Told(clock, kept)
+    site = build(cache)
+    site.says("max-age=60", body=b"mine")
+    assert site.get().body == b"mine"
+    assert cache.begun == 2
+    assert [name for name, _ in cache.log].count("ended") == 1
+    assert site.forwards == 1
+
+
+def test_a_store_that_cannot_tell_is_asked_no_faster_than_before(build, clock):
+    cache = Told(clock, lambda cache, key: False)
+    cache.raises.add("ended")
+    site = build(cache).setup(collapse_timeout=0.002)
+    assert site.get().status == 200
+    assert 1 < cache.begun < 100
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("control", ["max-age=60", "no-store"])
+@pytest.mark.parametrize("levels", ["tiered", "one"])
+def test_processes_tell_each_other_of_the_end(server, patient, monkeypatch, control, levels):
+    """No timer: a poll would come only after this test's patience has ended."""
+    monkeypatch.setattr(driver, "_FIRST_POLL", 1000.0)
+    monkeypatch.setattr(driver, "_LONGEST_POLL", 1000.0)
+    url = ("tiered+" if levels == "tiered" else "") + server.url
+    running, go_on = threading.Event(), threading.Event()
+
+    def slow(environ, start_response):
+        running.set()
+        assert go_on.wait(10)
+        start_response("200 OK", [("Cache-Control", control)])
+        return [b"theirs"]
+
+    def quick(environ, start_response):
+        start_response("200 OK", [("Cache-Control", control)])
+        return [b"own"]
+
+    def get(site):
+        return b"".join(site(environ_of("GET", "/x", []), lambda *args: None))
+
+    with Cache(url, timeout=5.0) as first, Cache(url, timeout=5.0) as second, server.client() as client:
+        client.flushall()
+        with ThreadPoolExecutor() as pool:
+            leader = pool.submit(get, WsgiCache(slow, first))
+            assert running.wait(10)
+            waiter = pool.submit(get, WsgiCache(quick, second))
+            lease = "cachekit:l:{http:https://example.org/x}"
+            patient(lambda: (client.get(lease) or b"").endswith(b"w"))
+            go_on.set()
+            assert leader.result(10) == b"theirs"
+            assert waiter.result(10) == (b"own" if control == "no-store" else b"theirs")
 
 
 def test_a_response_that_is_not_for_this_request_is_not_served(build, clock):

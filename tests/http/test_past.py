@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from cachekit import Cache
+from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
-from tests.http.conftest import Answer
+from tests.http.conftest import Answer, AsgiSite
 
 REFUSED = [("Cache-Control", "no-store")]
 
@@ -97,3 +102,75 @@ def test_a_broken_cache_drops_nothing_and_breaks_nothing(build, fake):
     site = build(fake)
     fake.raises.add("drop")
     assert site.request("POST").body == b"body"
+
+
+PATHS = ["/x", "/x?a=1", "/%C3%A9", "/a%2Fb", "/a//b", "/~a.b-c_d", "/a;b", "/a%20b"]
+
+
+@pytest.mark.parametrize("target", PATHS)
+@pytest.mark.parametrize("kept_by", ["this", "another"])
+def test_what_is_stored_anywhere_in_the_memory_is_dropped(build, clock, target, kept_by):
+    """Nothing is done for a path that nobody stored: whoever stored, under whatever spelling, is noticed."""
+    cache = Cache("memory://", clock=clock)
+    first, second = build(cache), build(cache)
+    first.setup(purge_urls=True)
+    first.says("max-age=60")
+    second.says("max-age=60")
+    second.request("POST", target)  # nothing there yet
+    (first if kept_by == "another" else second).get(target)
+    assert first.get(target).hit
+    second.request("POST", target)
+    assert not first.get(target).hit
+
+
+@pytest.mark.parametrize("named", ["location", "content-location"])
+def test_what_a_response_names_is_dropped_although_nothing_is_at_its_own_url(site, named):
+    site.says("max-age=60")
+    site.get("/named")
+    site.says("max-age=60", headers=[(named, "/named")])
+    site.request("POST", "/other")
+    assert not site.get("/named").hit
+
+
+def test_what_is_being_made_while_it_is_changed_is_not_stored(site):
+    other = AsgiSite(site.cache, site.clock)  # it has stored nothing itself
+    other.says("no-store")
+
+    def change():
+        with ThreadPoolExecutor() as pool:  # a loop runs here already
+            assert pool.submit(other.request, "POST", "/x").result(10).status == 200
+
+    site.answer(
+        Answer(headers=[("Cache-Control", "max-age=60")], before=change),
+        Answer(headers=[("Cache-Control", "max-age=60")]),
+    )
+    site.get("/x")
+    assert not site.get("/x").hit
+    assert site.get("/x").hit
+    other.close()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_fields_that_can_be_read_once_are_read_once(method):
+    from cachekit.http.asgi import HttpCache
+
+    sent = []
+
+    async def app(scope, receive, send):
+        headers = iter([(b"cache-control", b"no-store"), (b"x", b"y")])
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"a"})
+
+    async def send(message):
+        sent.append(message)
+
+    async def job():
+        site = HttpCache(app, Cache("memory://"), options=HttpOptions(emit_tags="none"))
+        for _ in range(3):
+            scope = {"type": "http", "method": method, "scheme": "http", "path": "/x", "raw_path": b"/x",
+                     "query_string": b"", "headers": [(b"host", b"a")]}  # fmt: skip
+            await site(scope, None, send)
+
+    asyncio.run(job())
+    heads = [list(message["headers"]) for message in sent if "headers" in message]
+    assert [(b"x", b"y") in head and head[-1][0] == b"cache-status" for head in heads] == [True] * 3

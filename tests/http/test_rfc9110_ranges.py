@@ -152,15 +152,35 @@ def test_a_range_that_nothing_stored_answers_goes_to_the_application(site):
     assert site.forwards == 2
 
 
-def test_a_stale_response_is_revalidated_as_a_whole(site):
+def test_a_stale_response_is_revalidated_for_a_part(site):
     stored(site)
     site.clock.advance(61)
     site.answer(Answer(304, [("Cache-Control", "max-age=60"), ("ETag", '"a"')], b""))
     got = site.request(headers=[("range", "bytes=0-3"), ("if-range", '"a"')])
     assert (got.status, got.body) == (206, BODY[:4])
-    assert site.seen[-1].get("range") is None
-    assert site.seen[-1].get("if-range") is None
+    assert site.seen[-1].get("if-none-match") == '"a"'
     assert site.get().body == BODY
+    assert site.forwards == 2
+
+
+def test_whoever_asks_for_a_part_of_what_has_changed_gets_a_part(site):
+    stored(site)
+    site.clock.advance(61)
+    new = [("Cache-Control", "max-age=60"), ("ETag", '"b"')]
+    site.answer(Answer(206, [*new, ("Content-Range", "bytes 0-3/8")], b"NEWS"), Answer(200, new, b"NEWSNEWS"))
+    got = site.get(range="bytes=0-3")
+    assert (got.status, got.body, site.seen[-1].get("range")) == (206, b"NEWS", "bytes=0-3")
+    for _ in range(2):
+        assert site.get().body == b"NEWSNEWS", "what is stale is not taken for the new one"
+    assert site.forwards == 3
+    assert site.get(range="bytes=4-7").body == b"NEWS"
+
+
+def test_a_range_that_is_no_longer_there_is_refused_by_the_application(site):
+    stored(site)
+    site.clock.advance(61)
+    site.answer(Answer(416, [("Content-Range", "bytes */2")], b""))
+    assert site.get(range="bytes=5-9").status == 416
 
 
 def test_a_revalidation_behind_asks_for_everything(site):

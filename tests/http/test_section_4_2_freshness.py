@@ -126,6 +126,7 @@ GUESSES = [
     ("five minutes at most", 200, [("Last-Modified", at(-10**8))], 299, True),
     ("five minutes at most, over", 200, [("Last-Modified", at(-10**8))], 300, False),
     ("no validator", 200, [], 0, False),
+    ("an entity tag is exact", 200, [("Last-Modified", at(-1000)), ("ETag", '"a"')], 0, False),
     ("an entity tag says not since when", 200, [("ETag", '"a"')], 0, False),
     ("modified in the future", 200, [("Last-Modified", at(9))], 0, False),
     ("no date", 200, [("Last-Modified", "yesterday")], 0, False),

@@ -10,18 +10,26 @@ from collections.abc import Iterator
 
 import pytest
 
-from cachekit import Cache, Cloudflare, ConfigError, Fastly, Varnish
+from cachekit import Cache, Cloudflare, ConfigError, Encryption, Fastly, Signing, Varnish
 from cachekit.asgi import CacheKit as AsgiKit
-from cachekit.asgi import DegradeOptions, Route, Rule, Webhook
+from cachekit.asgi import Dashboard, DegradeOptions, Route, Rule, Webhook
 from cachekit.config import RunConfig, load
-from cachekit.edge_config import purgers_of, webhook_of
+from cachekit.edge_config import protection_of, purgers_of, webhook_of
 from cachekit.webhook import sign
 from cachekit.wsgi import CacheKit as WsgiKit
 from tests.cdn.stand_in import Answer, StandIn
 from tests.integrations.test_run import running
 
 SECRET = "correct horse battery"
-ENV = {"CF": "cf-sesame", "FA": "fa-sesame", "VA": "va-sesame", "HOOK": SECRET, "OLD": "the older secret"}
+ENV = {
+    "CF": "cf-sesame",
+    "FA": "fa-sesame",
+    "VA": "va-sesame",
+    "HOOK": SECRET,
+    "OLD": "the older secret",
+    "SHORT": "short",
+}
+ENV |= {"PAGE": "a long page password", "NEW_KEY": "n" * 43 + "=", "OLD_KEY": "o" * 43 + "="}
 EVERYTHING = """
 [tool.cachekit]
 url = "redis://127.0.0.1:1"
@@ -67,6 +75,15 @@ timeout = "5s"
 concurrency = 4
 queue = 8
 failures = 5
+
+[tool.cachekit.dashboard]
+path = "/-/cachekit"
+password_env = "PAGE"
+refresh = 5
+
+[tool.cachekit.protection]
+kind = "encryption"
+keys_env = ["NEW_KEY", "OLD_KEY"]
 """
 
 
@@ -89,7 +106,12 @@ def test_everything_can_be_configured(tmp_path, monkeypatch) -> None:
     assert "product.updated" in webhook.events.effects
     assert config.degraded() == DegradeOptions(protected=["/api/protected"], body={"error": "try again"})
     assert config.guarded() == (Route("/reports/**", timeout=5, concurrency=4, queue=8, failures=5),)
-    assert not [secret for secret in ENV.values() if secret in repr(config)]
+    assert config.observed() == Dashboard("/-/cachekit", password=ENV["PAGE"], refresh=5)
+    protection = protection_of(config.protection)
+    assert isinstance(protection, Encryption)
+    assert Signing([ENV["NEW_KEY"]]).first == protection.first  # the first of them is for new values
+    assert protection.reveal(Encryption([ENV["OLD_KEY"]]).protect(b"old", b""), b"") == b"old"
+    assert not [secret for secret in ENV.values() if secret in repr((config, config.observed(), protection))]
 
 
 PURGER = '[[tool.cachekit.purgers]]\ntype = "cloudflare"\n'
@@ -125,6 +147,20 @@ PURGER = '[[tool.cachekit.purgers]]\ntype = "cloudflare"\n'
         ),
         ('[tool.cachekit.degradation]\nprotectd = ["/a"]', "did you mean 'protected'"),
         ('[tool.cachekit.degradation]\nprotected = "/a"', "protected='/a'"),
+        ('[tool.cachekit.dashboard]\npath = "/x"', "dashboard: password_env is missing"),
+        ('[tool.cachekit.dashboard]\npassword_env = "PAGE"', "dashboard: path is missing"),
+        ('[tool.cachekit.dashboard]\npath = "/x"\npassword = "a"', "dashboard: a password does not belong in a file"),
+        ('[tool.cachekit.dashboard]\npath = "/x"\npassword_env = "NOT_SET"', "dashboard: .* NOT_SET, which is not set"),
+        ('[tool.cachekit.dashboard]\npath = "/x"\npassword_env = "SHORT"', "^dashboard: password must be text of at"),
+        ('[tool.cachekit.dashboard]\npath = "x"\npassword_env = "PAGE"', "^dashboard: path='x'"),
+        ('[tool.cachekit.dashboard]\npath = "/x"\npublic = true\npassword_env = "PAGE"', "no setting 'public'"),
+        ('[tool.cachekit.protection]\nkind = "rot13"\nkeys_env = "NEW_KEY"', "protection: kind='rot13' must be one of"),
+        ('[tool.cachekit.protection]\nkind = "signing"', "protection: keys_env is missing"),
+        ('[tool.cachekit.protection]\nkind = "signing"\nkeys = ["a"]', "protection: keys do not belong in a file"),
+        ('[tool.cachekit.protection]\nkind = "signing"\nkeys_env = "SHORT"', r"protection: keys\[0\]"),
+        ('[tool.cachekit.protection]\nkind = "signing"\nkeys_env = ["OLD_KEY", "NOT_SET"]', "NOT_SET, which is not"),
+        ('[tool.cachekit.protection]\nkind = "signing"\nkey_env = "OLD_KEY"', "did you mean 'keys_env'"),
+        ('[tool.cachekit]\nprotection = "signing"', "protection='signing' must be a table"),
         ('[[tool.cachekit.routes]]\ntimeout = "5s"', r"routes\[1\]: path is missing"),
         ('[[tool.cachekit.routes]]\npath = "/a"\ntimout = "5s"', "did you mean 'timeout'"),
         ('[[tool.cachekit.routes]]\npath = "/a"\nqueue = 3', "queue needs concurrency"),
@@ -167,9 +203,15 @@ delay = 0
 secret_env = "HOOK"
 [tool.cachekit.degradation]
 protected = ["/api/protected"]
+[tool.cachekit.dashboard]
+path = "/-/cachekit"
+password_env = "PAGE"
 """
     with running(tmp_path, "tests.apps.plain_asgi:app", table=table, env=ENV) as client:
         assert client.get("/-/health").json()["state"] == "ready"
+        assert client.get("/-/cachekit").status_code == 401
+        page = client.get("/-/cachekit", auth=("ops", ENV["PAGE"]))
+        assert (page.status_code, "hit rate" in page.text) == (200, True)
         body = json.dumps({"event": "product.updated", "data": {"id": 42, "category_id": 7}, "changed": []}).encode()
         headers = dict(sign(SECRET, body, delivery_id="d1", now=time.time()))
         answer = client.post("/-/webhook", content=body, headers=headers)
@@ -179,6 +221,30 @@ protected = ["/api/protected"]
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert cdn.seen[0].json == {"tags": ["product:42"]}
+
+
+@pytest.mark.parametrize("app", ["tests.apps.plain_asgi:app", "tests.apps.plain_wsgi:app"])
+def test_purges_that_only_a_worker_holds_are_delivered_at_its_end(tmp_path, cdn: StandIn, app: str) -> None:
+    """Two workers on ``memory://``, asked to end before the delay is over."""
+    table = f"""
+[tool.cachekit]
+url = "memory://"
+[[tool.cachekit.purgers]]
+type = "cloudflare"
+zone = "z1"
+token_env = "CF"
+base_url = "{cdn.url}"
+[tool.cachekit.purging]
+delay = 2
+flush = 10
+[tool.cachekit.webhook]
+secret_env = "HOOK"
+"""
+    with running(tmp_path, app, "--workers", "2", table=table, env=ENV) as client:
+        body = json.dumps({"event": "product.updated", "data": {"id": 42, "category_id": 7}, "changed": []}).encode()
+        headers = dict(sign(SECRET, body, delivery_id="d1", now=time.time()))
+        assert client.post("/-/webhook", content=body, headers=headers).status_code == 200
+    assert [seen.json for seen in cdn.seen] == [{"tags": ["product:42"]}]
 
 
 def cli(tmp_path, *arguments: str, table: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:

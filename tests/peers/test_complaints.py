@@ -12,11 +12,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import redis
 
 import cachekit
 import cachekit._io
 from cachekit import Cache, Kind
-from tests.conftest import PATIENCE, until
+from tests.conftest import PATIENCE, Facade, until
 
 PACKAGE = Path(cachekit.__file__).parent
 
@@ -388,6 +389,23 @@ def test_a_load_that_ends_after_the_invalidation_does_not_keep_the_old_value(fac
             return found
 
     assert [facade.run(load), facade.run(load)] == ["old", "new"]
+
+
+@pytest.mark.server
+def test_complaint_20_cluster_mget_across_slots(cluster, world, clock) -> None:
+    """Many keys of many slots are read, set and deleted at once; a plain MGET over them is refused (CROSSSLOT)."""
+    names = [f"k{i}" for i in range(50)]
+    any_primary = cluster.primaries()[0].client
+    with pytest.raises(redis.ResponseError, match="same slot"):
+        any_primary.execute_command("MGET", *names)
+    facade = Facade(Cache(cluster.url, clock=clock, timeout=5.0), world)
+    facade.set_many({name: name.upper() for name in names}, tags=["t"])
+    assert facade.get_many([*names, "absent"]) == {name: name.upper() for name in names}
+    assert facade.delete_many(names[:10]) == 10
+    assert set(facade.get_many(names)) == set(names[10:])
+    facade.invalidate("t")
+    assert facade.get_many(names) == {}
+    facade.close()
 
 
 def test_1_and_text_1_share_no_key(facade) -> None:

@@ -321,6 +321,63 @@ def test_backplane(server, clock, patient) -> None:
     two.close()
 
 
+@pytest.mark.server
+def test_client_tracking(server, clock, patient) -> None:
+    """The server itself says what changed: the cache's connection tracks, and nothing is subscribed to or published."""
+    one, two = (Cache(f"tiered+{server.url}", clock=clock, timeout=5.0) for _ in range(2))
+    assert two.get_or_set("k", lambda: 1, tags=["t"]) == 1
+    patient(lambda: two.stats().channel == "live")
+    assert two.get_or_set("k", lambda: 2, tags=["t"]) == 1
+    with server.client() as client:
+        assert two.stats().channel_kind == "tracking"
+        assert [found for found in client.client_list() if "t" in found["flags"]]
+        assert client.pubsub_channels() == []
+        patient(lambda: two.l1.peek("k") is not None)
+        one.invalidate("t")
+        patient(lambda: two.l1.peek("k") is None)
+    one.close()
+    two.close()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("tier", ["", "tiered+"])
+def test_cluster(cluster, clock, tier) -> None:
+    """Values on every primary, dropped by one tag with one command, which is on one of them."""
+    with Cache(tier + cluster.url, clock=clock, timeout=5.0) as cache:
+        plain, coroutine, runs = both_kinds(cache, tags=["t"])
+        assert [plain(x) for x in range(30)] == [plain(x) for x in range(30)] == list(range(30))
+        assert runs["def"] == 30
+        assert all(member.client.dbsize() for member in cluster.primaries())
+        cache.invalidate("t")
+        assert [plain.peek(x) for x in range(30)] == [None] * 30
+
+        async def main():
+            assert [await coroutine(1), await coroutine(1)] == [1, 1]
+            await cache.aclose()
+
+        asyncio.run(main())
+        assert runs["async def"] == 1
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("tier", ["", "tiered+"])
+def test_sentinel(sentinels, clock, tier) -> None:
+    """The primary is found through Sentinels. What happens at a failover stands in ``contract/test_topologies.py``."""
+    with Cache(tier + sentinels.url, clock=clock, timeout=5.0) as cache:
+        plain, coroutine, runs = both_kinds(cache, tags=["t"])
+        assert [plain(1), plain(1), runs["def"]] == [1, 1, 1]
+        assert sentinels.primaries()[0].client.dbsize()
+        cache.invalidate("t")
+        assert plain.peek(1) is None
+
+        async def main():
+            assert [await coroutine(1), await coroutine(1)] == [1, 1]
+            await cache.aclose()
+
+        asyncio.run(main())
+        assert runs["async def"] == 1
+
+
 def test_late_fill_is_refused(facade) -> None:
     is_blocking = facade.world.name == "blocking"
     if is_blocking:
@@ -540,8 +597,10 @@ def test_a_helper_for_tests() -> None:
     assert (seen.hits, seen.misses, seen.loads) == (1, 2, 2)
 
 
-def test_warmer_and_command_line(cache: Cache, capsys) -> None:
+def test_warmer_command_line_and_dashboard(cache: Cache, capsys) -> None:
     from cachekit.cli import main
+    from cachekit.dashboard import Dashboard
+    from cachekit.dashboard.wsgi import DashboardApp
     from cachekit.warm import Warmer
 
     plain, _, runs = both_kinds(cache)
@@ -553,6 +612,10 @@ def test_warmer_and_command_line(cache: Cache, capsys) -> None:
         main(["--help"])
     assert ended.value.code == 0
     assert "run" in capsys.readouterr().out
+    page = httpx.WSGITransport(DashboardApp(Dashboard("/-/cachekit", password="correct horse battery"), cache))
+    with httpx.Client(transport=page, base_url="http://a", auth=("ops", "correct horse battery")) as client:
+        assert client.get("/-/cachekit.json").json()["total"]["loads"] == 2
+        assert "both_kinds" in client.get("/-/cachekit").text
 
 
 def test_http_etag_and_304(clock) -> None:

@@ -13,7 +13,8 @@ from cachekit.sessions.memory import MemorySessions
 from cachekit.sessions.redis import RedisSessions
 from cachekit.sessions.store import Key, Verdict, new_id
 from cachekit.sessions.testing import SessionStoreContract
-from cachekit.stores.link import RedisLink, connect
+from cachekit.stores.link import RedisLink
+from cachekit.stores.links import connect
 from cachekit.stores.memory import Memory
 
 SLACK = 0.05

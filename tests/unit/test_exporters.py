@@ -17,6 +17,7 @@ from cachekit import Cache, ConfigError, Figures, Kind, Stats
 from cachekit.observe.otel import CacheInstruments
 from cachekit.observe.prometheus import CacheCollector
 from cachekit.observe.series import SERIES, Caches, Measure
+from cachekit.stats import Waiting
 from cachekit.testing import FlakyStore
 
 FIGURES = Figures(hits=1, misses=2, stale=3, loads=4, load_errors=5, load_seconds=6.5)
@@ -30,6 +31,7 @@ STATS = Stats(
     store="away",
     channel="lost",
     pending=11,
+    purges={"edge": Waiting(12, 13.5)},
 )
 
 
@@ -62,6 +64,8 @@ def test_every_number_of_a_snapshot_is_a_series() -> None:
         "pending_invalidations": {(): 11},
         "breaker_open": {(): 1},
         "channel_live": {(): 0},
+        "pending_purges": {("edge",): 12},
+        "oldest_purge": {("edge",): 13.5},
     }
     assert events == {(str(kind),): {"invalidated": 7, "miss": 2}.get(kind, 0) for kind in Kind}
     assert {field.name for field in fields(Figures)} <= read.keys()
@@ -115,6 +119,8 @@ def test_prometheus() -> None:
     assert found["cachekit_channel_live", ("a",)] == 0
     assert ("cachekit_channel_live", ("b",)) not in found
     assert found["cachekit_events_total", ("invalidated", "a")] == 7
+    assert found["cachekit_pending_purges", ("a", "edge")] == 12
+    assert found["cachekit_oldest_purge_seconds", ("a", "edge")] == 13.5
     text = generate_openmetrics(registry).decode()
     assert "# UNIT cachekit_load_seconds seconds" in text
     assert text.count("# TYPE cachekit_hits counter") == 1
@@ -169,6 +175,8 @@ def test_otel() -> None:
         if not series.labels:
             assert found[f"cachekit.{series.name}"] == {frozenset({name}): dict(series.read(STATS))[()]}
     assert found["cachekit.events"][frozenset({name, ("cachekit.kind", "invalidated")})] == 7
+    edge = frozenset({name, ("cachekit.purger", "edge")})
+    assert [found[f"cachekit.{series}"][edge] for series in ("pending_purges", "oldest_purge")] == [12, 13.5]
     instruments.remove("a")
     instruments.add("b", Fixed())
     assert collected(reader)["cachekit.entries"] == {frozenset({("cachekit.name", "b")}): 8}

@@ -1,0 +1,33 @@
+"""Django's ASGI and WSGI applications with the HTTP cache in front, which is the short way past all of Django."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cachekit_django import conf
+
+
+def get_asgi_application() -> Any:
+    """Return Django's ASGI application with the HTTP cache in front. Raises ``ConfigError``."""
+    from django.core.asgi import get_asgi_application as inner
+
+    from cachekit.asgi import CacheKit
+
+    app: Any = inner()
+    given = conf.read()
+    return CacheKit(
+        app, cache=conf.cache(), rules=given.rules, options=given.http, degradation=given.degradation, **given.edge
+    )
+
+
+def get_wsgi_application() -> Any:
+    """Return Django's WSGI application with the HTTP cache in front. Raises ``ConfigError``."""
+    from django.core.wsgi import get_wsgi_application as inner
+
+    from cachekit.wsgi import CacheKit
+
+    app: Any = inner()
+    given = conf.read()
+    return CacheKit(
+        app, cache=conf.cache(), rules=given.rules, options=given.http, degradation=given.degradation, **given.edge
+    )

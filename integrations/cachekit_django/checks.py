@@ -1,0 +1,72 @@
+"""System checks: each names the wrong setting, its value and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name
+from django.utils.module_loading import import_string
+
+from cachekit import ConfigError
+from cachekit_django import conf
+
+_MIDDLEWARE: Final = "cachekit_django.middleware."
+_FIRST: Final = (f"{_MIDDLEWARE}CompressionMiddleware", f"{_MIDDLEWARE}HttpCacheMiddleware")
+_DJANGO: Final = ("django.middleware.gzip.GZipMiddleware",)
+_INSIDE: Final = (
+    "django.contrib.sessions.middleware.SessionMiddleware", "django.middleware.csrf.CsrfViewMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+)  # fmt: skip
+
+
+def errors() -> list[str]:
+    """Return what is wrong with the settings, a sentence each."""
+    from django.conf import settings
+
+    found: list[str] = []
+    try:
+        given = conf.read()
+        conf.cache()
+        if given.warmer:
+            import_string(given.warmer)
+    except (ConfigError, ImportError) as exc:
+        found.append(str(exc) if isinstance(exc, ConfigError) else f'CACHEKIT["WARMER"]: {exc}')
+    for alias, params in settings.CACHES.items():
+        if not str(params.get("BACKEND", "")).startswith("cachekit_django."):
+            continue
+        try:
+            from cachekit_django.backend import CacheBackend
+
+            CacheBackend(params.get("LOCATION", ""), params)
+        except (ConfigError, ImportError) as exc:
+            found.append(f"CACHES[{alias!r}]: {exc}")
+    return found
+
+
+def warnings() -> Iterator[Warning]:
+    """Yield what is allowed, but hardly meant."""
+    from django.conf import settings
+
+    order = list(settings.MIDDLEWARE)
+    for own in _FIRST:
+        if own not in order:
+            continue
+        before = [name for name in order[: order.index(own)] if name in _INSIDE or name in _FIRST[1:]]
+        if before:
+            yield Warning(
+                f"MIDDLEWARE: {before[0]} stands before {own}, so what it adds to a response comes too late to be seen",
+                hint=f"Put {own.rpartition('.')[2]} first.",
+                id="cachekit.W001",
+            )
+    if _FIRST[0] in order and any(name in order for name in _DJANGO):
+        yield Warning(
+            f"MIDDLEWARE has {_DJANGO[0]} and {_FIRST[0]}: one of them is enough",
+            hint="Remove GZipMiddleware.",
+            id="cachekit.W002",
+        )
+
+
+def check(**_: Any) -> list[CheckMessage]:
+    """Return the messages for ``manage.py check``."""
+    return [*(Error(text, id="cachekit.E001") for text in errors()), *warnings()]

@@ -1,0 +1,169 @@
+"""The setting ``CACHEKIT``: names, what is allowed, and the caches that settings describe, one a process for each.
+
+Every mistake is a ``ConfigError`` with the name of the setting, its value and what is allowed. Must not know requests.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from cachekit import Cache, ConfigError, default_cache
+from cachekit.compress.options import Compression
+from cachekit.degrade.options import DegradeOptions
+from cachekit.http.options import HttpOptions
+from cachekit.http.rules import Rule
+
+CACHE_OPTIONS: Final = {
+    "NAMESPACE": "namespace", "TTL": "ttl", "TTL_CLASSES": "ttl_classes", "TIMEOUT": "timeout", "JITTER": "jitter",
+    "MAX_ENTRIES": "max_entries", "MAX_BYTES": "max_bytes", "MAX_VALUE_BYTES": "max_value_bytes",
+    "COMPRESS_FROM": "compress_from", "ISOLATED_TTL": "isolated_ttl",
+    "STALE_WHILE_REVALIDATE": "stale_while_revalidate", "STALE_IF_ERROR": "stale_if_error",
+}  # fmt: skip
+"""Settings that describe a cache, and the arguments of ``Cache`` that they are."""
+
+NAMES: Final = (
+    "URL", "RULES", "OPTIONS", "PURGERS", "WEBHOOK", "DEGRADATION", "ROUTES", "COMPRESSION", "WARMER", *CACHE_OPTIONS
+)  # fmt: skip
+
+_made: dict[str, Cache] = {}
+_lock = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True)
+class Conf:
+    """The setting ``CACHEKIT``, checked.
+
+    Attributes:
+        url: URL of the cache, or empty for the default cache.
+        cache: arguments of ``Cache``.
+        rules: header rules, in order.
+        http: settings of the HTTP cache.
+        compression: settings of the compression.
+        warmer: dotted path of a ``Warmer``, or empty.
+        degradation: settings of what is refused while the store is away, or None.
+        edge: the further arguments of ``CacheKit``, which stands in front of Django: webhook and routes.
+        purgers: what drops from CDNs.
+    """
+
+    url: str
+    cache: Mapping[str, Any]
+    rules: tuple[Rule, ...]
+    http: HttpOptions
+    compression: Compression
+    warmer: str
+    degradation: DegradeOptions | None
+    edge: Mapping[str, Any]
+    purgers: tuple[Any, ...]
+
+
+def known(given: Any, allowed: tuple[str, ...], where: str) -> Mapping[str, Any]:
+    """Return *given*, a dictionary with names out of *allowed*. Raises ``ConfigError``."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"the setting {where} must be a dictionary with some of {', '.join(allowed)}; it is {given!r}"
+        )
+    wrong = sorted(str(name) for name in given if name not in allowed)
+    if wrong:
+        close = difflib.get_close_matches(wrong[0].upper() if allowed[0].isupper() else wrong[0], allowed, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ConfigError(
+            f"the setting {where} must be a dictionary with some of {', '.join(allowed)}; it has {', '.join(wrong)}{hint}"
+        )
+    return given
+
+
+def options_of(kind: Callable[..., Any], given: Any, where: str) -> Any:
+    """Return *given* as a *kind* of options: one of them, a dictionary with the names of its fields, or None."""
+    if isinstance(kind, type) and isinstance(given, kind):
+        return given
+    names = tuple(field.name for field in fields(kind) if field.init)  # type: ignore[arg-type]
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f"the setting {where} must be {kind.__name__}(...) or a dictionary; it is {given!r}")
+    lower = {str(name).lower(): value for name, value in (given or {}).items()}
+    try:
+        return kind(**known(lower, names, where))
+    except ConfigError as exc:
+        raise ConfigError(f"{where}: {exc}") from exc
+
+
+def read() -> Conf:
+    """Return the setting ``CACHEKIT``. Raises ``ConfigError``."""
+    from django.conf import settings
+
+    given = known(getattr(settings, "CACHEKIT", {}), NAMES, "CACHEKIT")
+    url = given.get("URL") or ""
+    if not isinstance(url, str):
+        raise ConfigError(f'CACHEKIT["URL"]={url!r} must be a URL such as "redis://localhost" or "memory://"')
+    rules = given.get("RULES", ())
+    if isinstance(rules, (str, Mapping)) or not all(isinstance(rule, Rule) for rule in rules):
+        raise ConfigError(f'CACHEKIT["RULES"]={rules!r} must be a list of Rule("/path/{{id}}", ttl="1h")')
+    warmer = given.get("WARMER") or ""
+    if not isinstance(warmer, str) or (warmer and "." not in warmer):
+        raise ConfigError(f'CACHEKIT["WARMER"]={warmer!r} must be the dotted path of a Warmer, "shop.warm.warmer"')
+    degradation = None
+    if given.get("DEGRADATION") is not None:
+        degradation = options_of(DegradeOptions, given["DEGRADATION"], 'CACHEKIT["DEGRADATION"]')
+    return Conf(
+        url=url,
+        cache={CACHE_OPTIONS[name]: value for name, value in given.items() if name in CACHE_OPTIONS},
+        rules=tuple(rules),
+        http=options_of(HttpOptions, given.get("OPTIONS"), 'CACHEKIT["OPTIONS"]'),
+        compression=options_of(Compression, given.get("COMPRESSION"), 'CACHEKIT["COMPRESSION"]'),
+        warmer=warmer,
+        degradation=degradation,
+        edge={"webhook": given.get("WEBHOOK"), "routes": given.get("ROUTES", ())},
+        purgers=tuple(given.get("PURGERS", ())),
+    )
+
+
+def cache() -> Cache:
+    """Return the cache of the setting ``CACHEKIT``; the default cache where it names none. Raises ``ConfigError``."""
+    conf = read()
+    own = conf.url or conf.cache
+    found = build(conf.url or "memory://", conf.cache, "CACHEKIT") if own else default_cache()
+    if conf.purgers and found.outbox is None:
+        found.attach(*conf.purgers)
+    return found
+
+
+def build(url: str, options: Mapping[str, Any], where: str) -> Cache:
+    """Return the one cache of this process with *url* and *options*. Raises ``ConfigError`` naming *where*."""
+    sign = repr((url, sorted(options.items())))
+    with _lock:
+        if sign not in _made:
+            try:
+                _made[sign] = Cache(url, **options)
+            except (ConfigError, TypeError) as exc:
+                raise ConfigError(f"{where}: {exc}") from exc
+        return _made[sign]
+
+
+def sessions() -> Cache:
+    """Return where sessions are kept: on the server of ``cache()``, in a namespace that ``clear`` leaves alone."""
+    conf = read()
+    url = (conf.url or default_cache().url).removeprefix("tiered+")  # the store's word counts, not a copy
+    options = {**conf.cache, "namespace": f"{conf.cache.get('namespace', 'cachekit')}-sessions"}
+    return build(url, options, "CACHEKIT")
+
+
+def caches() -> list[Cache]:
+    """Return every cache that settings of this process describe so far, that of the sessions left out."""
+    apart = sessions()
+    found = [cache(), *(one for one in _made.values() if one is not apart)]
+    return list({id(one): one for one in found}.values())
+
+
+def invalidate(*tags: str) -> None:
+    """Drop what carries one of *tags* in every cache of the settings."""
+    for one in caches():
+        one.invalidate(*tags)
+
+
+async def ainvalidate(*tags: str) -> None:
+    """Do the same without blocking."""
+    for one in caches():
+        await one.ainvalidate(*tags)

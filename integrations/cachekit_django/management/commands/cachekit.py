@@ -1,0 +1,78 @@
+"""``manage.py cachekit stats|invalidate|warm|sessions|clear``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils.module_loading import import_string
+
+from cachekit import CacheKitError
+from cachekit_django import conf
+from cachekit_django.figures import tables
+
+
+class Command(BaseCommand):
+    """Look at the cache, drop what carries a tag, warm it, count or end sessions, empty it."""
+
+    help = "Look at the cache, drop what carries a tag, warm it, count or end sessions, empty it."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add the sub-commands."""
+        commands = parser.add_subparsers(dest="what", required=True, metavar="COMMAND")
+        stats = commands.add_parser("stats", help="show the figures of this process and the state of the store")
+        stats.add_argument("--json", action="store_true", help="for a program to read")
+        invalidate = commands.add_parser("invalidate", help="drop what carries one of these tags, in every process")
+        invalidate.add_argument("tags", nargs="+", metavar="TAG")
+        commands.add_parser("warm", help='run the warmer of CACHEKIT["WARMER"]')
+        sessions = commands.add_parser("sessions", help="count the sessions of cachekit_django.sessions")
+        sessions.add_argument("--end", action="store_true", help="end all of them: everybody has to log in again")
+        clear = commands.add_parser("clear", help="drop everything in the namespace; sessions stay")
+        clear.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Run one of them. Raises ``CommandError``."""
+        try:
+            getattr(self, f"_{options['what']}")(**options)
+        except CacheKitError as exc:
+            raise CommandError(str(exc)) from exc
+
+    def _stats(self, **options: Any) -> None:
+        found = tables()
+        if options["json"]:
+            self.stdout.write(json.dumps(found, indent=2))
+            return
+        for table in found:
+            self.stdout.write(self.style.MIGRATE_HEADING(table["title"]))
+            for row in (table["columns"], *table["rows"]):
+                self.stdout.write("  " + "  ".join(f"{cell!s:<24}" for cell in row).rstrip())
+
+    def _invalidate(self, **options: Any) -> None:
+        conf.invalidate(*options["tags"])
+        self.stdout.write(f"dropped what carries {', '.join(options['tags'])}")
+
+    def _warm(self, **_: Any) -> None:
+        path = conf.read().warmer
+        if not path:
+            raise CommandError('CACHEKIT["WARMER"] is not set: give the dotted path of a cachekit.warm.Warmer')
+        self.stdout.write(str(import_string(path).run()))
+
+    def _sessions(self, **options: Any) -> None:
+        cache = conf.sessions()
+        count, cursor = 0, None
+        while True:
+            cursor, names = cache.scan("session:*", cursor)
+            count += len(names)
+            if cursor is None:
+                break
+        if options["end"]:
+            cache.clear()
+        self.stdout.write(f"{count} sessions{' ended' if options['end'] else ''}")
+
+    def _clear(self, **options: Any) -> None:
+        if options["interactive"] and input("Drop everything in the cache? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise CommandError("nothing was dropped")
+        for cache in conf.caches():
+            cache.clear()
+        self.stdout.write("the cache is empty")

@@ -1,0 +1,72 @@
+"""Middlewares for the setting ``MIDDLEWARE``, sync and async: the HTTP cache, compression, degradation.
+
+They stand first, in the order compression, degradation, cache: what stands after them is what they leave out, refuse or
+encode. ``cachekit`` does the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest
+
+from cachekit.asgi import HttpCache as AsgiCache
+from cachekit.degrade.asgi import Degradation as AsgiDegradation
+from cachekit.degrade.options import DegradeOptions
+from cachekit.degrade.wsgi import Degradation as WsgiDegradation
+from cachekit.wsgi import HttpCache as WsgiCache
+from cachekit_django import conf
+from cachekit_django.edges import Edge, Middleware
+from cachekit_django.encoding import Encoding
+
+
+class HttpCacheMiddleware(Edge):
+    """The HTTP cache, with RULES and OPTIONS of the setting ``CACHEKIT``.
+
+    It stores responses whose body is whole; those that stream pass by. Raises ``ConfigError`` at start.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        super().__init__(get_response)
+        given, cache = conf.read(), conf.cache()
+        self._wsgi = WsgiCache(self.inside, cache, rules=given.rules, options=given.http)
+        self._asgi = AsgiCache(self.ainside, cache, rules=given.rules, options=given.http)
+
+
+class DegradationMiddleware(Edge):
+    """Answers protected paths with 503 while the store is away, and tells how it is at ``/-/health``.
+
+    DEGRADATION of the setting ``CACHEKIT`` says which paths. Raises ``ConfigError`` at start.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        super().__init__(get_response)
+        options, cache = conf.read().degradation or DegradeOptions(), conf.cache()
+        self._wsgi = WsgiDegradation(self.inside, cache=cache, options=options)
+        self._asgi = AsgiDegradation(self.ainside, cache=cache, options=options)
+
+
+class CompressionMiddleware(Middleware):
+    """Compression, with COMPRESSION of the setting ``CACHEKIT``. Stands before everything. Raises ``ConfigError`` at start.
+
+    Replaces ``django.middleware.gzip.GZipMiddleware``.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        super().__init__(get_response)
+        self._options = conf.read().compression
+
+    def synchronous(self, request: HttpRequest) -> Any:
+        encoding = Encoding(self._options, request)
+        return encoding.refused() if encoding.hopeless else encoding.apply(self.get_response(request))
+
+    async def asynchronous(self, request: HttpRequest) -> Any:
+        encoding = Encoding(self._options, request)
+        if encoding.hopeless:
+            return encoding.refused()
+        response = await self.get_response(request)
+        if not response.streaming and len(response.content) >= self._options.offload:
+            return await asyncio.to_thread(encoding.apply, response)
+        return encoding.apply(response)

@@ -1,0 +1,197 @@
+"""The part of the cache backend that deals with one value: its name, its lifetime, its form.
+
+Values are kept encoded, on every store alike: what a caller does to a value that it got changes nothing in the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from inspect import isawaitable
+from typing import Any, Final
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.utils.module_loading import import_string
+
+from cachekit import Cache, ConfigError, Event, Kind
+from cachekit.errors import CodecError
+from cachekit.policy import Policy, seconds
+from cachekit_django import conf
+from cachekit_django.values import codec
+
+_OPTIONS: Final = (*conf.CACHE_OPTIONS, "TYPES", "REVERSE_KEY_FUNCTION")
+_SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None)})
+PREFIX: Final = "django:"
+_MISSING: Final = object()
+
+
+@lru_cache(maxsize=256, typed=True)
+def _policy_of(timeout: Any) -> Policy:
+    return Policy.of(timeout)
+
+
+def _last(made: str) -> str:
+    return made.split(":", 2)[-1]
+
+
+class SingleValues(BaseCache):
+    """A cache of the setting ``CACHES``.
+
+    Args:
+        location: URL of the store; empty for the cache of the setting ``CACHEKIT``.
+        params: the settings of this cache; OPTIONS are those of ``Cache`` in upper case, TYPES (see ``values.codec``)
+            and REVERSE_KEY_FUNCTION.
+
+    Raises:
+        ConfigError: a setting is wrong; the message names it.
+    """
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        options = conf.known(params.get("OPTIONS", {}), _OPTIONS, "CACHES OPTIONS")
+        timeout = params.get("TIMEOUT", 300)
+        if isinstance(timeout, str) and timeout.isdecimal():  # which Django takes, too
+            timeout = int(timeout)
+        if isinstance(timeout, str):
+            timeout = seconds(timeout, "CACHES TIMEOUT")
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+            raise ConfigError(f'CACHES TIMEOUT={timeout!r} must be seconds, a duration such as "5m", or None for ever')
+        self.default_timeout: float | None = timeout
+        given = {conf.CACHE_OPTIONS[name]: value for name, value in options.items() if name in conf.CACHE_OPTIONS}
+        if not location and given:
+            raise ConfigError(f"CACHES: OPTIONS {', '.join(options)} need a LOCATION such as 'redis://localhost'")
+        self.cache: Cache = conf.build(location, given, "CACHES") if location else conf.cache()
+        self._codec = codec(options.get("TYPES", ()))
+        reverse = options.get("REVERSE_KEY_FUNCTION")
+        self._reverse: Callable[[str], str] = import_string(reverse) if isinstance(reverse, str) else reverse or _last
+
+    # -- values, keys and lifetimes
+
+    def _pack(self, value: Any) -> Any:
+        return value if type(value) in _SCALARS else [self._codec.encode(value)]
+
+    def _unpack(self, kept: Any, name: str, default: Any = None) -> Any:
+        """Return the value; *default* where it cannot be read any more, because a class has changed since."""
+        if type(kept) is not list:
+            return kept
+        try:
+            return self._codec.decode(kept[0])
+        except CodecError as exc:
+            self.cache.events(Event(Kind.UNREADABLE, name, detail=str(exc), error=exc))
+            return default
+
+    def _key(self, key: Any, version: int | None) -> str:
+        return f"{PREFIX}{self.make_and_validate_key(key, version=version)}"
+
+    def _policy(self, timeout: Any) -> Policy | None:
+        """Return the policy that *timeout* means; None where nothing is to be kept."""
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self.default_timeout
+        if isinstance(timeout, (int, float)) and timeout <= 0:
+            return None
+        return _policy_of(timeout)
+
+    def _left(self, entry: Any) -> Policy:
+        """Return the policy that gives an entry the lifetime that *entry* has left."""
+        return Policy(ttl=max(entry.fresh_until - self.cache.clock(), 0.001))
+
+    def _ttl(self, entry: Any) -> float | None:
+        if entry is None:
+            return 0
+        return None if entry.fresh_until == math.inf else max(0.0, entry.fresh_until - self.cache.clock())
+
+    # -- one value
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        kept = self.cache.get(name := self._key(key, version), _MISSING)
+        return default if kept is _MISSING else self._unpack(kept, name, default)
+
+    async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        kept = await self.cache.aget(name := self._key(key, version), _MISSING)
+        return default if kept is _MISSING else self._unpack(kept, name, default)
+
+    def set(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, tags: Iterable[str] = ()
+    ) -> None:
+        name, policy = self._key(key, version), self._policy(timeout)
+        if policy is None:
+            self.cache.delete(name)
+        else:
+            self.cache.set(name, self._pack(value), ttl=policy, tags=tags)
+
+    async def aset(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, tags: Iterable[str] = ()
+    ) -> None:
+        name, policy = self._key(key, version), self._policy(timeout)
+        if policy is None:
+            await self.cache.adelete(name)
+        else:
+            await self.cache.aset(name, self._pack(value), ttl=policy, tags=tags)
+
+    def add(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, tags: Iterable[str] = ()
+    ) -> bool:
+        name, policy, packed = self._key(key, version), self._policy(timeout), self._pack(value)
+        if policy is None:
+            return self.cache.entry(name) is None
+        return self.cache.add(name, packed, ttl=policy, tags=tags)
+
+    async def aadd(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, tags: Iterable[str] = ()
+    ) -> bool:
+        name, policy, packed = self._key(key, version), self._policy(timeout), self._pack(value)
+        if policy is None:
+            return await self.cache.aentry(name) is None
+        return await self.cache.aadd(name, packed, ttl=policy, tags=tags)
+
+    def get_or_set(
+        self,
+        key: Any,
+        default: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        tags: Iterable[str] = (),
+    ) -> Any:
+        name, policy = self._key(key, version), self._policy(timeout)
+
+        def load() -> Any:
+            return self._pack(default() if callable(default) else default)
+
+        if policy is None:
+            kept = self.cache.get(name, _MISSING)
+            return self._unpack(load() if kept is _MISSING else kept, name)
+        value = self._unpack(self.cache.get_or_set(name, load, ttl=policy, tags=tags), name, _MISSING)
+        if value is _MISSING:
+            self.cache.delete(name)
+            value = self._unpack(self.cache.get_or_set(name, load, ttl=policy, tags=tags), name)
+        return value
+
+    async def aget_or_set(
+        self,
+        key: Any,
+        default: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        tags: Iterable[str] = (),
+    ) -> Any:
+        name, policy = self._key(key, version), self._policy(timeout)
+
+        async def load() -> Any:
+            made = default() if callable(default) else default
+            return self._pack(await made if isawaitable(made) else made)
+
+        if policy is None:
+            kept = await self.cache.aget(name, _MISSING)
+            return self._unpack(await load() if kept is _MISSING else kept, name)
+        value = self._unpack(await self.cache.aget_or_set(name, load, ttl=policy, tags=tags), name, _MISSING)
+        if value is _MISSING:
+            await self.cache.adelete(name)
+            value = self._unpack(await self.cache.aget_or_set(name, load, ttl=policy, tags=tags), name)
+        return value
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        return self.cache.delete(self._key(key, version))
+
+    async def adelete(self, key: Any, version: int | None = None) -> bool:
+        return await self.cache.adelete(self._key(key, version))

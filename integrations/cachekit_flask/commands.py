@@ -1,0 +1,77 @@
+"""``flask cachekit ...``: look at the cache, invalidate, clear and warm it from a shell."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+from flask.cli import AppGroup, with_appcontext
+
+from cachekit import CacheKitError
+
+if TYPE_CHECKING:
+    from cachekit_flask.kit import CacheKit
+
+
+def commands(kit: CacheKit) -> AppGroup:
+    """Return the group of commands for *kit*."""
+    group = AppGroup("cachekit", help="Look at the cache, invalidate, clear and warm it.")
+
+    def shared() -> Any:
+        cache = kit.cache
+        if cache.url.startswith("memory:"):
+            raise click.ClickException(
+                "this cache lies in the memory of each process, where a command cannot reach it: "
+                "set CACHEKIT_URL to a server, such as tiered+redis://localhost"
+            )
+        return cache
+
+    @group.command()
+    @with_appcontext
+    def stats() -> None:
+        """Print what the cache knows of itself, as JSON."""
+        found = dataclasses.asdict(kit.cache.stats())
+        found["by_function_and_class"] = [
+            {"function": function, "class": name, **figures}
+            for (function, name), figures in found["by_function_and_class"].items()
+        ]
+        click.echo(json.dumps({"cache": repr(kit.cache), **found}, indent=2, default=str))
+
+    @group.command()
+    @click.argument("tags", nargs=-1, required=True)
+    @with_appcontext
+    def invalidate(tags: tuple[str, ...]) -> None:
+        """Drop everything that carries one of TAGS, in every process."""
+        try:
+            shared().invalidate(*tags)
+        except CacheKitError as exc:
+            raise click.ClickException(str(exc)) from exc
+        click.echo(f"invalidated {', '.join(tags)}")
+
+    @group.command()
+    @click.confirmation_option(prompt="Drop everything in the cache's namespace?")
+    @with_appcontext
+    def clear() -> None:
+        """Drop everything in the cache's namespace."""
+        shared().clear()
+        click.echo("cleared")
+
+    @group.command()
+    @with_appcontext
+    def warm() -> None:
+        """Run the warm-up."""
+        cache, warmer = shared(), kit.warmer
+        if warmer is None:
+            raise click.ClickException(
+                "there is nothing to warm: give CacheKit(app, warmer=...) a cachekit.warm.Warmer"
+            )
+        report = warmer.run()
+        click.echo(
+            f"{cache!r}: {report.succeeded} done, {len(report.failed)} failed, {len(report.unfinished)} unfinished"
+        )
+        if report.failed:
+            raise click.exceptions.Exit(1)
+
+    return group

@@ -1,0 +1,133 @@
+"""``memoize``: functions whose results are kept in the cache of whichever application calls them.
+
+A function may be decorated before there is an application, and belong to several.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any, Final, cast
+from weakref import WeakKeyDictionary
+
+from cachekit import Cache, ConfigError, bypass, refresh
+from cachekit.policy import Duration, Policy
+from cachekit_flask.settings import State
+from cachekit_flask.values import lifetime
+
+HOME: Final = "__cachekit_memoized__"
+
+_AS_USUAL: Final = nullcontext()
+
+Condition = Callable[..., object]
+
+
+class Memoized:
+    """One function, decorated anew for each cache that it is used with."""
+
+    def __init__(self, fn: Callable[..., Any], state_of: Callable[[], State], options: dict[str, Any]) -> None:
+        self.fn = fn
+        name = f"{fn.__module__}.{fn.__qualname__}"
+        tags: Any = options.get("tags", ())
+        if isinstance(tags, str):
+            raise ConfigError(f"{name}: tags={tags!r} must be a list: write tags=[{tags!r}]")
+        self._options = options
+        self._state_of = state_of
+        self._made: WeakKeyDictionary[Cache, Any] = WeakKeyDictionary()
+        self._last: tuple[Cache, Any] | None = None
+
+    def on(self, cache: Cache) -> Any:
+        """Return the function as *cache* decorates it. Raises ``ConfigError``."""
+        if self._last is not None and self._last[0] is cache:
+            return self._last[1]
+        if (made := self._made.get(cache)) is None:
+            made = self._made[cache] = cache.cached(**self._options)(self.fn)
+        self._last = (cache, made)
+        return made
+
+    def wrapper(self, unless: Condition | None, forced_update: Condition | None) -> Callable[..., Any]:
+        """Return what stands in for the function."""
+        state_of, on, fn = self._state_of, self.on, self.fn
+
+        def mode(state: State, args: Any, kwargs: Any) -> Any:
+            if not state.enabled or (unless is not None and holds(unless, fn, args, kwargs)):
+                return bypass()
+            if forced_update is not None and holds(forced_update, fn, args, kwargs):
+                return refresh()
+            return _AS_USUAL
+
+        standin: Any
+        if inspect.iscoroutinefunction(fn):
+
+            @functools.wraps(fn)
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
+                state = state_of()
+                with mode(state, args, kwargs):
+                    return await on(state.cache)(*args, **kwargs)
+
+            standin = awaited
+        else:
+            always = unless is None and forced_update is None
+
+            @functools.wraps(fn)
+            def called(*args: Any, **kwargs: Any) -> Any:
+                state = state_of()
+                if always and state.enabled:
+                    return on(state.cache)(*args, **kwargs)
+                with mode(state, args, kwargs):
+                    return on(state.cache)(*args, **kwargs)
+
+            standin = called
+        standin.__dict__.update({HOME: self, "uncached": fn})
+        return cast("Callable[..., Any]", standin)
+
+    def delete(self, cache: Cache, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Drop the result for these arguments; without any, every result."""
+        if not args and not kwargs:
+            made = self.on(cache).invalidate_all()
+            if inspect.iscoroutine(made):  # which needs a loop, and may be called where one is running
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(asyncio.run, made).result()
+        else:
+            cache.delete(self.on(cache).key_for(*args, **kwargs))
+
+
+def holds(condition: Condition, fn: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+    """Say whether *condition* holds; as in Flask-Caching, one that takes arguments gets the function and the call's own."""
+    if inspect.signature(condition).parameters:
+        return bool(condition(fn, *args, **kwargs))
+    return bool(condition())
+
+
+def memoize_options(
+    timeout: Duration | None, ttl: Duration | Policy | None, response_filter: Condition | None, given: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the options of ``Cache.cached``. Raises ``ConfigError`` for one of Flask-Caching's that has no meaning here."""
+    options = dict(given)
+    if (make_name := options.pop("make_name", None)) is not None:
+        raise ConfigError(f"memoize: make_name={make_name!r}: give key=, a template or a function of the arguments")
+    for name in ("hash_method", "source_check", "is_stale"):
+        if options.pop(name, None) is not None:
+            raise ConfigError(f"memoize has no {name}: see the table in docs/flask.md")
+    if "args_to_ignore" in options:
+        options["ignore"] = options.pop("args_to_ignore") or ()
+    if options.pop("cache_none", True) is False:
+        options["none_ttl"] = 0
+    if response_filter is not None:
+        options["keep_if"] = response_filter
+    if (chosen := lifetime(timeout, ttl)) is not None:
+        options["ttl"] = chosen
+    return options
+
+
+def memoized_of(fn: Any) -> tuple[Memoized, tuple[Any, ...]]:
+    """Return what stands behind *fn*, and the instance when it is a bound method. Raises ``ConfigError``."""
+    instance = getattr(fn, "__self__", None)
+    found = getattr(getattr(fn, "__func__", fn), HOME, None)
+    if not isinstance(found, Memoized):
+        raise ConfigError(f"{fn!r} is no memoized function: decorate it with @kit.memoize(...)")
+    return found, () if instance is None else (instance,)

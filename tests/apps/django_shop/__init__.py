@@ -1,0 +1,1 @@
+"""A small Django project: products in categories, pages of every kind, for the tests of the adapter."""

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import asyncio
+import io
+
+from django.contrib import admin
+from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.shortcuts import render
+from django.urls import path
+from django.views import View
+
+import cachekit
+
+calls: list[str] = []
+
+
+def product(request, number):
+    calls.append(request.path)
+    cachekit.tag(f"product:{number}")
+    response = JsonResponse({"calls": len(calls)})
+    response["Cache-Control"] = "public, max-age=60"
+    return response
+
+
+async def aproduct(request, number):
+    await asyncio.sleep(0)
+    return product(request, number)
+
+
+class Page(View):
+    def get(self, request):
+        return product(request, 7)
+
+    def post(self, request):
+        return HttpResponse("changed")
+
+
+def stream(request):
+    response = StreamingHttpResponse((part for part in [b"a" * 1000, b"b" * 1000]), content_type="text/plain")
+    response["Cache-Control"] = "public, max-age=60"
+    calls.append("stream")
+    return response
+
+
+async def astream(request):
+    async def parts():
+        for part in (b"a" * 1000, b"b" * 1000):
+            yield part
+
+    return StreamingHttpResponse(parts(), content_type="text/plain")
+
+
+def big(request):
+    response = HttpResponse("text " * 1000, content_type="text/plain")
+    response.set_cookie("seen", "yes")
+    response["ETag"] = '"v1"'
+    return response
+
+
+def count(request):
+    calls.append("count")
+    request.session["n"] = request.session.get("n", 0) + 1
+    return HttpResponse(str(request.session["n"]))
+
+
+def fragment(request):
+    return render(request, "shop.html", {"calls": calls, "user_id": request.GET.get("user", "1"), "pk": 42})
+
+
+def stale(request):
+    calls.append("stale")
+    response = HttpResponse(str(len(calls)))
+    response["Cache-Control"] = "public, max-age=0, stale-while-revalidate=600"
+    return response
+
+
+def broken(request):
+    raise ValueError("broken")
+
+
+urlpatterns = [
+    path("product/<int:number>", product),
+    path("aproduct/<int:number>", aproduct),
+    path("page", Page.as_view()),
+    path("café-☃", lambda request: product(request, 9)),
+    path("stream", stream),
+    path("astream", astream),
+    path("file", lambda request: FileResponse(io.BytesIO(b"file"), content_type="text/plain")),
+    path("big", big),
+    path("count", count),
+    path("fragment", fragment),
+    path("broken", broken),
+    path("stale", stale),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,311 @@
+"""Signals, sessions, checks, the command and the admin page."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+
+import django
+import pytest
+from cachekit_django import conf, invalidates
+from cachekit_django.checks import check
+from cachekit_django.sessions import SessionStore, merged
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.base import UpdateError
+from django.core.cache import cache
+from django.core.management import CommandError, call_command
+from django.db import transaction
+from django.test import Client, override_settings
+
+from cachekit import ConfigError
+from cachekit.errors import StoreError
+from tests.apps.django_shop.models import Category, Label, Product
+from tests.integrations.django.conftest import OURS, THEIRS, project
+
+# Signals
+
+
+@pytest.fixture
+def kept(memory, rows):
+    """Says which tags are left of those that it was told."""
+    known = []
+
+    def expect(*tags):
+        known[:] = tags
+        for tag in tags:
+            cache.set(f"of-{tag}", 1, tags=[tag])
+        return lambda: {tag for tag in known if cache.get(f"of-{tag}") is not None}
+
+    return expect
+
+
+def test_saved_and_deleted_rows_drop_their_tags(kept):
+    category = Category.objects.create(name="tools")
+    product = Product.objects.create(name="saw", category=category)
+    tags = (f"product:{product.pk}", f"category:{category.pk}", "named:saw", "product:0")
+    left = kept(*tags)
+    product.save()
+    assert left() == {"product:0"}
+    left = kept(*tags)
+    product.delete()
+    assert left() == {"product:0"}
+
+
+def test_a_row_that_moves_drops_where_it_was_and_where_it_is(kept):
+    one, two, three = (Category.objects.create(name=name) for name in "abc")
+    product = Product.objects.get(pk=Product.objects.create(name="saw", category=one).pk)
+    names = [f"category:{category.pk}" for category in (one, two, three)]
+    left = kept(*names)
+    product.category = two
+    product.save()
+    assert left() == {names[2]}
+    left = kept(*names)
+    product.category = three
+    product.save()
+    assert left() == {names[0]}
+
+
+def test_nothing_is_dropped_before_the_commit_and_nothing_by_a_rollback(kept):
+    product = Product.objects.create(name="saw")
+    left = kept(f"product:{product.pk}")
+    with transaction.atomic():
+        product.save()
+        assert left()
+    assert not left()
+    left = kept(f"product:{product.pk}")
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        product.save()
+        1 / 0
+    assert left()
+
+
+def test_relations_drop_both_ends(kept):
+    product, label = Product.objects.create(name="saw"), Label.objects.create(name="sharp")
+    tag = f"product:{product.pk}"
+    for change in (
+        lambda: product.labels.add(label), lambda: product.labels.remove(label), lambda: label.product_set.add(product),
+        lambda: label.product_set.clear(), lambda: product.labels.set([label]), lambda: product.labels.clear(),
+    ):  # fmt: skip
+        left = kept(tag)
+        change()
+        assert not left(), change
+
+
+def test_bulk_operations_of_the_query_set(kept):
+    one, two = Category.objects.create(name="a"), Category.objects.create(name="b")
+    product = Product.objects.create(name="saw", category=one)
+    tags = (f"product:{product.pk}", f"category:{one.pk}", f"category:{two.pk}")
+    left = kept(*tags)
+    Product.objects.filter(name="saw").update(category=two)
+    assert not left()
+    left = kept(*tags)
+    product.refresh_from_db()
+    product.category = one
+    Product.objects.bulk_update([product], ["category"])
+    assert not left()
+    left = kept(f"category:{two.pk}")
+    Product.objects.bulk_create([Product(name="axe", category=two)])
+    assert not left()
+    left = kept(f"category:{two.pk}", f"category:{one.pk}")
+    Product.objects.all().delete()
+    assert not left()
+
+
+def test_now(kept):
+    product = Product.objects.create(name="saw")
+    left = kept(f"product:{product.pk}", "menu")
+    with transaction.atomic():
+        invalidates.now(product, "menu")
+        assert len(left()) == 2
+    assert not left()
+    with pytest.raises(ConfigError, match="needs tags"):
+        invalidates()
+
+
+def test_deferred_fields_are_not_loaded_for_the_signal(kept):
+    product = Product.objects.create(name="saw", category=Category.objects.create(name="a"))
+    left = kept(f"category:{product.category_id}", f"product:{product.pk}")
+    Product.objects.defer("category").get().delete()
+    assert f"product:{product.pk}" not in left()
+
+
+# Sessions
+
+
+def test_concurrent_requests_lose_nothing(url):
+    first = SessionStore()
+    first["common"] = [1]
+    first.create()
+    others = [SessionStore(first.session_key) for _ in range(20)]
+    for number, other in enumerate(others):
+        other[f"n{number}"] = number
+    for other in others:
+        other.save()
+    assert dict(SessionStore(first.session_key).items()) == {"common": [1], **{f"n{n}": n for n in range(20)}}
+
+
+@pytest.mark.skipif(django.VERSION < (5, 1), reason="sessions have no awaitable methods before Django 5.1")
+def test_concurrent_requests_lose_nothing_async(url, arun):
+    async def main():
+        first = SessionStore()
+        await first.aset("a", 1)
+        await first.acreate()
+        others = [SessionStore(first.session_key) for _ in range(10)]
+        for number, other in enumerate(others):
+            await other.aset(f"n{number}", number)
+        await asyncio.gather(*(other.asave() for other in others))
+        assert await SessionStore(first.session_key).aexists(first.session_key)
+        assert len([key async for key in _keys(first.session_key)]) == 11
+        await first.adelete()
+        assert not await first.aexists(first.session_key)
+
+    async def _keys(key):
+        for name in await SessionStore(key).akeys():
+            yield name
+
+    arun(main())
+
+
+def test_a_session_that_was_ended_is_not_revived(url):
+    one = SessionStore()
+    one["user"] = 1
+    one.create()
+    late = SessionStore(one.session_key)
+    late["more"] = 2
+    one.flush()
+    with pytest.raises(UpdateError):
+        late.save()
+    assert not late.exists(late.session_key)
+
+
+def test_the_store_does_not_tell_keys_of_sessions(memory):
+    one = SessionStore()
+    one.create()
+    _, names = conf.sessions().scan()
+    assert len(names) == 1 and one.session_key not in names[0]
+    cache.clear()
+    assert one.exists(one.session_key)
+
+
+def test_a_made_up_key_is_not_adopted(memory):
+    one = SessionStore("a" * 32)
+    one["x"] = 1
+    one.save()
+    assert one.session_key != "a" * 32
+
+
+def test_a_store_that_is_away_logs_nobody_out(own_server):
+    for _ in project(own_server.url):
+        one = SessionStore()
+        one["user"] = 1
+        one.create()
+        own_server.stop()
+        with pytest.raises(StoreError):
+            SessionStore(one.session_key)["user"]
+
+
+def test_merging():
+    assert merged({"a": 1, "b": 1, "c": 1}, {"a": 2, "b": 1}, {"a": 1, "b": 3, "c": 1, "d": 4}) == {
+        "a": 2,
+        "b": 3,
+        "d": 4,
+    }
+
+
+# Checks
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"RUELS": []}, "it has RUELS .did you mean RULES"),
+        ([], "must be a dictionary"),
+        ({"URL": 5}, r'CACHEKIT\["URL"\]=5 must be a URL'),
+        ({"URL": "mem://"}, "CACHEKIT: unknown URL scheme 'mem'"),
+        ({"RULES": ["/x"]}, r'CACHEKIT\["RULES"\]=.* must be a list of Rule'),
+        ({"OPTIONS": {"max_bodi": 1}}, r'CACHEKIT\["OPTIONS"\].*max_bodi .did you mean max_body'),
+        ({"OPTIONS": {"heuristic": 5}}, "heuristic=5 must be a part"),
+        ({"COMPRESSION": {"codings": ["lzw"]}}, "unknown coding 'lzw'"),
+        ({"WARMER": "nowhere.warmer"}, "WARMER"),
+        ({"URL": "memory://", "TIMEOUT": "x", "JITTER": 5}, "jitter=5"),
+    ],
+)
+def test_wrong_settings_are_named(setting, message):
+    import re
+
+    with override_settings(CACHEKIT=setting):
+        found = [str(one.msg) for one in check() if one.id == "cachekit.E001"]
+    assert found and re.search(message, found[0]), found
+
+
+def test_wrong_caches_are_named():
+    with override_settings(CACHES={"default": {"BACKEND": "cachekit_django.CacheBackend", "LOCATION": "mem://"}}):
+        assert "CACHES['default']: CACHES: unknown URL scheme 'mem'" in str(check()[0].msg)
+
+
+def test_the_order_of_middlewares():
+    assert check() == []
+    with override_settings(MIDDLEWARE=[THEIRS[0], *OURS]):
+        assert [one.id for one in check()] == ["cachekit.W001", "cachekit.W001"]
+    with override_settings(MIDDLEWARE=["django.middleware.gzip.GZipMiddleware", *OURS]):
+        assert [one.id for one in check()] == ["cachekit.W002"]
+
+
+# The command
+
+
+def command(*args):
+    out = io.StringIO()
+    call_command("cachekit", *args, stdout=out)
+    return out.getvalue()
+
+
+def test_the_command(url):
+    cache.set("a", 1, tags=["x"])
+    cache.get("a")
+    assert "hit rate" in command("stats")
+    assert json.loads(command("stats", "--json"))[0]["title"] == "Caches of this process"
+    command("invalidate", "x", "y")
+    assert cache.get("a") is None
+    SessionStore().create()
+    cache.set("a", 1)
+    command("clear", "--no-input")
+    assert cache.get("a") is None
+    assert "1 sessions" in command("sessions")
+    assert "1 sessions ended" in command("sessions", "--end")
+    assert "0 sessions" in command("sessions")
+    with pytest.raises(CommandError, match="WARMER"):
+        command("warm")
+    with override_settings(CACHEKIT={"URL": url, "WARMER": "tests.integrations.django.conftest.Warm"}):
+        assert "warmed" in command("warm")
+
+
+def test_clear_asks(memory, monkeypatch):
+    cache.set("a", 1)
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    with pytest.raises(CommandError, match="nothing"):
+        command("clear")
+    assert cache.get("a") == 1
+
+
+# The admin page
+
+
+def test_the_admin_page(memory, rows):
+    User.objects.create_superuser("boss", password="x")
+    User.objects.create_user("guest", password="x")
+    client = Client()
+    assert client.get("/admin/cachekit_django/figures/").status_code == 302
+    client.login(username="guest", password="x")
+    assert client.get("/admin/cachekit_django/figures/").status_code == 302
+    client.login(username="boss", password="x")
+    cache.get("a")
+    page = client.get("/admin/cachekit_django/figures/")
+    assert (
+        page.status_code == 200
+        and b"(sessions)" in page.content
+        and b"hit rate" in page.content
+        and b"direct use" in page.content
+    )
+    assert b"/admin/cachekit_django/figures/" in client.get("/admin/").content

@@ -1,0 +1,229 @@
+"""``flask.session`` kept by cachekit: the names that Flask's users know, on each store, with nothing lost."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+flask = pytest.importorskip("flask")
+
+from cachekit_flask import CacheKit  # noqa: E402
+
+from cachekit import Cache, ConfigError  # noqa: E402
+from cachekit.sessions import SessionOptions, Sessions  # noqa: E402
+
+
+@pytest.fixture(params=["memory://", "valkey", "redis"])
+def url(request: pytest.FixtureRequest) -> str:
+    if request.param == "memory://":
+        return "memory://"
+    server = request.getfixturevalue("valkey" if request.param == "valkey" else "redis_server")
+    with server.client() as client:
+        client.flushall()
+    return server.url
+
+
+@pytest.fixture
+def app(url: str) -> Any:
+    made = flask.Flask("shop")
+    made.secret_key = "dev"
+
+    @made.route("/set/<key>/<value>")
+    def put(key, value):
+        flask.session[key] = value
+        return "ok"
+
+    @made.route("/get/<key>")
+    def get(key):
+        return str(flask.session.get(key))
+
+    @made.route("/plain")
+    def plain():
+        return "plain"
+
+    @made.route("/nested")
+    def nested():
+        flask.session.setdefault("cart", []).append("x")
+        return str(len(flask.session["cart"]))
+
+    @made.route("/permanent")
+    def permanent():
+        flask.session.permanent = True
+        flask.session["a"] = 1
+        return str(flask.session.permanent)
+
+    @made.route("/clear")
+    def clear():
+        flask.session.clear()
+        return "bye"
+
+    @made.route("/flash")
+    def flash():
+        flask.flash("hello")
+        return "ok"
+
+    @made.route("/flashed")
+    def flashed():
+        return str(flask.get_flashed_messages())
+
+    @made.route("/stream")
+    def stream():
+        flask.session["before"] = "1"
+
+        def body():
+            yield "a"
+            flask.session["during"] = "2"
+            yield "b"
+
+        return flask.Response(flask.stream_with_context(body()))
+
+    @made.route("/broken")
+    def broken():
+        flask.session["lost"] = "1"
+        raise ValueError("broken")
+
+    CacheKit(made, cache=Cache(url, timeout=5), sessions=True)
+    return made
+
+
+def test_it_is_kept_on_the_server(app: Any) -> None:
+    client = app.test_client()
+    first = client.get("/set/name/ann")
+    assert "name" not in first.headers["Set-Cookie"]
+    assert "ann" not in first.headers["Set-Cookie"]
+    assert client.get("/get/name").text == "ann"
+    assert app.test_client().get("/get/name").text == "None"
+    assert client.get("/nested").text == "1"
+    assert client.get("/nested").text == "2", "changes deep inside are noticed"
+
+
+def test_a_page_that_looked_is_nobody_else_s(app: Any) -> None:
+    client = app.test_client()
+    client.get("/set/name/ann")
+    got = client.get("/get/name")
+    assert "Cookie" in got.headers["Vary"]
+    assert "private" in got.headers["Cache-Control"]
+    assert "Set-Cookie" not in got.headers, "nothing changed"
+    plain = client.get("/plain")
+    assert "Vary" not in plain.headers or "Cookie" not in plain.headers["Vary"]
+
+
+def test_permanent_outlives_the_browser(app: Any) -> None:
+    client = app.test_client()
+    assert "Max-Age" not in client.get("/set/a/1").headers["Set-Cookie"]
+    got = client.get("/permanent")
+    assert got.text == "True"
+    assert f"Max-Age={31 * 24 * 3600}" in got.headers["Set-Cookie"]
+
+
+def test_clearing_ends_it(app: Any) -> None:
+    client = app.test_client()
+    client.get("/set/name/ann")
+    thief = app.test_client()
+    name, value = client.get_cookie("__Host-session").key, client.get_cookie("__Host-session").value
+    thief.set_cookie(name, value)
+    assert thief.get("/get/name").text == "ann"
+    client.get("/clear")
+    assert client.get("/get/name").text == "None"
+    assert thief.get("/get/name").text == "None"
+
+
+def test_flashed_messages(app: Any) -> None:
+    client = app.test_client()
+    client.get("/flash")
+    assert client.get("/flashed").text == "['hello']"
+    assert client.get("/flashed").text == "[]"
+
+
+def test_a_stream_may_still_change_it(app: Any) -> None:
+    client = app.test_client()
+    client.get("/set/a/1")
+    assert client.get("/stream").text == "ab"
+    assert (client.get("/get/before").text, client.get("/get/during").text) == ("1", "2")
+
+
+def test_a_failure_keeps_nothing(app: Any) -> None:
+    client = app.test_client()
+    client.get("/set/a/1")
+    assert client.get("/broken").status_code == 500
+    assert client.get("/get/lost").text == "None"
+
+
+def test_the_test_client_can_change_it(app: Any) -> None:
+    client = app.test_client()
+    with client.session_transaction() as session:
+        session["name"] = "ann"
+    assert client.get("/get/name").text == "ann"
+    with client.session_transaction() as session:
+        assert session["name"] == "ann"
+        session["name"] = "bob"
+    assert client.get("/get/name").text == "bob"
+
+
+def test_twenty_writers_lose_nothing(app: Any) -> None:
+    client = app.test_client()
+    client.get("/set/start/1")
+    cookie = client.get_cookie("__Host-session")
+    together = threading.Barrier(20)
+
+    def write(number: int) -> int:
+        own = app.test_client()
+        own.set_cookie(cookie.key, cookie.value)
+        together.wait()
+        return own.get(f"/set/key{number}/1").status_code
+
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(write, range(20))) == {200}
+    assert [client.get(f"/get/key{number}").text for number in range(20)] == ["1"] * 20
+
+
+@pytest.mark.server
+def test_secrets_may_be_rotated(valkey: Any) -> None:
+    cache = Cache(valkey.url, timeout=5)
+
+    def made(secret: str, *older: str) -> Any:
+        app = flask.Flask("shop")
+        app.config.update(SECRET_KEY=secret, SECRET_KEY_FALLBACKS=list(older), CACHEKIT_SESSIONS=True)
+
+        @app.route("/")
+        def visits():
+            flask.session["n"] = flask.session.get("n", 0) + 1
+            return str(flask.session["n"])
+
+        CacheKit(app, cache=cache)
+        return app.test_client()
+
+    old, new, other = made("old"), made("new", "old"), made("other")
+    assert old.get("/").text == "1"
+    cookie = old.get_cookie("__Host-session")
+    for client, expected in ((new, "2"), (other, "1")):
+        client.set_cookie(cookie.key, cookie.value)
+        assert client.get("/").text == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (True, "set app.secret_key before CacheKit"),
+        ({"secret": "x"}, "there is no 'secret' \\(did you mean 'secrets'\\?\\)"),
+        ({"secrets": "short"}, "at least"),
+        ("yes", "must be True, False, SessionOptions"),
+    ],
+)
+def test_wrong_settings_are_named_at_start(setting: Any, message: str) -> None:
+    app = flask.Flask("shop")
+    app.config["CACHEKIT_SESSIONS"] = setting
+    with pytest.raises(ConfigError, match=message):
+        CacheKit(app, cache=Cache())
+
+
+def test_sessions_of_one_s_own() -> None:
+    app = flask.Flask("shop")
+    own = Sessions("memory://", SessionOptions(secrets="a secret that is long enough"))
+    CacheKit(app, cache=Cache(), sessions=own)
+    assert app.extensions["cachekit.sessions"] is own
+    with pytest.raises(ConfigError, match="must be True, SessionOptions"):
+        CacheKit(flask.Flask("other"), cache=Cache(), sessions="yes")
