@@ -10,7 +10,7 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "cachekit needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[flask,starlette,django,redis-speedups,server,embedded,compression,prometheus,otel,zstd,encryption,jinja]" --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[flask,starlette,django,redis-speedups,speedups,server,embedded,compression,prometheus,otel,zstd,encryption,jinja]" --group dev
 	touch $@
 
 demo: $(VENV)/.ready  ## serve the flights dashboard, measure it uncached and cached, go on serving

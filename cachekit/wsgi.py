@@ -37,7 +37,7 @@ class CacheKit:
         compression: encodes responses as clients accept it; True for the usual settings. What the HTTP cache has stored is
             encoded once for each coding.
         sessions: gives each request its session, inside of the HTTP cache, so that what was made by looking at one is never
-            stored.
+            stored. Its store counts as a part of *degradation* too.
         dashboard: a status page with the live figures of *cache*, answered at its path, before all else.
 
     Example:
@@ -76,6 +76,8 @@ class CacheKit:
         if compression:
             self._outside = Compress(self.http, None if compression is True else compression, cached=True)
         if degradation is not None:
+            if sessions is not None:
+                degradation = degradation.watching("sessions", lambda: not sessions.store_away())
             self._outside = Degradation(self._outside, cache=cache, options=degradation, emit=emit)
         self._webhook = None if webhook is None else (webhook.path, WebhookApp(webhook, cache))
         self._dashboard = None if dashboard is None else DashboardApp(dashboard, cache)

@@ -84,13 +84,13 @@ def seal(
         packed = snappy.compress(payload)
         if len(packed) * 10 <= len(payload) * 9:
             flags, payload = _SNAPPY, packed
-    body = meta + payload
+    body = meta + payload if meta else payload
     if protection is None:
         head = _HEAD.pack(MAGIC, _PLAIN, flags, codec_id, len(meta))
     else:
         head = _HEAD.pack(MAGIC, _PROTECTED, flags | protection.flag, codec_id, len(meta))
         body = protection.protect(body, head + context)
-    return head + _CRC.pack(crc32(body, crc32(head))) + body
+    return b"".join((head, _CRC.pack(crc32(body, crc32(head))), body))
 
 
 def open_frame(

@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast, overload
 
 from msgpack import ExtType, packb, unpackb
 
+from cachekit.codecs import quick
 from cachekit.codecs.explain import explain, refusal
 from cachekit.codecs.extensions import PACKERS, read_leaf
 from cachekit.codecs.shapes import Shape
@@ -31,6 +32,7 @@ C = TypeVar("C", bound=type[Any])
 
 _TAGGED = 0xC1
 _TAG = bytes([_TAGGED])
+_write, _read = quick.write, quick.read
 _DIGEST_SIZE = 8
 
 # Extension numbers of the first item of an array. Part of the wire format.
@@ -255,6 +257,11 @@ class MsgpackCodec:
 
     def encode(self, value: Any) -> bytes:
         """Return the bytes of *value*. Raises ``CodecError`` with the path and type of what cannot be encoded."""
+        if _write is not None:
+            try:
+                return _write(value)
+            except Exception:  # noqa: BLE001, S110 - not plain, or wrong: that is found out below
+                pass
         writing = _Writing(self._known)
         try:
             packed = cast("bytes", packb(value, default=writing.default, strict_types=True))
@@ -265,6 +272,11 @@ class MsgpackCodec:
     def decode(self, data: bytes) -> Any:
         """Return the value of *data*. Raises ``CodecError`` for anything that ``encode`` did not return."""
         # msgpack bounds each announced length by the length of the data, also inside extensions.
+        if _read is not None and data[:1] != _TAG:
+            try:
+                return _read(data)
+            except Exception:  # noqa: BLE001, S110 - what is wrong is found out below
+                pass
         try:
             if data[0] != _TAGGED:
                 return unpackb(data, strict_map_key=False, ext_hook=read_leaf)

@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cachekit._io import IO
@@ -68,6 +68,10 @@ class DegradeOptions:
             raise ConfigError(f"max_age={self.max_age!r} must be a number of seconds, at most 3600")
         if not TOKEN.match(self.status_name):
             raise ConfigError(f"status_name={self.status_name!r} must be a token")
+
+    def watching(self, name: str, source: Source) -> DegradeOptions:
+        """Return the same with a further part *name*, unless there is one of that name already."""
+        return replace(self, sources={name: source, **self.sources})
 
 
 @dataclass(slots=True)

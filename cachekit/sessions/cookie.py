@@ -22,7 +22,7 @@ from cachekit.clock import random_token
 from cachekit.errors import SessionTooLarge
 from cachekit.policy import FOREVER, seconds
 from cachekit.sessions.options import SessionOptions
-from cachekit.sessions.store import is_id
+from cachekit.sessions.store import Key, is_id
 
 LONGEST: Final = 4096
 """Bytes of a cookie with its name that browsers keep (RFC 6265 section 6.1)."""
@@ -47,6 +47,7 @@ class Ticket:
         claims: encoded values that are known without the store.
         user: the user that the session was bound to, where claims say it.
         text: the cookie as it was sent.
+        key: under what the session is kept.
     """
 
     id: str
@@ -56,6 +57,10 @@ class Ticket:
     claims: Mapping[str, bytes] = field(default_factory=dict)
     user: str = ""
     text: str = ""
+    key: Key = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", Key.of(self.id))  # once for all the requests with this cookie
 
 
 class _Signer(Signer):

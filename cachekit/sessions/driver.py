@@ -165,7 +165,7 @@ class Exchange:
         if ticket is None:
             session.fill({}, {}, self._as_new(), new=True)
             return
-        keeper, key = self._driver.keeper, Key.of(ticket.id)
+        keeper, key = self._driver.keeper, ticket.key
         try:
             if keeper.concerns(key):
                 await keeper.deliver(io, key)
@@ -473,7 +473,7 @@ class Exchange:
         driver, ticket = self._driver, self._ticket
         if ticket is None or not driver.options.keep_alive or driver.store.is_away():
             return
-        key = Key.of(ticket.id)
+        key = ticket.key
         if driver.may_touch(key):
             try:
                 await driver.store.touch(io, key, driver.keeper.life(About(remembered=ticket.remembered)))

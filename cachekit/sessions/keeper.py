@@ -91,13 +91,17 @@ class Keeper:
         except CodecError as exc:
             self.emit(Event(Kind.UNREADABLE, str(key), name="sessions", detail=str(exc), error=exc))
             return None
-        return Held(key, record, about, values)
+        kept = Record(
+            b"", record.version, record.ttl, record.created, record.seen, record.deadline, record.owner
+        )  # without its bytes: they would take up room until the request ends
+        return Held(key, kept, about, values)
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def _record(self, key: Key, values: Mapping[str, bytes], about: About) -> Record:
+    def _record(self, key: Key, values: Mapping[str, bytes], about: About, owner: str | None = None) -> Record:
         body = self.payloads.pack(about, values, str(key).encode())
-        owner = owner_of(about.user) if about.user else ""
+        if owner is None:
+            owner = owner_of(about.user) if about.user else ""
         return Record(body, new_version(), self.life(about), deadline=self._absolute, owner=owner)
 
     async def make(
@@ -132,13 +136,15 @@ class Keeper:
         versions that were sent: one whose answer was lost may be there all the same, and must not be merged with itself.
         """
         for _ in range(_TRIES):
-            record = replace(self._record(held.key, values, about), owner=held.record.owner)
+            record = self._record(held.key, values, about, held.record.owner)
             if tried is not None:
                 tried.append(record.version)
             outcome = await self.store.write(io, held.key, record, held.record.version)
             there = isinstance(outcome.found, Record) and outcome.found.version == record.version
             if there or outcome.verdict is Verdict.DONE:
-                return Held(held.key, replace(held.record, version=record.version, ttl=record.ttl), about, values)
+                was = held.record
+                kept = Record(b"", record.version, record.ttl, was.created, was.seen, was.deadline, was.owner)
+                return Held(held.key, kept, about, values)
             if isinstance(outcome.found, Moved):
                 return await self._follow(io, outcome.found, held, values)
             theirs = None if outcome.found is None else self._held(held.key, outcome.found)
@@ -279,7 +285,7 @@ class Keeper:
 
     def concerns(self, key: Key) -> bool:
         """Say whether something of *key* waits, or is on its way."""
-        return self.local.find(key) is not None or key in self._deliveries
+        return self.local.find(key) is not None or (bool(self._deliveries) and key in self._deliveries)
 
     async def _deliver(self, io: IO, key: Key, pending: Pending) -> None:
         if pending.ended:

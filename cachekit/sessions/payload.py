@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from msgpack import packb, unpackb
 
 from cachekit.codecs.base import Codec
-from cachekit.codecs.frame import open_frame, seal
+from cachekit.codecs.frame import opened, seal
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import CodecError, ConfigError, FrameError, SessionTooLarge
 from cachekit.sessions.merge import ABSENT, Combine, merge, queue, total, union
@@ -143,23 +143,23 @@ class Payloads:
     def unpack(self, body: bytes, context: bytes) -> tuple[About, dict[str, bytes]]:
         """Return what is in *body*. Raises ``CodecError``."""
         about, end, made = self._about(body, context)
-        frame = body[end + 1 :]
+        frame: Any = memoryview(body)[end + 1 :]  # a large session is not copied on its way
         if made & _SEALED:
-            frame = self._opened(frame, b"values " + context)
-        opened = open_frame(frame, max_size=self._limit + HEAD_BYTES)
-        if opened.codec_id != MAP_CODEC:
+            frame = self._opened(bytes(frame), b"values " + context)
+        _, data, codec_id = opened(frame, max_size=self._limit + HEAD_BYTES)
+        if codec_id != MAP_CODEC:
             raise FrameError("this is no session")
-        data = opened.payload
         if made & ~_SEALED == _ZSTD:
             data = self._decompress(data)
         try:
             values = unpackb(data, strict_map_key=True)
         except Exception as exc:
             raise CodecError(f"these bytes hold no session: {type(exc).__name__}: {exc}") from exc
-        if type(values) is not dict or not all(
-            type(key) is str and type(value) is bytes for key, value in values.items()
-        ):
+        if type(values) is not dict:
             raise CodecError("these bytes hold no session")
+        for key, value in values.items():
+            if type(key) is not str or type(value) is not bytes:
+                raise CodecError("these bytes hold no session")
         return about, values
 
     def about(self, body: bytes, context: bytes) -> About:
@@ -199,10 +199,10 @@ class Payloads:
     def _decompress(self, data: bytes) -> bytes:
         zstd = self._zstd if self._zstd is not None else _zstandard()
         try:
-            opened: bytes = zstd.ZstdDecompressor().decompress(data, max_output_size=self._limit)
+            plain: bytes = zstd.ZstdDecompressor().decompress(data, max_output_size=self._limit)
         except Exception as exc:
             raise FrameError(f"corrupt, or larger than max_bytes={self._limit}: {exc}") from exc
-        return opened
+        return plain
 
 
 def checked_user(user: object) -> str:

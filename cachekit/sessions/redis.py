@@ -41,6 +41,7 @@ _SESSION: Final = b"CS1"
 _MOVED: Final = b"CM1"
 _HEAD: Final = 101
 _NOBODY: Final = "-" * 22
+_NO_TIME: Final = "0" * 15
 
 
 @cache
@@ -130,15 +131,13 @@ class RedisSessions:
         deadline = 0 if record.deadline == FOREVER else math.ceil(record.deadline * 1000)
         created = "" if not record.created else f"{int(record.created * 1000):015d}"
         ttl = math.ceil(record.ttl * 1000)
+        head = f"CS1{_NO_TIME}{_NO_TIME}{record.version}{ttl:015d}{_NO_TIME}{owner or _NOBODY}"
         reply = await self.link.script(
             io,
             _script("write"),
             self._keys(key, owner),
-            [
-                expected or "", key.digest, ttl, self._slack, created, deadline, record.version, f"{ttl:015d}", owner,
-                owner or _NOBODY, record.body,
-            ],
-        )  # fmt: skip
+            [expected or "", ttl, self._slack, created, deadline, owner, head.encode() + record.body],
+        )
         return _outcome(reply)
 
     async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
 
 import pytest
 
-from cachekit import Kind
+from cachekit import Cache, Kind
+from cachekit.degrade import DegradeOptions
 from cachekit.errors import StoreError, StoreUnavailable
+from cachekit.sessions import Sessions
+from cachekit.sessions.cookie import Ticket
+from cachekit.sessions.store import new_id
 from tests.conftest import PATIENCE
-from tests.sessions.conftest import LONGEST_PAUSE, frozen, put
+from tests.sessions.conftest import LONGEST_PAUSE, frozen, options, put
 
 pytestmark = pytest.mark.server
 
@@ -60,6 +65,99 @@ def test_killed_and_back(own_server, site, clock, watch) -> None:
     assert watch.of(Kind.SESSION_RETURNED) and watch.of(Kind.SESSION_DISCARDED)
     got = fresh.ask(dict)
     assert got.get("set-cookie") is None, "the cookie without the mark of the outage was sent in the request before"
+
+
+@pytest.fixture(params=["asgi", "wsgi"])
+def dropped_in(request):
+    """Calls an application behind ``CacheKit``, and returns the status and the headers."""
+
+    def make(**given):
+        if request.param == "asgi":
+            from cachekit.asgi import CacheKit as AsgiKit
+
+            runner = asyncio.Runner()
+            request.addfinalizer(runner.close)
+            request.addfinalizer(lambda: runner.run(given["sessions"].aclose()))
+
+            async def aapp(scope, receive, send):
+                await scope["session"].load()
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"fine"})
+
+            asgi = AsgiKit(aapp, **given)
+
+            def get(path, cookie=""):
+                sent = []
+
+                async def send(message):
+                    sent.append(message)
+
+                async def receive():
+                    return {"type": "http.request", "body": b"", "more_body": False}
+
+                scope = {
+                    "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
+                    "headers": [(b"host", b"test"), (b"cookie", cookie.encode())], "scheme": "https", "http_version": "1.1",
+                    "server": ("test", 443), "asgi": {"version": "3.0"}, "root_path": "",
+                }  # fmt: skip
+                runner.run(asgi(scope, receive, send))
+                return sent[0]["status"], {k.decode().lower(): v.decode() for k, v in sent[0]["headers"]}
+
+            return get
+
+        from cachekit.wsgi import CacheKit as WsgiKit
+
+        def app(environ, start_response):
+            dict(environ["cachekit.session"])
+            start_response("200 OK", [])
+            return [b"fine"]
+
+        wsgi = WsgiKit(app, **given)
+
+        def get(path, cookie=""):
+            heads = []
+            environ = {
+                "REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": "", "HTTP_COOKIE": cookie,
+                "SERVER_NAME": "test", "SERVER_PORT": "443", "HTTP_HOST": "test", "wsgi.url_scheme": "https",
+                "SERVER_PROTOCOL": "HTTP/1.1",
+            }  # fmt: skip
+            body = wsgi(environ, lambda status, headers, exc_info=None: heads.append((status, headers)))
+            b"".join(body)
+            if hasattr(body, "close"):
+                body.close()
+            return int(heads[0][0][:3]), {name.lower(): value for name, value in heads[0][1]}
+
+        return get
+
+    return make
+
+
+def test_protected_paths_are_refused_while_the_session_store_is_away(own_server, dropped_in, clock) -> None:
+    """The cache is in memory and well: the sessions of the drop-in count by themselves."""
+    sessions = Sessions(own_server.url, options(timeout=1.0), clock=clock)
+    cookie = f"{sessions.options.cookie}={sessions.driver.cookies.issue(Ticket(new_id(), 0.0), clock())}"
+    get = dropped_in(
+        cache=Cache(), sessions=sessions, degradation=DegradeOptions(protected=["/account"], retry_after=7)
+    )
+    assert get("/account", cookie)[0] == 200
+    own_server.stop()
+    for _ in range(3):  # what the breaker takes to open
+        assert get("/open", cookie)[0] == 200
+    assert sessions.store_away()
+    status, headers = get("/account", cookie)
+    assert (status, headers["retry-after"], headers["content-type"]) == (503, "7", "application/problem+json")
+    assert "sessions-away" in headers["cache-status"]
+    assert get("/open", cookie)[0] == 200
+    own_server.start()
+    clock.advance(LONGEST_PAUSE)
+    assert get("/account", cookie)[0] == 200, "the protected path itself finds the store back"
+    assert not sessions.store_away()
+    sessions.close()
+
+
+def test_a_source_of_that_name_that_somebody_gave_stays() -> None:
+    own = DegradeOptions(sources={"sessions": bool}).watching("sessions", lambda: True)
+    assert own.sources["sessions"] is bool
 
 
 def test_frozen_and_back(own_server, site, clock) -> None:

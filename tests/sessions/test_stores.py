@@ -70,6 +70,27 @@ class TestServer(SessionStoreContract):
             assert len(of_ann) >= 3
             assert all("{" in name for name in names)
 
+    def test_a_write_within_the_slack_leaves_the_indexes_alone(self, world, sessions) -> None:
+        """They say until when it lives, give or take the slack; another life, or a use after it, is noted at once."""
+        slow, quick = (RedisSessions(sessions.link, slack=slack) for slack in (60.0, 0.0))
+        key = self.keep(world, slow, b"x", self.ANN, ttl=10)
+
+        def write(store, ttl):
+            before = self.find(world, store, key, ttl=ttl)
+            assert before is not None
+            record = self.record(b"y", self.ANN, ttl=ttl)
+            assert world.run(lambda io: store.write(io, key, record, before.version)).verdict is Verdict.DONE
+            return [
+                float(world.run(lambda io, index=index: sessions.link.command(io, "ZSCORE", index, key.digest)))
+                for index in slow._keys(key, self.ANN)[1:]
+            ]
+
+        first, again = write(slow, 10), write(slow, 10)
+        assert first == again and first[0] == first[1]
+        longer = write(slow, 1000)
+        assert min(longer) > first[0] + 900_000, "another life"
+        assert max(write(quick, 1000)) < min(longer) - 50_000, "the slack is over: the score has none of it now"
+
     def test_the_id_is_nowhere_in_the_store(self, world, sessions, server) -> None:
         identity = new_id()
         world.run(lambda io: sessions.write(io, Key.of(identity), self.record(), None))
