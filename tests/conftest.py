@@ -25,6 +25,7 @@ pytest.register_assert_rewrite("cachekit.testing")
 
 from cachekit import Cache, Event, Kind  # noqa: E402 - after the rewrite is registered
 from cachekit.testing import ManualClock, World  # noqa: E402
+from tests.ports import free_port  # noqa: E402
 from tests.topologies import Cluster, Deployment, Sentinels  # noqa: E402
 
 # The same examples in every run, so that a run can be repeated; other ones each time under `make soak`.
@@ -87,12 +88,6 @@ class Server:
         import redis
 
         return redis.Redis(unix_socket_path=str(self.socket))
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def _binary(name: str) -> str:

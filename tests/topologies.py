@@ -9,7 +9,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,14 +18,10 @@ from pathlib import Path
 import redis
 from redis.crc import key_slot
 
+from tests.ports import free_port
+
 PATIENCE = 30.0
 SLOTS = 16384
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cachekit import Cache, PurgeOptions, Varnish
-from tests.conftest import free_port
+from tests.ports import free_port
 
 VARNISHD = shutil.which("varnishd") or shutil.which("varnishd", path="/usr/sbin")
 pytestmark = [

@@ -22,22 +22,30 @@ import asyncio, json, sys, threading, time
 from cachekit import Cache
 
 kind, url, callers = sys.argv[1], sys.argv[2], int(sys.argv[3])
-runs, took = [], []
+runs, took, asked = [], [], []
 cache = Cache(url, timeout=5.0)
+
+def ask():
+    asked.append(1)
+    if len(asked) == callers:
+        print("asked", flush=True)
 
 def load():
     runs.append(1)
+    sys.stdin.readline()  # until everybody has asked
     time.sleep(0.3)
     return "value"
 
 async def aload():
     runs.append(1)
+    await asyncio.to_thread(sys.stdin.readline)
     await asyncio.sleep(0.3)
     return "value"
 
 def here():
     def call():
         started = time.perf_counter()
+        ask()
         assert cache.get_or_set("k", load, ttl=60) == "value"
         took.append(time.perf_counter() - started)
 
@@ -53,6 +61,7 @@ def here():
 async def there():
     async def call():
         started = time.perf_counter()
+        ask()
         assert await cache.aget_or_set("k", aload, ttl=60) == "value"
         took.append(time.perf_counter() - started)
 
@@ -83,9 +92,12 @@ def test_a_stampede_of_processes_makes_one_load_and_few_commands(server, command
         for caller in callers:
             assert caller.stdout.readline() == "ready\n"
         with commands() as seen:
-            for caller in callers:
-                caller.stdin.write("\n")
-                caller.stdin.flush()
+            for expected in ("asked\n", None):
+                for caller in callers:
+                    caller.stdin.write("\n")
+                    caller.stdin.flush()
+                if expected:
+                    assert [caller.stdout.readline() for caller in callers] == [expected] * 4
             said = [json.loads(caller.stdout.readline()) for caller in callers]
     finally:
         for caller in callers:

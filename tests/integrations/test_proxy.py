@@ -13,9 +13,9 @@ from cachekit.config import RunConfig
 from cachekit.errors import ConfigError
 from cachekit.http.message import check_origin
 from cachekit.proxy import ReverseProxy
-from tests.conftest import free_port
 from tests.http.through import Origin, Say
 from tests.integrations import test_run
+from tests.ports import free_port
 
 FRESH = ("Cache-Control", "max-age=60")
 

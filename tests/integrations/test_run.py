@@ -17,7 +17,7 @@ from cachekit.config import RunConfig, load
 from cachekit.errors import ConfigError
 from cachekit.serve import interface_of, load_app
 from tests.apps import plain_asgi, plain_wsgi
-from tests.conftest import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
