@@ -17,9 +17,10 @@ from cachekit.stores.embedded import EmbeddedServer
 pytestmark = pytest.mark.server
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from cachekit import Cache
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell turns off for what it runs behind
 cache = Cache("embedded://")
 cache.set("k", 1)
 assert cache.get("k") == 1
