@@ -40,6 +40,8 @@ from cachekit.tags import function_tag, note
 T = TypeVar("T")
 
 _ASKED: Final = 4096
+_LONG: Final = 200
+"""Arguments of more characters or bytes are not held on to."""
 
 
 class Handle(Generic[T]):
@@ -148,7 +150,7 @@ class Handle(Generic[T]):
             return self.key_of(values), self.tags_of(values)
         if found is None:
             found = self.key_of(values), self.tags_of(values)
-            if EXACT.issuperset(kinds):
+            if EXACT.issuperset(kinds) and all(len(one) <= _LONG for one in values if isinstance(one, str | bytes)):
                 if len(self._asked) >= _ASKED:
                     self._asked.clear()
                 self._asked[kinds, values] = found

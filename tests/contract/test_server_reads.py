@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 
 from cachekit import Cache
+from cachekit.decorator import Handle
 from cachekit.stores.record import Head, read_record, write_head
 from tests.conftest import Server
 
@@ -84,3 +86,14 @@ def test_a_head_is_recognised_only_as_a_whole(tags: tuple[str, ...]) -> None:
     assert head.length(data, [b"x" * 16, *known[1:]]) == 0
     assert head.length(data[:10], known) == 0
     assert Head((*tags, "more")).length(data, [*known, b"x" * 16]) == 0
+
+
+def test_long_arguments_are_not_held_on_to(cache: Cache) -> None:
+    @cache.cached(ttl="5m", key="length:{text}")
+    def length(text):
+        return len(text)
+
+    for text in ("short", "long" * 5_000):
+        assert [length(text), length(text)] == [len(text)] * 2
+    (handle,) = [one for one in gc.get_objects() if isinstance(one, Handle) and one.function is length]
+    assert [values for _, values in handle._asked] == [("short",)]
