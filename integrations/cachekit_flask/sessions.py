@@ -68,19 +68,41 @@ class CacheKitSessionInterface(SessionInterface):
         response.headers.clear()
         response.headers.extend(fields)
         if response.is_streamed and not response.direct_passthrough:
-            response.response = _finishing(response.response, exchange)
+            response.response = _Finishing(response.response, exchange)
         else:
             exchange.end_response()
 
 
-def _finishing(body: Any, exchange: Any) -> Iterator[Any]:
-    """Pass *body* on, and keep at its end what it changed."""
-    try:
-        yield from body
-    finally:
-        if hasattr(body, "close"):
-            body.close()
-        exchange.end_response()
+class _Finishing:
+    """Passes a body on, and keeps at its end what it changed. A server may close it without having read any of it."""
+
+    def __init__(self, body: Any, exchange: Any) -> None:
+        self._body = body
+        self._iterator: Iterator[Any] = iter(body)
+        self._exchange = exchange
+
+    def __iter__(self) -> _Finishing:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            self._end()
+            raise
+
+    def close(self) -> None:
+        """Close the body."""
+        try:
+            if hasattr(self._body, "close"):
+                self._body.close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.end_response()
 
 
 def install(app: Flask, given: Any, cache: Cache) -> Sessions:

@@ -145,6 +145,28 @@ def test_a_stream_may_still_change_it(app: Any) -> None:
     assert (client.get("/get/before").text, client.get("/get/during").text) == ("1", "2")
 
 
+def test_a_body_that_nobody_reads_is_closed() -> None:
+    app = flask.Flask("shop")
+    app.secret_key = "dev"
+    closed = []
+
+    class Body:
+        def __iter__(self):
+            yield "a"
+
+        def close(self):
+            closed.append(1)
+
+    @app.route("/")
+    def page():
+        flask.session["a"] = 1
+        return flask.Response(Body())
+
+    CacheKit(app, cache=Cache(), sessions=True)
+    app.test_client().head("/", buffered=True)
+    assert closed == [1]
+
+
 def test_a_failure_keeps_nothing(app: Any) -> None:
     client = app.test_client()
     client.get("/set/a/1")
