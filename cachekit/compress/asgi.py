@@ -150,6 +150,8 @@ class Sender:
         if streams:
             name = self._asked.choice.coding or ""
             self._stream, self._flush = begin(self._options.coding(name), self._asked), True
+            if self._stream is None:
+                fields = plain_head(BYTES, headers)
         elif verdict is not Verdict.LEAVE and verdict is not Verdict.PLAIN:
             return
         self._head = None
@@ -195,6 +197,10 @@ class Sender:
             return
         if not whole:
             self._stream, self._flush = begin(options.coding(name), wanted), flush
+            if self._stream is None:
+                await send({**head, "headers": plain_head(BYTES, headers)})
+                await send(message)
+                return
             await send({**head, "headers": fields})
             if piece := await self._feed(self._stream, body, last=False):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})

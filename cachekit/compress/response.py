@@ -7,6 +7,7 @@ for fields of text (WSGI) and of bytes (ASGI). Must not know ASGI, WSGI or threa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
@@ -17,6 +18,8 @@ from cachekit.compress.codings import Coding, Stream
 from cachekit.compress.negotiate import NOTHING, Choice
 from cachekit.compress.options import Compression, EtagForm
 from cachekit.http.headers import HeaderList, Headers, parse_etag, parse_etags, values
+
+log = logging.getLogger("cachekit")
 
 S = TypeVar("S", str, bytes)
 Fields: TypeAlias = Sequence[tuple[S, S]]
@@ -347,9 +350,13 @@ def encode(coding: Coding, asked: Asked, body: bytes) -> bytes:
     return stream.feed(body, flush=False) + stream.finish()
 
 
-def begin(coding: Coding, asked: Asked) -> Stream:
-    """Return what encodes a body piece by piece."""
-    return coding.padded() if asked.padded and coding.padded is not None else coding.stream()
+def begin(coding: Coding, asked: Asked) -> Stream | None:
+    """Return what encodes a body piece by piece, or None when that fails: the body then travels as it is."""
+    try:
+        return coding.padded() if asked.padded and coding.padded is not None else coding.stream()
+    except Exception:
+        log.exception("compression failed; the response is sent without it")
+        return None
 
 
 def feed(stream: Stream, chunk: bytes, flush: bool, last: bool) -> bytes:

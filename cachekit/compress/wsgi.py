@@ -171,6 +171,9 @@ class Head:
         coding = self._options.coding(name)
         if not whole:
             self._stream, self._flush = begin(coding, wanted), flush
+            if self._stream is None:
+                self._send(plain(TEXT, self._headers))
+                return body
             self._send(headers)
             return feed(self._stream, body, flush, last=False)
         made = self._stored(name, body) if self._forms and is_stored(TEXT, headers) else self._whole(coding, body)

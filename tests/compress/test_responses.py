@@ -276,6 +276,15 @@ class TestACompressorThatFails:
 
         coding = edge.options.coding("gzip")
         monkeypatch.setattr(type(coding), "whole", property(lambda _: fail))
+        monkeypatch.setattr(type(coding), "stream", property(lambda _: fail))
+
+    @pytest.mark.parametrize("kind", ["text/plain", "text/event-stream"])
+    def test_a_stream_travels_as_it_is(self, edge: Any, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+        edge.answers(b"one " * 200, b"two " * 200, content_type=kind, etag='"1"')
+        got = edge.ask()
+        assert (got.coding, got.raw, got.get("etag")) == (None, b"".join(edge.pieces), '"1"')
+        assert got.get("vary") == "Accept-Encoding"
+        assert "compression failed" in caplog.text
 
     def test_the_body_travels_as_it_is(self, edge: Any, caplog: pytest.LogCaptureFixture) -> None:
         edge.headers += [("Content-Length", SIZE), ("ETag", '"1"')]
