@@ -39,14 +39,17 @@ class Driver:
         options: see ``SessionOptions``.
         clock: source of time.
         emit: receives events.
+        cookies: reads and writes the cookie; by default as *options* say.
     """
 
-    def __init__(self, store: GuardedSessions, options: SessionOptions, *, clock: Clock, emit: Emit) -> None:
+    def __init__(
+        self, store: GuardedSessions, options: SessionOptions, *, clock: Clock, emit: Emit, cookies: Cookies | None = None
+    ) -> None:
         self.options = options
         self.store = store
         self.clock = clock
         self.emit = emit
-        self.cookies = Cookies(options)
+        self.cookies = cookies if cookies is not None else Cookies(options)
         self.payloads = Payloads(options)
         self.keeper = Keeper(store, options, self.payloads, clock=clock, emit=emit)
         self.slack = options.slack

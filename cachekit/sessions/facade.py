@@ -16,6 +16,7 @@ from cachekit.errors import CodecError, ConfigError
 from cachekit.events import Events, Kind, Observer
 from cachekit.facade import Cache
 from cachekit.sessions.build import open_store
+from cachekit.sessions.cookie import Cookies
 from cachekit.sessions.driver import Driver
 from cachekit.sessions.options import SessionOptions
 from cachekit.sessions.payload import checked_user
@@ -71,6 +72,7 @@ class Sessions:
         options: see ``SessionOptions``.
         observers: callables that receive each ``Event``; those of the cache, where one is given, receive them too.
         clock: source of time, for tests.
+        cookies: reads and writes the cookie, for adapters whose framework spells it another way.
 
     Raises:
         ConfigError: an option cannot be used. A server that cannot be reached is no error.
@@ -88,6 +90,7 @@ class Sessions:
         *,
         observers: Sequence[Observer] = (),
         clock: Clock = system_clock,
+        cookies: Cookies | None = None,
     ) -> None:
         self.options = options
         if isinstance(source, Cache):
@@ -98,7 +101,7 @@ class Sessions:
             self.events = Events(tuple(observers))
         self.store, self._owner = open_store(source, options, clock=clock, events=self.events)
         self._is_borrowed = not isinstance(source, str)
-        self.driver = Driver(self.store, options, clock=clock, emit=self.events)
+        self.driver = Driver(self.store, options, clock=clock, emit=self.events, cookies=cookies)
 
     # -- the sessions of a user -----------------------------------------------------------------------------------
 
