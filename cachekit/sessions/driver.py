@@ -43,7 +43,13 @@ class Driver:
     """
 
     def __init__(
-        self, store: GuardedSessions, options: SessionOptions, *, clock: Clock, emit: Emit, cookies: Cookies | None = None
+        self,
+        store: GuardedSessions,
+        options: SessionOptions,
+        *,
+        clock: Clock,
+        emit: Emit,
+        cookies: Cookies | None = None,
     ) -> None:
         self.options = options
         self.store = store
@@ -104,7 +110,7 @@ class Exchange:
 
     __slots__ = (
         "_agent", "_born", "_claims", "_cookies", "_degraded", "_driver", "_failed", "_held", "_id", "_known", "_line",
-        "_loaded_about", "_local", "_method", "_mute", "_next", "_previous", "session",
+        "_loaded_about", "_local", "_method", "_mute", "_next", "_previous", "_renewed", "session",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +130,7 @@ class Exchange:
         self._previous: Key | None = None
         self._mute = False  # no cookie may be sent: the client's is newer than this request
         self._degraded = False
+        self._renewed = False
         self._line: str | None = None
         self._claims: Mapping[str, bytes] = {}
         self._loaded_about = About()
@@ -145,6 +152,15 @@ class Exchange:
         """Return whether the request may have a cookie of ours."""
         cookies, name = self._cookies, self._driver.options.cookie
         return any(name in line for line in cookies) if cookies is not None else self._known is not None
+
+    @property
+    def remembered(self) -> bool:
+        """Return whether the cookie says that the session outlives the browser."""
+        return self._ticket is not None and self._ticket.remembered
+
+    def renew(self) -> None:
+        """Have the cookie sent with this response, if there is a session then."""
+        self._renewed = True
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -275,6 +291,8 @@ class Exchange:
         session, options = self.session, self._driver.options
         self._failed = status >= 500 and not options.save_on_server_error
         await self.keep(io)
+        if self._renewed and self._line is None and not self._failed and self._held is not None:
+            self._say(self._held.base, self._held.about)
         cookies = [self._line] if self._line is not None else []
         self._line = None
         fields = dressed(headers, accessed=session.accessed, cookies=cookies, no_store=options.no_store)

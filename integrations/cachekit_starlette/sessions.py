@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
 from starlette.datastructures import Secret
@@ -26,9 +26,7 @@ log = logging.getLogger("cachekit")
 
 _LIFE: Final = 14 * 24 * 60 * 60
 _OWN: Final = ("cookie_name", "domain", "partitioned", "path", "same_site", "secrets", "ttl", "development", "keys")
-_OPTIONS: Final = tuple(
-    one.name for one in dataclasses.fields(SessionOptions) if one.init and one.name not in _OWN
-)
+_OPTIONS: Final = tuple(one.name for one in dataclasses.fields(SessionOptions) if one.init and one.name not in _OWN)
 _NOBODYS: Final = SessionOptions(secrets="a session that stands alone is never signed")
 
 
@@ -102,7 +100,9 @@ class SessionMiddleware(_SessionMiddleware):
     ) -> None:
         for name in options:
             if name not in _OPTIONS:
-                close = difflib.get_close_matches(name, ("secret_key", "session_cookie", "max_age", "store", *_OPTIONS), 1)
+                close = difflib.get_close_matches(
+                    name, ("secret_key", "session_cookie", "max_age", "store", *_OPTIONS), 1
+                )
                 hint = f" (did you mean {close[0]!r}?)" if close else ""
                 raise ConfigError(f"SessionMiddleware has no option {name!r}{hint}: besides Starlette's there are "
                                   f"store, {', '.join(_OPTIONS)}")  # fmt: skip
@@ -124,7 +124,9 @@ class SessionMiddleware(_SessionMiddleware):
             said = str(exc).replace("cookie_name", "session_cookie")
             raise ConfigError(f"SessionMiddleware: {said}") from exc
         if not https_only:
-            log.warning("SessionMiddleware: https_only=False lets the cookie travel over plain HTTP: never in production")
+            log.warning(
+                "SessionMiddleware: https_only=False lets the cookie travel over plain HTTP: never in production"
+            )
         cookies = _Cookies(made, max_age, https_only=https_only)
         source = store if store is not None else default_cache()
         super().__init__(app, Sessions(source, made, cookies=cookies))
