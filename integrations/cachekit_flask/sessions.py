@@ -66,7 +66,8 @@ class CacheKitSessionInterface(SessionInterface):
 
     Given ``Sessions``, their options hold. Given anything else, Flask's own settings hold as they do for its own interface:
     the secret key with its fallbacks, ``SESSION_COOKIE_...``, ``PERMANENT_SESSION_LIFETIME``,
-    ``SESSION_REFRESH_EACH_REQUEST`` and the methods that a subclass may override; one interface may then serve several applications.
+    ``SESSION_REFRESH_EACH_REQUEST`` and the methods that a subclass may override. One such interface may
+    serve several applications.
 
     Args:
         sessions: where sessions are kept: ``Sessions``, a ``Cache``, a URL or a store; the default cache when left out.
