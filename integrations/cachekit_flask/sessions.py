@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from flask.sessions import SessionInterface, SessionMixin
 
 from cachekit import Cache, ConfigError, default_cache
+from cachekit.clock import system_clock
 from cachekit.sessions import Session, SessionOptions, Sessions
 from cachekit_flask.cookies import CODEC, FlaskCookies, saving, secrets_of
 
@@ -99,7 +100,10 @@ class CacheKitSessionInterface(SessionInterface):
         if self.sessions is None:
             self._source = sessions if sessions is not None else default_cache()
             nobodys = SessionOptions(secrets="of no application, signs nothing", **options)
-            self._source = Sessions(self._source, nobodys)  # what is wrong is said here, and the store is shared
+            self._clock = self._source.clock if isinstance(self._source, Cache) else system_clock
+            self._source = Sessions(
+                self._source, nobodys, clock=self._clock
+            )  # what is wrong is said here, and the store is shared
 
     def sessions_of(self, app: Flask) -> Sessions | None:
         """Return the sessions of *app*, as its settings are now; None while it has no secret key."""
@@ -122,7 +126,7 @@ class CacheKitSessionInterface(SessionInterface):
         life = max(1.0, app.permanent_session_lifetime.total_seconds())
         given = {"codec": CODEC, **self._options}
         options = SessionOptions(secrets=secrets_of(app), cookie_name=name, ttl=life, remember_ttl=life, **given)
-        return Sessions(self._source, options, cookies=FlaskCookies(options, self, app))
+        return Sessions(self._source, options, clock=self._clock, cookies=FlaskCookies(options, self, app))
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession | None:  # type: ignore[override,unused-ignore]
         sessions = self.sessions_of(app)

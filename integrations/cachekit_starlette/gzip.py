@@ -5,10 +5,10 @@ Owns what Starlette compresses by default, which is everything but some types. M
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from starlette.types import ASGIApp
 
@@ -54,7 +54,8 @@ class GZipMiddleware(Compress):
         exclude_content_types: Sequence[str] = EXCLUDED,
         codings: Sequence[str] = ("gzip",),
     ) -> None:
-        if isinstance(exclude_content_types, str) or not all(isinstance(one, str) for one in exclude_content_types):
+        kinds: Any = exclude_content_types
+        if isinstance(kinds, str) or not isinstance(kinds, Iterable) or not all(isinstance(one, str) for one in kinds):
             raise ConfigError(
                 f'GZipMiddleware: exclude_content_types={exclude_content_types!r} must be a list such as ["image/*"]'
             )

@@ -16,6 +16,7 @@ from starlette.datastructures import Secret
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cachekit import Cache, ConfigError, default_cache
+from cachekit.clock import system_clock
 from cachekit.sessions import Session as _Session
 from cachekit.sessions import SessionOptions, Sessions
 from cachekit.sessions.asgi import SessionMiddleware as _SessionMiddleware
@@ -106,6 +107,9 @@ class SessionMiddleware(_SessionMiddleware):
                 hint = f" (did you mean {close[0]!r}?)" if close else ""
                 raise ConfigError(f"SessionMiddleware has no option {name!r}{hint}: besides Starlette's there are "
                                   f"store, {', '.join(_OPTIONS)}")  # fmt: skip
+        cookie: Any = session_cookie
+        if not isinstance(cookie, str) or not cookie:
+            raise ConfigError(f"SessionMiddleware: session_cookie={session_cookie!r} must be the name of a cookie")
         if max_age is not None and (isinstance(max_age, bool) or not isinstance(max_age, int)):
             raise ConfigError(f"SessionMiddleware: max_age={max_age!r} must be a whole number of seconds, or None")
         for name, value in (("https_only", https_only), ("partitioned", partitioned)):
@@ -120,7 +124,7 @@ class SessionMiddleware(_SessionMiddleware):
                 cookie_name=session_cookie, path=path, domain=domain, same_site=same_site, partitioned=partitioned,
                 **options,
             )  # fmt: skip
-        except (ConfigError, TypeError) as exc:
+        except ConfigError as exc:
             said = str(exc).replace("cookie_name", "session_cookie")
             raise ConfigError(f"SessionMiddleware: {said}") from exc
         if not https_only:
@@ -128,13 +132,18 @@ class SessionMiddleware(_SessionMiddleware):
                 "SessionMiddleware: https_only=False lets the cookie travel over plain HTTP: never in production"
             )
         cookies = _Cookies(made, max_age, https_only=https_only)
-        source = store if store is not None else default_cache()
-        super().__init__(app, Sessions(source, made, cookies=cookies))
+        try:
+            source = store if store is not None else default_cache()
+            clock = source.clock if isinstance(source, Cache) else system_clock
+            sessions = Sessions(source, made, clock=clock, cookies=cookies)
+        except ConfigError as exc:
+            raise ConfigError(f"SessionMiddleware: store={store!r}: {exc}") from exc
+        super().__init__(app, sessions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await super().__call__(scope, receive, send)
         if scope["type"] == "lifespan":
-            await self.sessions.adeliver()
+            await self.sessions.aclose()
 
 
 class _Cookies(Cookies):
