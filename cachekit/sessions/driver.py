@@ -110,7 +110,7 @@ class Exchange:
 
     __slots__ = (
         "_agent", "_born", "_claims", "_cookies", "_degraded", "_driver", "_failed", "_held", "_id", "_known", "_line",
-        "_loaded_about", "_local", "_method", "_mute", "_next", "_previous", "_renewed", "session",
+        "_loaded_about", "_local", "_method", "_mute", "_next", "_previous", "_renewed", "_used", "session",
     )  # fmt: skip
 
     def __init__(
@@ -130,7 +130,7 @@ class Exchange:
         self._previous: Key | None = None
         self._mute = False  # no cookie may be sent: the client's is newer than this request
         self._degraded = False
-        self._renewed = False
+        self._renewed = self._used = False
         self._line: str | None = None
         self._claims: Mapping[str, bytes] = {}
         self._loaded_about = About()
@@ -337,7 +337,8 @@ class Exchange:
             await self._rotate(io, values if values is not None else dict(session.base), about)
         elif values is not None:
             await self._write(io, values, about)
-        else:
+        elif not self._used:
+            self._used = True
             await self._use(io)
 
     async def _end(self, io: IO) -> None:

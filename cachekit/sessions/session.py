@@ -79,7 +79,8 @@ class Session(dict[str, Any]):
     """
 
     __slots__ = (
-        "_about", "_base", "_bound", "_codec", "_committed", "_created_at", "_degraded", "_ended", "_forced", "_handle",
+        "_about", "_as_stored", "_base", "_bound", "_codec", "_committed", "_created_at", "_degraded", "_ended", "_forced",
+        "_handle",
         "_last_activity", "_lost", "_new", "_rotate", "_shareable", "_source", "_suspects", "accessed", "loaded",
     )  # fmt: skip
     __hash__ = None  # a dictionary has none
@@ -89,6 +90,7 @@ class Session(dict[str, Any]):
         self._source = source
         self._codec = codec
         self._base: Mapping[str, bytes] = {}
+        self._as_stored = False
         self._about = About()
         self._suspects: set[str] = set()  # what must be compared at the end
         self._lost: dict[str, bytes] = {}  # what could not be read, and is stored as it was
@@ -108,6 +110,7 @@ class Session(dict[str, Any]):
         super().clear()
         super().update({key: _Packed(data) for key, data in values.items()})
         self._base, self._about, self._new = base, about, new
+        self._as_stored = values is base
         self.loaded = True
 
     def place(self, handle: str, created_at: float = 0.0, last_activity: float = 0.0) -> None:
@@ -122,6 +125,8 @@ class Session(dict[str, Any]):
 
     def changes(self) -> dict[str, bytes] | None:
         """Return all values encoded, or None when they are what the store holds. Raises ``CodecError``."""
+        if self._as_stored and not self._suspects and not self._forced and super().__len__() == len(self._base):
+            return None  # nothing was set, and nothing that was looked at can change in place
         now: dict[str, bytes] = {}
         base, changed = self._base, self._forced
         for key, value in super().items():
@@ -155,6 +160,7 @@ class Session(dict[str, Any]):
     def commit(self, base: Mapping[str, bytes]) -> None:
         """Take *base* for what the store holds from now on."""
         self._base = base
+        self._as_stored = True
         self._suspects = {key for key, value in super().items() if type(value) is not _Packed and _can_change(value)}
         self._forced = self._rotate = self._bound = False
 

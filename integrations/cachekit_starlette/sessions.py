@@ -39,17 +39,23 @@ class Session(_Session):
         codec: turns values into bytes, where it comes from somewhere.
     """
 
+    def __new__(cls, source: Any = (), codec: Payloads | None = None) -> Session:  # noqa: ARG004, PYI034 - see _Alone
+        return super().__new__(_Alone if codec is None else cls)
+
     def __init__(self, source: Any = (), codec: Payloads | None = None) -> None:
-        self._alone = codec is None
+        super().__init__(source, codec or Payloads(_NOBODYS))
+
+
+class _Alone(Session):
+    """A session of no request: there is nothing to read, so that looking at it is nothing to note."""
+
+    def __init__(self, source: Any = (), codec: Payloads | None = None) -> None:
         codec = codec or Payloads(_NOBODYS)
         super().__init__(source, codec)
-        if self._alone:
-            values = {key: codec.encode(value) for key, value in dict(source).items()}
-            self.fill(values, values, self.about, new=False)
+        values = {key: codec.encode(value) for key, value in dict(source).items()}
+        self.fill(values, values, self.about, new=False)
 
-    def _look(self) -> None:
-        if not self._alone:
-            super()._look()
+    def _look(self) -> None: ...
 
     def _touch_key(self, key: object) -> None:
         super()._touch_key(key)
