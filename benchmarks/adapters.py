@@ -22,7 +22,8 @@ ENVIRON = {
     "wsgi.multiprocess": False, "wsgi.run_once": False, "HTTP_ACCEPT": "*/*",
 }  # fmt: skip
 SCOPE: dict[str, Any] = {
-    "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": "GET", "scheme": "http", "path": "/page",
+    "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": "GET",
+    "scheme": "http", "path": "/page",
     "raw_path": b"/page", "query_string": b"", "root_path": "", "headers": [(b"host", b"bench"), (b"accept", b"*/*")],
     "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "extensions": {},
 }  # fmt: skip
