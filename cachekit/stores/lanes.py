@@ -9,10 +9,10 @@ Must not know what the commands mean.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any
 
-Command: TypeAlias = Sequence[Any]
+from cachekit.stores.aiolane import AioLane, Command, Deadlines
 
 
 class BlockingLanes:
@@ -110,81 +110,84 @@ class BlockingLanes:
 
 
 class AioLanes:
-    """Idle connections of one event loop. Whoever runs a command bounds its time; the connections themselves do not."""
+    """Idle connections of one event loop.
 
-    def __init__(self, pool: Any) -> None:
+    Args:
+        pool: the client library's recipe of a connection.
+        loop: where they belong.
+        timeout: seconds that a command may take, connecting included.
+    """
+
+    def __init__(self, pool: Any, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         from redis.exceptions import ConnectionError as Broken
         from redis.exceptions import ResponseError
 
         self._pool = pool
+        self._loop = loop
         self._options = {**pool.connection_kwargs, "socket_timeout": None}
         self._broken = Broken
         self._refused = ResponseError
-        self._idle: list[Any] = []
+        self._idle: list[AioLane] = []
         self._places = asyncio.Semaphore(pool.max_connections)
+        self._deadlines = Deadlines(loop, timeout, lambda: TimeoutError(f"no answer within {timeout:g} s"))
 
     async def run(self, command: Command, *, once: bool = False) -> Any:
-        """Run *command*, once there is a place for it. Raises what the client library raises."""
-        async with self._places:
-            return await self._run(command, once=once)
+        """Run *command*, once there is a place for it. Raises what the client library raises, or ``TimeoutError``."""
+        return await self._run(AioLane.ask, command, once)
 
-    async def _run(self, command: Command, *, once: bool) -> Any:
+    async def run_all(self, commands: Sequence[Command]) -> list[Any]:
+        """Run *commands* in one round trip. Returns the replies, error replies among them as values."""
+        replies: list[Any] = await self._run(AioLane.ask_all, commands, once=True)
+        return replies
+
+    async def _run(self, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any, once: bool) -> Any:
+        until = self._loop.time() + self._deadlines.seconds
+        if self._places.locked():
+            async with asyncio.timeout_at(until):
+                await self._places.acquire()
+        else:
+            await self._places.acquire()
         try:
-            lane = self._idle.pop()
-        except IndexError:
-            return await self._on(self.connection(), command)
-        if once:
-            return await self._on(lane if await self._stands(lane) else self.connection(), command)
+            while self._idle:
+                lane = self._idle.pop()
+                if lane.lost:
+                    continue
+                try:
+                    return await self._on(lane, ask, what)
+                except self._broken:
+                    if once:
+                        raise
+                    break
+            async with asyncio.timeout_at(until):
+                lane = await AioLane.open(self.connection())
+            return await self._on(lane, ask, what)
+        finally:
+            self._places.release()
+
+    async def _on(self, lane: AioLane, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any) -> Any:
         try:
-            return await self._on(lane, command)
-        except self._broken:
-            return await self._on(self.connection(), command)
+            future = ask(lane, what)
+            self._deadlines.watch(future)
+            response = await future
+        except self._refused:
+            self._idle.append(lane)  # an answer like any other, as far as the connection is concerned
+            raise
+        except BaseException:
+            lane.close()
+            raise
+        self._idle.append(lane)
+        return response
 
     def connection(self, **options: Any) -> Any:
         """Return a connection that is not yet open and belongs to the caller; *options* come before the pool's own."""
         return self._pool.connection_class(**{**self._options, **options})
 
-    async def _stands(self, lane: Any) -> bool:
-        reader = lane._reader
-        if reader is not None and not reader.at_eof() and reader.exception() is None:
-            return True
-        await lane.disconnect(nowait=True)
-        return False
-
-    async def _on(self, lane: Any, command: Command) -> Any:
-        try:
-            await lane.send_packed_command(lane.pack_command(*command), check_health=False)
-            response = await lane.read_response()
-        except self._refused:
-            self._idle.append(lane)
-            raise
-        except BaseException:
-            await lane.disconnect(nowait=True)
-            raise
-        self._idle.append(lane)
-        return response
-
-    async def run_all(self, commands: Sequence[Command]) -> list[Any]:
-        """Run *commands* in one round trip. Returns the replies, error replies among them as values."""
-        async with self._places:
-            lane = self._idle.pop() if self._idle else self.connection()
-            if lane.is_connected and not await self._stands(lane):
-                lane = self.connection()
-            replies: list[Any] = []
-            try:
-                await lane.send_packed_command(lane.pack_commands(commands), check_health=False)
-                for _ in commands:
-                    try:
-                        replies.append(await lane.read_response())
-                    except self._refused as exc:
-                        replies.append(exc)
-            except BaseException:
-                await lane.disconnect(nowait=True)
-                raise
-            self._idle.append(lane)
-            return replies
-
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
-            await self._idle.pop().disconnect()
+            self._idle.pop().close()
+
+    def forget(self) -> None:
+        """Free the idle connections of a loop that was closed."""
+        while self._idle:
+            self._idle.pop().forget()
