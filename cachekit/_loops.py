@@ -36,14 +36,18 @@ class PerLoop(Generic[T]):
         found = self._made.get(id(loop))
         if found is not None and found[0] is loop:
             return found[1]
-        for number, (other, thing) in list(self._made.items()):
-            if other.is_closed() and self._made.pop(number, None) is not None:
-                self._drop(thing)
+        self._sweep()
         made = self._make(loop)
         self._made[id(loop)] = loop, made
         return made
 
+    def _sweep(self) -> None:
+        for number, (other, thing) in list(self._made.items()):
+            if other.is_closed() and self._made.pop(number, None) is not None:
+                self._drop(thing)
+
     def pop(self, loop: asyncio.AbstractEventLoop) -> T | None:
         """Return the thing of *loop*, and keep it no longer."""
+        self._sweep()
         found = self._made.pop(id(loop), None)
         return None if found is None else found[1]

@@ -196,5 +196,9 @@ def _packer_of(connection: Any) -> Callable[[Command], bytes]:
     try:
         from hiredis import pack_command
     except ImportError:
-        return lambda command: b"".join(connection.pack_command(*command))
+        return _plain_packer_of(connection)
     return lambda command: pack_command(tuple(command))
+
+
+def _plain_packer_of(connection: Any) -> Callable[[Command], bytes]:
+    return lambda command: b"".join(connection.pack_command(*command))
