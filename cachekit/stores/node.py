@@ -18,7 +18,8 @@ from weakref import WeakKeyDictionary
 
 from cachekit._fork import renew_in_child
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
-from cachekit.stores.lanes import AioLanes, BlockingLanes, Command
+from cachekit.stores.lanes import AioLanes, BlockingLanes
+from cachekit.stores.wire import Command
 
 _REPLID: Final = re.compile(rb"master_replid:(\w+)")
 
@@ -117,7 +118,9 @@ class Node:
             import redis.asyncio.retry
 
             more = {"redis_connect_func": self._acheck} if self.replaceable else {}
-            lanes = self._aio_lanes[loop] = AioLanes(self.dial.pool(redis.asyncio, self.place, **more))
+            lanes = self._aio_lanes[loop] = AioLanes(
+                self.dial.pool(redis.asyncio, self.place, **more), self.dial.timeout
+            )
         return lanes
 
     # -- which server it is -------------------------------------------------------------------------------------------
@@ -170,9 +173,7 @@ class Node:
     async def arun(self, command: Command, once: bool = False) -> Any:
         """Run one command on the running loop. Raises ``StoreError``."""
         try:
-            lanes = self._aio()
-            async with asyncio.timeout(self.dial.timeout):
-                return await lanes.run(command, once=once)
+            return await self._aio().run(command, once=once)
         except Exception as exc:
             raise translate(exc, self) from exc
 
@@ -197,9 +198,7 @@ class Node:
     async def arun_all(self, commands: Sequence[Command]) -> list[Any]:
         """Run *commands* in one round trip. Returns replies, error replies among them. Raises ``StoreError``."""
         try:
-            lanes = self._aio()
-            async with asyncio.timeout(self.dial.timeout):
-                return await lanes.run_all(commands)
+            return await self._aio().run_all(commands)
         except Exception as exc:
             raise translate(exc, self) from exc
 
