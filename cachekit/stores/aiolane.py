@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 from cachekit.clock import stopwatch
 from cachekit.stores.resp import NOTHING, Reader, ReplyError
-
-Command: TypeAlias = Sequence[Any]
+from cachekit.stores.wire import Command
 
 _MORE: Final = object()
 

@@ -12,7 +12,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cachekit.stores.aiolane import AioLane, Command, Deadlines
+from cachekit.stores.aiolane import AioLane, Deadlines
+from cachekit.stores.wire import Command, Wire
 
 
 class BlockingLanes:
@@ -25,88 +26,90 @@ class BlockingLanes:
         self._pool = pool
         self._broken = Broken
         self._refused = ResponseError
-        self._idle: list[Any] = []
+        self._most: int = pool.max_connections
+        self._idle: list[Wire] = []
 
     def connection(self, **options: Any) -> Any:
         """Return a connection that is not yet open and belongs to the caller; *options* come before the pool's own."""
         return self._pool.connection_class(**{**self._pool.connection_kwargs, **options})
+
+    def _new(self) -> Wire:
+        return Wire(self.connection())
 
     def run(self, command: Command, *, once: bool = False) -> Any:
         """Run *command*; where it must run at most *once*, a lost reply is an error. Raises what the library raises."""
         try:
             lane = self._idle.pop()
         except IndexError:
-            return self._on(self.connection(), command)
+            return self._on(self._new(), command)
         if once:
-            return self._on(lane if self._stands(lane) else self.connection(), command)
+            return self._on(lane if self._stands(lane) else self._new(), command)
         try:
             return self._on(lane, command)
         except self._broken:
-            return self._on(self.connection(), command)
+            return self._on(self._new(), command)
 
-    def _stands(self, lane: Any) -> bool:
+    def _stands(self, lane: Wire) -> bool:
         """Say whether the other side has not closed an idle *lane*."""
         try:
-            standing = not lane.can_read(timeout=0)
+            standing = not lane.connection.can_read(timeout=0)
         except (self._broken, OSError):
             standing = False
         if not standing:
-            lane.disconnect()
+            lane.connection.disconnect()
         return standing
 
-    def _on(self, lane: Any, command: Command) -> Any:
+    def _on(self, lane: Wire, command: Command) -> Any:
         try:
-            lane.send_packed_command(lane.pack_command(*command), check_health=False)
-            response = lane.read_response()
+            response = lane.ask(command)
         except self._refused:
             self._give_back(lane)  # an answer like any other, as far as the connection is concerned
             raise
         except BaseException:
-            lane.disconnect()
+            lane.connection.disconnect()
             raise
         self._give_back(lane)
         return response
 
     def send(self, commands: Sequence[Command]) -> Any:
         """Send *commands* in one go. Returns the connection, for ``receive``."""
-        lane = self._idle.pop() if self._idle else self.connection()
-        if not self._stands_if_open(lane):
-            lane = self.connection()
+        lane = self._idle.pop() if self._idle else self._new()
+        if lane.connection._sock is not None and not self._stands(lane):
+            lane = self._new()
+        connection = lane.connection
         try:
-            lane.send_packed_command(lane.pack_commands(commands), check_health=False)
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         except BaseException:
-            lane.disconnect()
+            connection.disconnect()
             raise
         return lane
 
-    def _stands_if_open(self, lane: Any) -> bool:
-        return lane._sock is None or self._stands(lane)
-
-    def receive(self, lane: Any, count: int) -> list[Any]:
+    def receive(self, lane: Wire, count: int) -> list[Any]:
         """Return the replies to what was sent on *lane*, error replies among them as values."""
         replies: list[Any] = []
+        read = lane.connection.read_response
         try:
             for _ in range(count):
                 try:
-                    replies.append(lane.read_response())
+                    replies.append(read())
                 except self._refused as exc:
                     replies.append(exc)
         except BaseException:
-            lane.disconnect()
+            lane.connection.disconnect()
             raise
         self._give_back(lane)
         return replies
 
-    def _give_back(self, lane: Any) -> None:
-        if len(self._idle) < self._pool.max_connections:
+    def _give_back(self, lane: Wire) -> None:
+        if len(self._idle) < self._most:
             self._idle.append(lane)
         else:
-            lane.disconnect()
+            lane.connection.disconnect()
 
     def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
-            self._idle.pop().disconnect()
+            self._idle.pop().connection.disconnect()
 
 
 class AioLanes:

@@ -18,8 +18,8 @@ from typing import Any, Final
 from cachekit._fork import renew_in_child
 from cachekit._loops import PerLoop
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
-from cachekit.stores.aiolane import Command
 from cachekit.stores.lanes import AioLanes, BlockingLanes
+from cachekit.stores.wire import Command
 
 _REPLID: Final = re.compile(rb"master_replid:(\w+)")
 
