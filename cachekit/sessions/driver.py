@@ -6,6 +6,7 @@ Written once for both worlds. Must not know ASGI or WSGI.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -437,7 +438,12 @@ class Exchange:
             self._say(values, about)
 
     def _claimed(self, values: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        return {key: values[key] for key in self._driver.claimed if key in values}
+        found = {}
+        for key in self._driver.claimed:
+            if key in values:
+                with contextlib.suppress(CodecError):
+                    found[key] = self._driver.payloads.opened(values[key])
+        return found
 
     def _say(self, values: Mapping[str, bytes], about: About) -> None:
         """Have the cookie sent."""

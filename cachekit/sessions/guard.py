@@ -17,7 +17,7 @@ from cachekit.breaker import Breaker
 from cachekit.clock import Clock
 from cachekit.errors import StoreError, StoreTimeout, StoreUnavailable
 from cachekit.events import Emit, Event, Kind
-from cachekit.sessions.store import Found, FullStore, Key, Moved, Outcome, Record
+from cachekit.sessions.store import Appending, Found, FullStore, Key, Moved, Outcome, Record
 
 R = TypeVar("R")
 
@@ -36,6 +36,8 @@ class GuardedSessions:
 
     def __init__(self, inner: FullStore, breaker: Breaker, *, clock: Clock, emit: Emit) -> None:
         self.inner = inner
+        self.appends = isinstance(inner, Appending)
+        """Whether the store can add to a session."""
         self.breaker = breaker
         self._clock = clock
         self._emit = emit
@@ -90,6 +92,10 @@ class GuardedSessions:
 
     async def write(self, io: IO, key: Key, record: Record, expected: str | None) -> Outcome:
         return await self._run(lambda: self.inner.write(io, key, record, expected))
+
+    async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:
+        inner: Any = self.inner
+        return await self._run(lambda: inner.append(io, key, addition, version, expected))
 
     async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:
         return await self._run(lambda: self.inner.retire(io, key, record, moved, grace))

@@ -140,6 +140,12 @@ class RedisSessions:
         )
         return _outcome(reply)
 
+    async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:
+        reply = await self.link.script(
+            io, _script("append"), (self._name(key),), (expected, version, self._slack, addition)
+        )
+        return DONE if reply == 1 else _outcome(reply)
+
     async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:
         until = int((self._clock() + grace) * 1000)
         note = f"{_MOVED.decode()}{until:015d}{moved.key.shard}{moved.key.digest}{moved.owner}"

@@ -90,7 +90,7 @@ class Session(dict[str, Any]):
         self._codec = codec
         self._base: Mapping[str, bytes] = {}
         self._about = About()
-        self._suspects: set[str] = set()  # what must be compared at the end
+        self._suspects: dict[str, bytes | None] = {}  # what must be compared at the end, and with what it was read from
         self._lost: dict[str, bytes] = {}  # what could not be read, and is stored as it was
         self._ended = self._rotate = self._bound = self._forced = False
         self._committed = self._shareable = False
@@ -134,7 +134,7 @@ class Session(dict[str, Any]):
                 if key not in self._suspects:
                     now[key] = before
                     continue
-                fresh = self._codec.same(before, value)
+                fresh = self._codec.same(before, value, self._suspects[key])
                 now[key] = before if fresh is None else fresh
                 changed = changed or fresh is not None
             else:
@@ -155,7 +155,9 @@ class Session(dict[str, Any]):
     def commit(self, base: Mapping[str, bytes]) -> None:
         """Take *base* for what the store holds from now on."""
         self._base = base
-        self._suspects = {key for key, value in super().items() if type(value) is not _Packed and _can_change(value)}
+        self._suspects = {
+            key: None for key, value in super().items() if type(value) is not _Packed and _can_change(value)
+        }
         self._forced = self._rotate = self._bound = False
 
     def restart(self) -> None:
@@ -275,7 +277,8 @@ class Session(dict[str, Any]):
 
     def _opened(self, key: str, packed: _Packed) -> Any:
         try:
-            value = self._codec.decode(packed.data)
+            data = self._codec.opened(packed.data)
+            value = self._codec.codec.decode(data)
         except CodecError as exc:
             self._lost[key] = packed.data
             super().__delitem__(key)
@@ -283,7 +286,7 @@ class Session(dict[str, Any]):
             return _MISSING
         super().__setitem__(key, value)
         if type(value) not in _FROZEN:
-            self._suspects.add(key)
+            self._suspects[key] = data
         return value
 
     def _open_all(self) -> None:
@@ -375,7 +378,7 @@ class Session(dict[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         self._touch_key(key)
         self._lost.pop(key, None)
-        self._suspects.add(key)
+        self._suspects.setdefault(key, None)
         super().__setitem__(key, value)
 
     def __delitem__(self, key: str) -> None:

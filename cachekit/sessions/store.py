@@ -15,7 +15,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from cachekit._io import IO
 from cachekit.clock import random_token
@@ -156,6 +156,18 @@ class UserIndex(Protocol):
 
     async def count(self, io: IO) -> int:
         """Return the number of live sessions, off by those that ended within one touch interval at most."""
+        ...
+
+
+@runtime_checkable
+class Appending(Protocol):
+    """What a store may also do: take in a small change of a large session without the rest of it."""
+
+    async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:
+        """Add *addition* to the body of the version *expected*, which becomes *version*; else like ``write``.
+
+        What it lives, when it was made, when it ends and whose it is stays.
+        """
         ...
 
 

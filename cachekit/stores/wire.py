@@ -55,7 +55,8 @@ def _straight(connection: Any) -> Callable[[Command], Any] | None:
     from redis.exceptions import TimeoutError as TimedOut
 
     parser: Any = getattr(connection, "_parser", None)
-    reader, sock = getattr(parser, "_reader", None), getattr(connection, "_sock", None)
+    reader: Any = getattr(parser, "_reader", None)
+    sock: Any = getattr(connection, "_sock", None)
     quick = _quick()
     if quick is None or sock is None or not hasattr(reader, "feed"):
         return None
@@ -122,8 +123,10 @@ def _aio_straight(connection: Any) -> Callable[[Command], Any] | None:
     from redis.exceptions import ConnectionError as Broken
 
     parser: Any = getattr(connection, "_parser", None)
-    reader, stream = getattr(parser, "_reader", None), getattr(connection, "_reader", None)
-    writer, quick = getattr(connection, "_writer", None), _quick()
+    reader: Any = getattr(parser, "_reader", None)
+    stream: Any = getattr(connection, "_reader", None)
+    writer: Any = getattr(connection, "_writer", None)
+    quick = _quick()
     if quick is None or stream is None or writer is None or not hasattr(reader, "feed"):
         return None
     pack, unfinished = quick
