@@ -1,4 +1,4 @@
-"""The bytes of the values of a session: each by itself, large ones compressed by themselves, in groups that follow each other.
+"""The bytes of the values of a session: each by itself, large ones compressed by themselves, in groups one after another.
 
 A *cell* is one encoded value. A large one is ``Squeezed``: compressed, with its checksum, and neither looked at nor copied
 out until somebody asks for it; written again as it is. So what a request does not look at costs it nothing but its bytes
@@ -8,15 +8,17 @@ A *group* is a map from key to cell, followed by the squeezed ones. A later grou
 that a small change is added to the end of a large session. Owns this layout. Must not know what a value is, or whose
 session it is.
 
-A group is a number of blocks; a block is its length (4 bytes) and a frame. The first holds a msgpack map: key to encoded value
-(bytes), to nil (deleted), or to n (the value is in the n-th block after this one).
+A group is a number of blocks; a block is its kind (1 byte), its length and its CRC-32 (4 bytes each, network byte order; the
+CRC is 0 where the block is a frame, which has its own), and its bytes. The first block is a msgpack map, or its frame: key
+to encoded value (bytes), to nil (deleted), or to n (the value is in the n-th block after this one). The others are values.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
+from zlib import crc32
 
 from msgpack import packb, unpackb
 
@@ -29,11 +31,15 @@ _MAP_ZSTD: Final = 9
 _VALUE: Final = 10
 _VALUE_ZSTD: Final = 11
 
+_BLOCK: Final = struct.Struct(">BII")
+_PLAIN_MAP, _MAP_FRAME, _VALUE_FRAME = 0, 1, 2
 _LENGTH: Final = struct.Struct(">I")
 _NEVER: Final = 1 << 62
 _CODEC_AT: Final = 4
 _META_AT: Final = 13
 _ROOM: Final = 1024
+_LARGE: Final = 4096
+"""Bytes from which a value is compressed by itself: smaller ones compress better together."""
 
 
 class Squeezed(bytes):
@@ -47,6 +53,20 @@ def plain_size(cell: bytes) -> int:
     if type(cell) is not Squeezed or len(cell) < _META_AT + _LENGTH.size:
         return len(cell)
     return cast("int", _LENGTH.unpack_from(cell, _META_AT)[0])
+
+
+class Groups(NamedTuple):
+    """What was read.
+
+    Attributes:
+        cells: of each key.
+        times: the number of groups.
+        first: where the first one ends.
+    """
+
+    cells: dict[str, bytes]
+    times: int
+    first: int
 
 
 class Layout:
@@ -68,13 +88,14 @@ class Layout:
         self._limit = limit
         self._most = limit + _ROOM
         self._from = compress_from
+        self._alone = max(compress_from, _LARGE)
         self.zstd: Any = zstandard() if zstd else None
 
     # -- one value ------------------------------------------------------------------------------------------------
 
     def cell(self, data: bytes) -> bytes:
         """Return the cell of an encoded value."""
-        if len(data) < self._from:
+        if len(data) < self._alone:
             return data
         frame = self._frame(_LENGTH.pack(len(data)), data, _VALUE, _VALUE_ZSTD)
         return Squeezed(frame) if len(frame) < len(data) else data
@@ -103,56 +124,61 @@ class Layout:
             else:
                 said[key] = cell
         data = cast("bytes", packb(said))
-        frame = self._frame(b"", data, MAP, _MAP_ZSTD)
+        head = _BLOCK.pack(_PLAIN_MAP, len(data), crc32(data))
+        if len(data) >= self._from:
+            frame = self._frame(b"", data, MAP, _MAP_ZSTD)
+            if len(frame) < len(data):
+                data, head = frame, _BLOCK.pack(_MAP_FRAME, len(frame), 0)
         if not large:
-            return _LENGTH.pack(len(frame)) + frame
-        return b"".join([part for block in (frame, *large) for part in (_LENGTH.pack(len(block)), block)])
+            return head + data
+        parts = [head, data]
+        for cell in large:
+            parts += (_BLOCK.pack(_VALUE_FRAME, len(cell), 0), cell)
+        return b"".join(parts)
 
-    def read(self, data: bytes, start: int) -> tuple[dict[str, bytes], int]:
-        """Return the cells of all groups in *data* from *start* on, and where the first group ends.
-
-        Raises:
-            FrameError: damaged, cut, or from a newer version.
-        """
+    def read(self, data: bytes, start: int) -> Groups:
+        """Return what all groups in *data* say, from *start* on. Raises ``CodecError`` for damaged bytes, or newer ones."""
         cells: dict[str, bytes] = {}
         absent: dict[int, str] = {}
-        view, at, end, number, groups, first = memoryview(data), start, len(data), 0, 0, 0
+        view, at, end, number, count, first = memoryview(data), start, len(data), 0, 0, 0
         try:
             while at < end:
-                size = _LENGTH.unpack_from(data, at)[0]
-                at += _LENGTH.size
-                if size > end - at or size < _META_AT:
+                kind, size, crc = _BLOCK.unpack_from(data, at)
+                begin = at + _BLOCK.size
+                block = view[begin : begin + size]
+                if len(block) != size:
                     raise FrameError("the session is truncated")
-                codec_id = data[at + _CODEC_AT]
-                if codec_id in (_VALUE, _VALUE_ZSTD):
+                if kind == _VALUE_FRAME:
                     number += 1
-                    if (key := absent.pop(number, None)) is not None:
-                        cells[key] = Squeezed(view[at : at + size])
+                    cells[absent.pop(number)] = Squeezed(block)
                 else:
                     if absent:
                         raise FrameError("the session is truncated")
-                    groups += 1
-                    if groups == 2:
-                        first = at - _LENGTH.size
-                    number = 0
-                    for key, cell in self._map(view[at : at + size]).items():
+                    count, number = count + 1, 0
+                    if count == 2:
+                        first = at
+                    for key, cell in (
+                        unpackb(block) if kind == 0 and crc32(block) == crc else self._map(kind, block)
+                    ).items():
                         if type(cell) is bytes:
                             cells[key] = cell
                         elif cell is None:
                             cells.pop(key, None)
-                        elif type(cell) is int:
-                            absent[cell] = key
                         else:
-                            raise FrameError("corrupt: this is no session")
-                at += size
-        except struct.error as exc:
+                            absent[cell] = key
+                at = begin + size
+        except (struct.error, KeyError) as exc:
             raise FrameError("the session is truncated") from exc
         if absent:
             raise FrameError("the session is truncated")
-        return cells, first or end
+        return Groups(cells, count, first or end)
 
-    def _map(self, frame: memoryview) -> dict[str, Any]:
-        _, data, codec_id = opened(cast("bytes", frame), max_size=self._most)
+    def _map(self, kind: int, block: memoryview) -> dict[str, Any]:
+        if kind == _PLAIN_MAP:
+            raise FrameError("corrupt: the checksum of the session does not match")
+        if kind != _MAP_FRAME:
+            raise FrameError("this session was written by a newer version")
+        _, data, codec_id = opened(cast("bytes", block), max_size=self._most)
         if codec_id == _MAP_ZSTD:
             data = self.decompress(data)
         elif codec_id != MAP:
@@ -184,11 +210,8 @@ def read_map(data: Any) -> dict[str, Any]:
         said = unpackb(data, strict_map_key=True)
     except Exception as exc:
         raise FrameError(f"these bytes hold no session: {type(exc).__name__}: {exc}") from exc
-    if type(said) is not dict:
+    if type(said) is not dict or not all(type(key) is str for key in said):
         raise FrameError("these bytes hold no session")
-    for key in said:
-        if type(key) is not str:
-            raise FrameError("these bytes hold no session")
     return said
 
 

@@ -24,7 +24,7 @@ from cachekit.policy import FOREVER, seconds
 from cachekit.sessions.degraded import LocalSessions, Pending
 from cachekit.sessions.guard import GuardedSessions
 from cachekit.sessions.options import AtReturn, SessionOptions
-from cachekit.sessions.payload import About, Payloads
+from cachekit.sessions.payload import About, Extent, Payloads
 from cachekit.sessions.store import Key, Moved, Record, Verdict, new_version, owner_of
 
 _TRIES: Final = 1000
@@ -41,16 +41,14 @@ class Held:
         record: what is known to be there.
         about: whose it is.
         base: its values there.
-        size: bytes of its body that were written as a whole.
-        added: bytes that were added to it since.
+        extent: how it was written, where it can be added to.
     """
 
     key: Key
     record: Record
     about: About
     base: Mapping[str, bytes]
-    size: int = 0
-    added: int = 0
+    extent: Extent | None = None
 
 
 class Keeper:
@@ -69,7 +67,7 @@ class Keeper:
     ) -> None:
         self.store = store
         self.payloads = payloads
-        self._append = store.append if store.appends else None
+        self._appends = store.appends
         self.local = LocalSessions(options.max_local, options.life(remembered=False), clock, payloads)
         self.emit = emit
         self._deliveries: dict[Key, Future[None]] = {}
@@ -101,15 +99,15 @@ class Keeper:
         kept = Record(
             b"", record.version, record.ttl, record.created, record.seen, record.deadline, record.owner
         )  # without its bytes: they would take up room until the request ends
-        return Held(key, kept, about, content.cells, content.size, content.added)
+        return Held(key, kept, about, content.cells, content.extent)
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def _addition(self, held: Held, values: Mapping[str, bytes], about: About) -> bytes | None:
+    def _addition(self, held: Held, values: Mapping[str, bytes], about: About) -> tuple[bytes, Extent] | None:
         """Return what to add to the session as it is, None where it is to be written as a whole."""
-        if self._append is None or about != held.about or held.record.ttl != self.life(about):
+        if not self._appends or held.extent is None or about != held.about or held.record.ttl != self.life(about):
             return None
-        return self.payloads.addition(held.base, values, size=held.size, added=held.added)
+        return self.payloads.addition(held.base, values, held.extent)
 
     def _record(
         self, key: Key, values: Mapping[str, bytes], about: About, owner: str | None = None, version: str = ""
@@ -133,7 +131,7 @@ class Keeper:
         if not ours and outcome.verdict is not Verdict.DONE:
             raise _TimedOut("this session has reached its absolute time-out")
         self.emit(Event(Kind.SESSION_CREATED, str(key)))
-        return Held(key, record, about, values, len(record.body))
+        return Held(key, record, about, values, self.payloads.extent(record.body))
 
     async def write(
         self,
@@ -151,21 +149,21 @@ class Keeper:
         versions that were sent: one whose answer was lost may be there all the same, and must not be merged with itself.
         """
         for _ in range(_TRIES):
-            version, was, size, added = new_version(), held.record, 0, 0
+            version, was = new_version(), held.record
+            extent: Extent | None
             if tried is not None:
                 tried.append(version)
-            addition = self._addition(held, values, about)
-            if addition is not None and self._append is not None:
-                size, added = held.size, held.added + len(addition)
-                outcome = await self._append(io, held.key, addition, version, was.version)
+            if (addition := self._addition(held, values, about)) is not None:
+                added, extent = addition
+                outcome = await self.store.append(io, held.key, added, version, was.version)
             else:
                 record = self._record(held.key, values, about, was.owner, version)
-                size = len(record.body)
+                extent = self.payloads.extent(record.body)
                 outcome = await self.store.write(io, held.key, record, was.version)
             there = isinstance(outcome.found, Record) and outcome.found.version == version
             if there or outcome.verdict is Verdict.DONE:
                 kept = Record(b"", version, self.life(about), was.created, was.seen, was.deadline, was.owner)
-                return Held(held.key, kept, about, values, size, added)
+                return Held(held.key, kept, about, values, extent)
             if isinstance(outcome.found, Moved):
                 return await self._follow(io, outcome.found, held, values)
             theirs = None if outcome.found is None else self._held(held.key, outcome.found)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, cast
 
 from msgpack import packb, unpackb
 
@@ -21,7 +22,7 @@ from cachekit.codecs.base import Codec
 from cachekit.codecs.frame import opened, seal
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import CodecError, ConfigError, FrameError, SessionTooLarge
-from cachekit.sessions.cells import MAP, Layout, plain_size, read_map
+from cachekit.sessions.cells import MAP, Layout, Squeezed, plain_size, read_map
 from cachekit.sessions.merge import ABSENT, Combine, merge, queue, total, union
 from cachekit.sessions.options import SessionOptions
 from cachekit.sessions.store import HEAD_BYTES
@@ -35,6 +36,8 @@ _SMALLEST: Final = 4
 """How many times what is there must be as large as an addition."""
 _SMALL: Final = 512
 """Bytes of a body that is written as a whole at about the cost of a small addition."""
+_MOST_ADDED: Final = 8
+_LONGEST_UTF8: Final = 4
 _OVERHEAD: Final = 10
 """Bytes that the layout takes for each key at most, beside the key and its value."""
 _LONGEST_USER: Final = 512
@@ -65,21 +68,32 @@ class About:
         return replace(self, agent=agent[:_LONGEST_AGENT])
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Extent(NamedTuple):
+    """How a body came about.
+
+    Attributes:
+        size: bytes that were written as a whole.
+        added: bytes that were added since.
+        times: how often.
+    """
+
+    size: int
+    added: int = 0
+    times: int = 0
+
+
+class Content(NamedTuple):
     """What was read of a session.
 
     Attributes:
         about: whose it is.
         cells: its encoded values.
-        size: bytes of the body that was written as a whole.
-        added: bytes of what was added to it since.
+        extent: how it was written, where it can be added to.
     """
 
     about: About
     cells: dict[str, bytes]
-    size: int = 0
-    added: int = 0
+    extent: Extent | None = None
 
 
 class Payloads:
@@ -156,6 +170,10 @@ class Payloads:
     # -- bodies ---------------------------------------------------------------------------------------------------
 
     def _check(self, values: Packed) -> None:
+        if (
+            sum(map(len, values.values())) + _LONGEST_UTF8 * sum(map(len, values)) + _OVERHEAD * len(values)
+        ) < self._limit and (Squeezed not in set(map(type, values.values()))):
+            return  # without looking at each
         size = sum(map(plain_size, values.values())) + sum(map(_key_size, values))
         if size > self._limit:
             largest = max(values, key=lambda key: plain_size(values[key]))
@@ -180,41 +198,41 @@ class Payloads:
         frame = self._protection.protect(frame, b"values " + context)
         return b"".join((_LENGTH.pack(len(head)), head, bytes((made + _SEALED,)), frame))
 
-    def addition(self, base: Packed, values: Packed, *, size: int, added: int) -> bytes | None:
-        """Return what to add to a body that holds *base*, so that it holds *values*.
+    def extent(self, body: bytes) -> Extent | None:
+        """Return how *body*, just packed, came about; None for what cannot be added to."""
+        return Extent(len(body)) if self._squeezes else None
 
-        None where it is better written as a whole: because it is protected as a whole, or because so much has been added to
-        it that reading that costs more than writing it all once.
+    def addition(self, base: Packed, values: Packed, extent: Extent) -> tuple[bytes, Extent] | None:
+        """Return what to add to a body that holds *base*, so that it holds *values*; and what it then is.
 
-        Args:
-            base: what the body holds.
-            values: what it is to hold.
-            size: bytes of it that were written as a whole; 0 for what cannot be added to.
-            added: bytes that were added since.
+        None where it is better written as a whole: so much has been added that reading that costs more.
 
         Raises:
             SessionTooLarge: it would be.
         """
-        if not self._squeezes or not size:
-            return None
         self._check(values)
+        size = max(extent.size, _SMALL)
+        if extent.times >= _MOST_ADDED:
+            return None
         changes: dict[str, bytes | None] = {
             key: cell for key, cell in values.items() if (was := base.get(key)) is not cell and was != cell
         }
-        changes.update(dict.fromkeys(base.keys() - values.keys()))
-        size = max(size, _SMALL)
-        if sum(len(cell) for cell in changes.values() if cell is not None) * _SMALLEST > size:
+        if sum(map(len, changes.values())) * _SMALLEST > size:  # type: ignore[arg-type]
             return None
+        if len(values) - len(changes) < len(base):
+            changes.update(dict.fromkeys(base.keys() - values.keys()))
         made = self._layout.group(changes)
         # Each read carries what was added so far, each whole write all of it: about here their sum is least.
-        return None if len(made) * _SMALLEST > size or added**2 > 2 * size * len(made) else made
+        if len(made) * _SMALLEST > size or extent.added**2 > 2 * size * len(made):
+            return None
+        return made, Extent(extent.size, extent.added + len(made), extent.times + 1)
 
     def unpack(self, body: bytes, context: bytes) -> Content:
         """Return what is in *body*. Raises ``CodecError``."""
         about, end, made = self._about(body, context)
         if made == _GROUPS:
-            cells, first = self._layout.read(body, end + 1)
-            return Content(about, cells, first, len(body) - first)
+            cells, count, first = self._layout.read(body, end + 1)
+            return Content(about, cells, Extent(first, len(body) - first, count - 1))
         frame: Any = memoryview(body)[end + 1 :]  # a large session is not copied on its way
         if made & _SEALED:
             frame = self._opened(bytes(frame), b"values " + context)
@@ -245,13 +263,7 @@ class Payloads:
         head = body[_LENGTH.size : end]
         if made & _SEALED:
             head = self._opened(head, b"about " + context)
-        try:
-            user, agent, remembered = unpackb(head)
-        except Exception as exc:
-            raise FrameError("whose session this is cannot be read") from exc
-        if type(user) is not str or type(agent) is not str or type(remembered) is not bool:
-            raise FrameError("whose session this is cannot be read")
-        return About(user, agent, remembered), end, made
+        return _about(head), end, made
 
     def _opened(self, data: bytes, context: bytes) -> bytes:
         assert self._protection is not None
@@ -273,3 +285,14 @@ def checked_user(user: object) -> str:
 
 def _key_size(key: str) -> int:
     return _OVERHEAD + (len(key) if key.isascii() else len(key.encode("utf-8", "surrogatepass")))
+
+
+@lru_cache(maxsize=1024)
+def _about(head: bytes) -> About:
+    try:
+        user, agent, remembered = unpackb(head)
+    except Exception as exc:
+        raise FrameError("whose session this is cannot be read") from exc
+    if type(user) is not str or type(agent) is not str or type(remembered) is not bool:
+        raise FrameError("whose session this is cannot be read")
+    return About(user, agent, remembered)

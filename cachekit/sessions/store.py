@@ -15,6 +15,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from cachekit._io import IO
@@ -196,11 +197,13 @@ def is_shard(text: str) -> bool:
     return text in _SHARDS
 
 
+@lru_cache(maxsize=1024)
 def owner_of(user: str) -> str:
     """Return under what the sessions of *user* are found: a digest, so that no store lists who they are."""
     return _text(hashlib.sha256(b"user:" + user.encode("utf-8", "surrogatepass")).digest()[:16])
 
 
+@lru_cache(maxsize=1024)
 def shard_of(owner: str) -> str:
     """Return the shard in which all sessions of an *owner* lie."""
     return f"{hashlib.sha256(owner.encode()).digest()[0] % SHARDS:02x}"
