@@ -9,10 +9,11 @@ Must not know what the commands mean.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from cachekit.stores.wire import AioWire, Command, Wire
+from cachekit.stores.aiolane import AioLane, Deadlines
+from cachekit.stores.wire import Command, Wire
 
 
 class BlockingLanes:
@@ -112,123 +113,84 @@ class BlockingLanes:
 
 
 class AioLanes:
-    """Idle connections of one event loop. Each command is bounded by *timeout* seconds, opening a connection included.
+    """Idle connections of one event loop.
 
-    One timer serves all commands: one for each would cost more than the rest of what is done here.
+    Args:
+        pool: the client library's recipe of a connection.
+        loop: where they belong.
+        timeout: seconds that a command may take, connecting included.
     """
 
-    def __init__(self, pool: Any, timeout: float) -> None:
+    def __init__(self, pool: Any, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         from redis.exceptions import ConnectionError as Broken
         from redis.exceptions import ResponseError
 
         self._pool = pool
-        self._timeout = timeout
+        self._loop = loop
         self._options = {**pool.connection_kwargs, "socket_timeout": None}
         self._broken = Broken
         self._refused = ResponseError
-        self._idle: list[AioWire] = []
+        self._idle: list[AioLane] = []
         self._places = asyncio.Semaphore(pool.max_connections)
-        self._loop = asyncio.get_running_loop()
-        self._flying: dict[AioWire, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadlines = Deadlines(loop, timeout, lambda: TimeoutError(f"no answer within {timeout:g} s"))
 
     async def run(self, command: Command, *, once: bool = False) -> Any:
-        """Run *command*, once there is a place for it. Raises ``TimeoutError``, and what the client library raises."""
-        if once or not self._idle or self._places.locked() or not self._idle[-1].is_straight:
-            async with asyncio.timeout(self._timeout), self._places:
-                return await self._run(command, once=once)
-        started = self._loop.time()
-        async with self._places:  # there is one
-            lane = self._idle.pop()
-            self._flying[lane] = until = started + self._timeout
-            if self._timer is None:
-                self._timer = self._loop.call_at(until, self._late)
-            try:
-                return await self._on(lane, command)
-            except self._broken:
-                if lane.late:
-                    raise TimeoutError from None
-            finally:
-                del self._flying[lane]
-            async with asyncio.timeout(until - self._loop.time()):
-                return await self._on(self._new(), command)
+        """Run *command*, once there is a place for it. Raises what the client library raises, or ``TimeoutError``."""
+        return await self._run(AioLane.ask, command, once)
 
-    def _late(self) -> None:
-        """Give up the commands whose time is over."""
-        now = self._loop.time()
-        for lane, until in list(self._flying.items()):
-            if until <= now:
-                lane.give_up()
-        soonest = min((until for until in self._flying.values() if until > now), default=None)
-        self._timer = None if soonest is None else self._loop.call_at(soonest, self._late)
+    async def run_all(self, commands: Sequence[Command]) -> list[Any]:
+        """Run *commands* in one round trip. Returns the replies, error replies among them as values."""
+        replies: list[Any] = await self._run(AioLane.ask_all, commands, once=True)
+        return replies
 
-    async def _run(self, command: Command, *, once: bool) -> Any:
+    async def _run(self, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any, once: bool) -> Any:
+        until = self._loop.time() + self._deadlines.seconds
+        if self._places.locked():
+            async with asyncio.timeout_at(until):
+                await self._places.acquire()
+        else:
+            await self._places.acquire()
         try:
-            lane = self._idle.pop()
-        except IndexError:
-            return await self._on(self._new(), command)
-        if once:
-            return await self._on(lane if await self._stands(lane) else self._new(), command)
+            while self._idle:
+                lane = self._idle.pop()
+                if lane.lost:
+                    continue
+                try:
+                    return await self._on(lane, ask, what)
+                except self._broken:
+                    if once:
+                        raise
+                    break
+            async with asyncio.timeout_at(until):
+                lane = await AioLane.open(self.connection())
+            return await self._on(lane, ask, what)
+        finally:
+            self._places.release()
+
+    async def _on(self, lane: AioLane, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any) -> Any:
         try:
-            return await self._on(lane, command)
-        except self._broken:
-            return await self._on(self._new(), command)
+            future = ask(lane, what)
+            self._deadlines.watch(future)
+            response = await future
+        except self._refused:
+            self._idle.append(lane)  # an answer like any other, as far as the connection is concerned
+            raise
+        except BaseException:
+            lane.close()
+            raise
+        self._idle.append(lane)
+        return response
 
     def connection(self, **options: Any) -> Any:
         """Return a connection that is not yet open and belongs to the caller; *options* come before the pool's own."""
         return self._pool.connection_class(**{**self._options, **options})
 
-    def _new(self) -> AioWire:
-        return AioWire(self.connection())
-
-    async def _stands(self, lane: AioWire) -> bool:
-        reader = lane.connection._reader
-        if reader is not None and not reader.at_eof() and reader.exception() is None:
-            return True
-        await lane.connection.disconnect(nowait=True)
-        return False
-
-    async def _on(self, lane: AioWire, command: Command) -> Any:
-        try:
-            response = await lane.ask(command)
-        except self._refused:
-            self._give_back(lane)
-            raise
-        except BaseException:
-            await lane.connection.disconnect(nowait=True)
-            raise
-        self._give_back(lane)
-        return response
-
-    def _give_back(self, lane: AioWire) -> None:
-        if not lane.late:  # else it was given up in the moment in which its reply came
-            self._idle.append(lane)
-
-    async def run_all(self, commands: Sequence[Command]) -> list[Any]:
-        """Run *commands* in one round trip. Returns the replies, error replies among them as values."""
-        async with asyncio.timeout(self._timeout), self._places:
-            lane = self._idle.pop() if self._idle else self._new()
-            if lane.connection.is_connected and not await self._stands(lane):
-                lane = self._new()
-            connection = lane.connection
-            replies: list[Any] = []
-            try:
-                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-                for _ in commands:
-                    try:
-                        replies.append(await connection.read_response())
-                    except self._refused as exc:
-                        replies.append(exc)
-            except BaseException:
-                await connection.disconnect(nowait=True)
-                raise
-            self._give_back(lane)
-            return replies
-
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the idle connections."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         while self._idle:
-            await self._idle.pop().connection.disconnect()
+            self._idle.pop().close()
+
+    def forget(self) -> None:
+        """Free the idle connections of a loop that was closed."""
+        while self._idle:
+            self._idle.pop().forget()

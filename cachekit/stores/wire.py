@@ -1,4 +1,4 @@
-"""An open connection of the client library, spoken to without its layers: they cost more than the command.
+"""An open connection of the blocking world, spoken to without its layers: they cost more than the command.
 
 The library opens it (sockets, TLS, authentication) and parses what comes; the first command goes through the library, and
 later ones straight over its socket, where the C parser is installed. Must not know what the commands mean, nor lend or
@@ -73,75 +73,6 @@ def _straight(connection: Any) -> Callable[[Command], Any] | None:
                 feed(buffer, 0, count)
         except TimeoutError as exc:
             raise TimedOut("no answer in time") from exc
-        except OSError as exc:
-            raise Broken(f"the connection is broken: {exc}") from exc
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
-
-    return ask
-
-
-class AioWire:
-    """A connection of an event loop.
-
-    Args:
-        connection: of the client library, open or not.
-    """
-
-    __slots__ = ("_ask", "connection", "late")
-
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
-        self._ask: Callable[[Command], Any] | None = None
-        self.late = False
-        """Whether it was given up because its reply took too long."""
-
-    @property
-    def is_straight(self) -> bool:
-        """Return whether it is open, and asks without the library."""
-        return self._ask is not None
-
-    async def ask(self, command: Command) -> Any:
-        """Return the reply to *command*. Raises what the client library raises, error replies too."""
-        if self._ask is not None:
-            return await self._ask(command)
-        connection = self.connection
-        await connection.send_packed_command(connection.pack_command(*command), check_health=False)
-        reply = await connection.read_response()
-        self._ask = _aio_straight(connection)
-        return reply
-
-    def give_up(self) -> None:
-        """Have the command that is under way fail."""
-        self.late = True
-        self.connection._writer.transport.abort()
-
-
-def _aio_straight(connection: Any) -> Callable[[Command], Any] | None:
-    """Return what asks over the streams of an open *connection*, or None where that cannot be."""
-    from redis.exceptions import ConnectionError as Broken
-
-    parser: Any = getattr(connection, "_parser", None)
-    reader: Any = getattr(parser, "_reader", None)
-    stream: Any = getattr(connection, "_reader", None)
-    writer: Any = getattr(connection, "_writer", None)
-    quick = _quick()
-    if quick is None or stream is None or writer is None or not hasattr(reader, "feed"):
-        return None
-    pack, unfinished = quick
-    write, unsent, read = writer.write, writer.transport.get_write_buffer_size, stream.read
-    gets, feed = reader.gets, reader.feed
-
-    async def ask(command: Command) -> Any:
-        try:
-            write(pack(tuple(command)))
-            if unsent():
-                await writer.drain()
-            while (reply := gets()) is unfinished:
-                if not (data := await read(_CHUNK)):
-                    raise Broken("the server has closed the connection")
-                feed(data)
         except OSError as exc:
             raise Broken(f"the connection is broken: {exc}") from exc
         if isinstance(reply, Exception):
