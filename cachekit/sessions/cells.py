@@ -23,7 +23,7 @@ from zlib import crc32
 from msgpack import packb, unpackb
 
 from cachekit.codecs.frame import opened, seal
-from cachekit.errors import ConfigError, FrameError
+from cachekit.errors import CodecError, ConfigError, FrameError
 
 MAP: Final = 8
 """The id in the frame of a map of cells."""
@@ -123,7 +123,10 @@ class Layout:
                 said[key] = len(large)
             else:
                 said[key] = cell
-        data = cast("bytes", packb(said))
+        try:
+            data = cast("bytes", packb(said))
+        except UnicodeEncodeError as exc:
+            raise CodecError(f"a key of a session cannot be stored: {exc}") from exc
         head = _BLOCK.pack(_PLAIN_MAP, len(data), crc32(data))
         if len(data) >= self._from:
             frame = self._frame(b"", data, MAP, _MAP_ZSTD)
@@ -157,18 +160,22 @@ class Layout:
                     count, number = count + 1, 0
                     if count == 2:
                         first = at
-                    for key, cell in (
-                        unpackb(block) if kind == 0 and crc32(block) == crc else self._map(kind, block)
-                    ).items():
+                    whole = kind == _PLAIN_MAP and crc32(block) == crc
+                    for key, cell in (unpackb(block) if whole else self._map(kind, block)).items():
+                        if type(key) is not str:
+                            raise FrameError("these bytes hold no session")
                         if type(cell) is bytes:
                             cells[key] = cell
                         elif cell is None:
                             cells.pop(key, None)
                         else:
                             absent[cell] = key
+                            cells[key] = b""  # its place among the others
                 at = begin + size
-        except (struct.error, KeyError) as exc:
-            raise FrameError("the session is truncated") from exc
+        except CodecError:
+            raise
+        except Exception as exc:
+            raise FrameError(f"these bytes hold no session: {type(exc).__name__}: {exc}") from exc
         if absent:
             raise FrameError("the session is truncated")
         return Groups(cells, count, first or end)
