@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Final
 
 from cachekit._fork import renew_in_child
@@ -291,6 +292,54 @@ class Exchange(Keeping):
         self.session.close()
         if self._held is not None or self._local is not None:
             await self.keep(io)
+
+    def let_go(self) -> None:
+        """End this request's hold on its session: the last to be called.
+
+        The two hold each other, so that only the garbage collector would find what the session held, a large one's worth
+        for each request. Whoever still has the session may go on using it.
+        """
+        session = self.session
+        session.belongs_to(_Late(self, session))
+        del self.session
+
+
+class _Late:
+    """The source of a session whose request is over. It does not hold the session; whoever still has that may use it."""
+
+    __slots__ = ("_exchange", "_session")
+
+    def __init__(self, exchange: Exchange, session: Session) -> None:
+        self._exchange = exchange
+        self._session = weakref.ref(session)
+
+    def _again(self) -> Exchange:
+        exchange, session = self._exchange, self._session()
+        assert session is not None  # it is the one who asks
+        exchange.session = session
+        session.belongs_to(exchange)
+        return exchange
+
+    def fetch(self) -> None:
+        self._again().fetch()
+
+    def afetch(self) -> Awaitable[None]:
+        return self._again().afetch()
+
+    def store(self) -> None:
+        self._again().store()
+
+    def astore(self) -> Awaitable[None]:
+        return self._again().astore()
+
+    def csrf(self) -> str:
+        return self._again().csrf()
+
+    def is_csrf(self, token: str) -> bool:
+        return self._again().is_csrf(token)
+
+    def unreadable(self, key: str, error: CodecError) -> None:
+        self._again().unreadable(key, error)
 
 
 def _on_a_loop() -> bool:

@@ -40,7 +40,7 @@ class _Packed:
 class LazyDict(dict[str, Any]):
     """What ``Session`` is as a dictionary."""
 
-    __slots__ = ("_base", "_codec", "_forced", "_lost", "_suspects")
+    __slots__ = ("__weakref__", "_base", "_codec", "_forced", "_lost", "_suspects")
     __hash__ = None  # a dictionary has none
 
     def __init__(self, codec: Payloads) -> None:

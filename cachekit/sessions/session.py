@@ -82,6 +82,10 @@ class Session(LazyDict):
         self._about, self._new = about, new
         self.loaded = True
 
+    def belongs_to(self, source: Source) -> None:
+        """Ask *source* from now on."""
+        self._source = source
+
     def place(self, handle: str, created_at: float = 0.0, last_activity: float = 0.0) -> None:
         """Take in where it is kept, and since when."""
         self._handle, self._new = handle, False
