@@ -189,7 +189,10 @@ class Payloads:
         head = cast("bytes", packb((about.user, about.agent, about.remembered)))
         if self._protection is None:
             return b"".join((_LENGTH.pack(len(head)), head, _GROUPS_BYTE, self._layout.group(values)))
-        data = cast("bytes", packb({key: self.opened(cell) for key, cell in values.items()}))
+        try:
+            data = cast("bytes", packb({key: self.opened(cell) for key, cell in values.items()}))
+        except UnicodeEncodeError as exc:
+            raise CodecError(f"a key of a session cannot be stored: {exc}") from exc
         made = _PLAIN
         if self._layout.zstd is not None and len(data) >= self._from:
             data, made = self._layout.zstd.ZstdCompressor(level=3).compress(data), _ZSTD

@@ -166,3 +166,12 @@ def test_a_first_addition_to_a_tiny_session_is_worth_it() -> None:
     assert codec.addition(values, {**values, "n": codec.encode(2)}, Extent(200)) is not None
     assert codec.addition(values, {**values, "m": codec.encode("y" * 100)}, Extent(200)) is not None
     assert codec.addition(values, {**values, "m": codec.encode("y" * 200)}, Extent(200)) is None
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_a_key_that_is_no_text_is_a_codec_error(protected) -> None:
+    from cachekit import Signing
+
+    codec = payloads(protection=Signing([b"k" * 32])) if protected else payloads()
+    with pytest.raises(CodecError, match="a key of a session"):
+        codec.pack(ANN, {"\ud800": codec.encode(1)}, b"c")
