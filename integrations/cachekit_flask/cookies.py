@@ -6,6 +6,7 @@ Must not know how sessions are kept.
 from __future__ import annotations
 
 import hashlib
+import weakref
 from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -42,7 +43,7 @@ class FlaskCookies(Cookies):
     def __init__(self, options: SessionOptions, interface: SessionInterface, app: Flask) -> None:
         super().__init__(options)
         self._interface = interface
-        self._app = app
+        self._of = weakref.ref(app)  # the sessions of an application do not keep it alive
 
     def line(self, value: str, *, remembered: bool, left: float = FOREVER) -> str:  # noqa: ARG002 - Flask's lifetime holds
         session: Any = saving.get()
@@ -52,6 +53,12 @@ class FlaskCookies(Cookies):
 
     def removal(self) -> str:
         return self._dumped("", expires=0, max_age=0)
+
+    @property
+    def _app(self) -> Flask:
+        app = self._of()
+        assert app is not None  # it is the one who asks
+        return app
 
     def _dumped(self, value: str, **more: Any) -> str:
         interface, app = self._interface, self._app

@@ -101,9 +101,8 @@ class CacheKitSessionInterface(SessionInterface):
             self._source = sessions if sessions is not None else default_cache()
             nobodys = SessionOptions(secrets="of no application, signs nothing", **options)
             self._clock = self._source.clock if isinstance(self._source, Cache) else system_clock
-            self._source = Sessions(
-                self._source, nobodys, clock=self._clock
-            )  # what is wrong is said here, and the store is shared
+            # What is wrong is said here, and the store is shared by all applications.
+            self._source = Sessions(self._source, nobodys, clock=self._clock)
 
     def sessions_of(self, app: Flask) -> Sessions | None:
         """Return the sessions of *app*, as its settings are now; None while it has no secret key."""
