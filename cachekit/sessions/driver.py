@@ -43,7 +43,13 @@ class Driver:
     """
 
     def __init__(
-        self, store: GuardedSessions, options: SessionOptions, *, clock: Clock, emit: Emit, cookies: Cookies | None = None
+        self,
+        store: GuardedSessions,
+        options: SessionOptions,
+        *,
+        clock: Clock,
+        emit: Emit,
+        cookies: Cookies | None = None,
     ) -> None:
         self.options = options
         self.store = store

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from starlette.datastructures import Secret
@@ -40,7 +40,9 @@ class Session(_Session):
     """
 
     def __new__(cls, source: Any = (), codec: Payloads | None = None) -> Session:  # noqa: ARG004, PYI034 - see _Alone
-        return super().__new__(_Alone if codec is None else cls)
+        kind: Any = _Alone if codec is None else cls
+        made: Session = dict.__new__(kind)
+        return made
 
     def __init__(self, source: Any = (), codec: Payloads | None = None) -> None:
         super().__init__(source, codec or Payloads(_NOBODYS))
@@ -76,7 +78,7 @@ class SessionMiddleware(_SessionMiddleware):
         domain: its domain.
         partitioned: keep the cookie apart for each top-level site.
         store: where sessions are kept: a URL, a ``Cache`` or a store; the default cache when left out.
-        **options: the other settings of ``SessionOptions``, such as ``counters`` and ``protection``.
+        options: the other settings of ``SessionOptions``, such as ``{"counters": ["hits"]}``.
 
     Raises:
         ConfigError: an argument cannot be used; the message names it.
@@ -103,16 +105,18 @@ class SessionMiddleware(_SessionMiddleware):
         partitioned: bool = False,
         *,
         store: str | Cache | Any | None = None,
-        **options: Any,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
-        for name in options:
+        more: Any = {} if options is None else options
+        if not isinstance(more, Mapping):
+            raise ConfigError(
+                f"SessionMiddleware: options={options!r} must be a dictionary of settings of SessionOptions"
+            )
+        for name in more:
             if name not in _OPTIONS:
-                close = difflib.get_close_matches(
-                    name, ("secret_key", "session_cookie", "max_age", "store", *_OPTIONS), 1
-                )
+                close = difflib.get_close_matches(str(name), _OPTIONS, 1)
                 hint = f" (did you mean {close[0]!r}?)" if close else ""
-                raise ConfigError(f"SessionMiddleware has no option {name!r}{hint}: besides Starlette's there are "
-                                  f"store, {', '.join(_OPTIONS)}")  # fmt: skip
+                raise ConfigError(f"SessionMiddleware: options has no {name!r}{hint}: there are {', '.join(_OPTIONS)}")
         cookie: Any = session_cookie
         if not isinstance(cookie, str) or not cookie:
             raise ConfigError(f"SessionMiddleware: session_cookie={session_cookie!r} must be the name of a cookie")
@@ -128,7 +132,7 @@ class SessionMiddleware(_SessionMiddleware):
             made = SessionOptions(
                 secrets=_secrets(secret_key), ttl=max(max_age, 1) if max_age is not None else _LIFE,
                 cookie_name=session_cookie, path=path, domain=domain, same_site=same_site, partitioned=partitioned,
-                **options,
+                **more,
             )  # fmt: skip
         except ConfigError as exc:
             said = str(exc).replace("cookie_name", "session_cookie")

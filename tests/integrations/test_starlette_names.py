@@ -230,9 +230,11 @@ def test_plain_http_is_said_in_the_log(caplog):
         ({"partitioned": True}, "partitioned=True needs https_only=True"),
         ({"store": "http://x"}, "store='http://x': unknown URL scheme"),
         ({"store": 5}, "store=5: .* not in int"),
-        ({"max_ages": 5}, "no option 'max_ages' .did you mean 'max_age'"),
-        ({"counters": "x"}, "counters='x' must be a list"),
-        ({"timeout": "x"}, "timeout='x' must be a positive number"),
+        ({"options": {"counter": []}}, "options has no 'counter' .did you mean 'counters'"),
+        ({"options": {"ttl": "1h"}}, "options has no 'ttl'.*there are absolute_ttl"),
+        ({"options": {"counters": "x"}}, "counters='x' must be a list"),
+        ({"options": {"timeout": "x"}}, "timeout='x' must be a positive number"),
+        ({"options": "x"}, "options='x' must be a dictionary"),
     ],
 )
 def test_a_wrong_argument_of_sessions_is_named(given, message):

@@ -1,0 +1,18 @@
+"""Never run: the drop-ins of the Starlette adapter are middleware to its type checkers too."""
+
+from __future__ import annotations
+
+from cachekit_starlette import CacheKit, GZipMiddleware, Session, SessionMiddleware
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from cachekit import Cache
+
+own = [
+    Middleware(CacheKit, cache=Cache(), compression=True),
+    Middleware(SessionMiddleware, secret_key="x", store="redis://localhost", options={"counters": ["hits"]}),
+    Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
+]
+app = Starlette(middleware=own)
+app.add_middleware(SessionMiddleware, secret_key="x", session_cookie="sid", max_age=None, https_only=True)
+visits: int = Session({"visits": 1})["visits"]
