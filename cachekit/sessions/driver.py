@@ -454,7 +454,7 @@ class Exchange:
     async def _use(self, io: IO) -> None:
         """Note that the session is used, and renew its cookie where that is due; both once an interval."""
         driver, held, ticket = self._driver, self._held, self._ticket
-        if held is None or not self.session.accessed:
+        if held is None or not self.session.accessed or not driver.options.sliding:
             return
         now = driver.clock()
         due = ticket is not None and (ticket.detached or driver.cookies.is_due(ticket, now, claimed=bool(self._claims)))

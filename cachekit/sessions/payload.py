@@ -46,11 +46,17 @@ class About:
         user: the user it is bound to, or empty.
         agent: what the browser called itself, shortened.
         remembered: whether it outlives the browser.
+        life: seconds that it lives after its last use, where that is not what the options say; 0.0 otherwise.
     """
 
     user: str = ""
     agent: str = ""
     remembered: bool = False
+    life: float = 0.0
+
+    def lasting_as(self, other: About) -> About:
+        """Return the same with the lifetime of *other*."""
+        return replace(self, remembered=other.remembered, life=other.life)
 
     def on(self, agent: str) -> About:
         """Return the same for a browser that calls itself *agent*."""
@@ -133,7 +139,8 @@ class Payloads:
         if self._zstd is not None and len(data) >= self._from:
             data, made = self._zstd.ZstdCompressor(level=3).compress(data), _ZSTD
         frame = seal(b"", data, codec_id=MAP_CODEC, compress_from=self._from if made == _PLAIN else len(data) + 1)
-        head = cast("bytes", packb((about.user, about.agent, about.remembered)))
+        parts = (about.user, about.agent, about.remembered)
+        head = cast("bytes", packb((*parts, about.life) if about.life else parts))
         if self._protection is not None:
             head = self._protection.protect(head, b"about " + context)
             frame = self._protection.protect(frame, b"values " + context)
@@ -180,12 +187,13 @@ class Payloads:
         if made & _SEALED:
             head = self._opened(head, b"about " + context)
         try:
-            user, agent, remembered = unpackb(head)
+            user, agent, remembered, *more = unpackb(head)
+            life = float(more[0]) if more else 0.0
         except Exception as exc:
             raise FrameError("whose session this is cannot be read") from exc
         if type(user) is not str or type(agent) is not str or type(remembered) is not bool:
             raise FrameError("whose session this is cannot be read")
-        return About(user, agent, remembered), end, made
+        return About(user, agent, remembered, life), end, made
 
     def _opened(self, data: bytes, context: bytes) -> bytes:
         assert self._protection is not None

@@ -10,6 +10,7 @@ and can change in place is compared with what was stored, so that changes deep i
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final, Protocol, Self, SupportsIndex
@@ -458,7 +459,7 @@ class Session(dict[str, Any]):
             self.clear()
         self.regenerate()
         self._bound = True
-        self._about = About(name, self._about.agent, self._about.remembered)
+        self._about = replace(self._about, user=name)
 
     @property
     def user(self) -> str:
@@ -477,7 +478,7 @@ class Session(dict[str, Any]):
             return
         if self._committed:
             raise SessionError("the response has begun: the cookie cannot be changed any more")
-        self._about = About(self._about.user, self._about.agent, remembered)
+        self._about = replace(self._about, remembered=remembered)
         self._forced = True
 
     @property
