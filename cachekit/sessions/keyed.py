@@ -102,7 +102,7 @@ class KeyedExchange(Exchange):
             self._held = self._local = None
             self._next = ""
             self._mute = self.moved = self.gone = False
-        if self.gone or (self.moved and not session.bound):
+        if self.gone:
             return False
         self._sliding = None if life is None else (life, in_any_case)
         if self.is_kept:

@@ -522,6 +522,8 @@ def test_a_store_that_was_away_gets_what_was_changed(own_server, monkeypatch):
 
     for _ in project(own_server.url, TIMEOUT=1.0):
         one = kept(user=1, n=1)
+        one.set_expiry(365 * 86400)
+        one.save()
         with frozen(own_server):
             other = again(one)
             other["cart"] = [1]
@@ -533,7 +535,9 @@ def test_a_store_that_was_away_gets_what_was_changed(own_server, monkeypatch):
         deadline = time.monotonic() + PATIENCE
         while sessions.deliver():
             assert time.monotonic() < deadline
-        assert dict(again(one).items()) == {"user": 1, "n": 1, "cart": [1]}
+        back = again(one)
+        assert dict(back.items()) == {"user": 1, "n": 1, "cart": [1], "_session_expiry": 365 * 86400}
+        assert back._exchange._held.record.ttl == 365 * 86400, "nobody here knew how long it lives: that stays"
 
 
 # Settings
