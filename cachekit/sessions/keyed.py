@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
-from cachekit._io import IO, both
+from cachekit._io import BLOCKING, IO, both, drive
 from cachekit.errors import StoreError
 from cachekit.sessions.cookie import Ticket
 from cachekit.sessions.degraded import Pending
@@ -57,7 +58,7 @@ class KeyedExchange(Exchange):
 
     def __init__(self, driver: Driver, session_id: str = "") -> None:
         super().__init__(driver, (), "GET", "", OwnedSession)
-        self._ticket = Ticket(session_id, 0.0) if is_id(session_id) else None
+        self._known, self._cookies = _ticket_of(session_id), None
         self._sliding: tuple[float, bool] | None = None  # how long it lives, and whether that is to be said in any case
         self.gone = False  # it has ended, or has another id by now, while this request went on
         self.moved = False  # another request has given it a new id, before this one has read it
@@ -73,6 +74,10 @@ class KeyedExchange(Exchange):
         if self.is_kept:
             return self._identity(self.session.about) if self.session.rotates else self._id
         return self._identity(self.session.about) if self._next else ""
+
+    def fetch(self) -> None:
+        """Read the session here and now."""
+        drive(self.load(BLOCKING))
 
     def promise(self) -> None:
         """Choose the id of a session that is not kept yet."""
@@ -143,6 +148,11 @@ class KeyedExchange(Exchange):
                 self.gone = not await driver.store.touch(io, held.key, life)
             except StoreError as exc:
                 self.degrade(exc)
+
+
+@lru_cache(maxsize=2048)
+def _ticket_of(session_id: str) -> Ticket | None:
+    return Ticket(session_id, 0.0) if is_id(session_id) else None  # its key is a digest: not once for each request
 
 
 async def exists(io: IO, driver: Driver, session_id: str) -> bool:

@@ -54,15 +54,23 @@ class SessionStore(_Base):
     def __init__(self, session_key: str | None = None) -> None:
         self._sessions = keeping.sessions()
         self._flag: bool | None = None
+        self._begun: KeyedExchange | None = None
         super().__init__(session_key)
+
+    @property
+    def _exchange(self) -> KeyedExchange:
+        found = self._begun
+        if found is None:
+            found = self._begun = KeyedExchange(self._sessions.driver, self._given or "")
+        return found
 
     # -- the key
 
     @property
     def session_key(self) -> str | None:
         """Return the key, or None. A login gives it another one, at once."""
-        exchange = self._exchange
-        if not exchange.session.loaded:
+        exchange = self._begun
+        if exchange is None or not exchange.session.loaded:
             return self._given
         self._own()
         return exchange.id or None
@@ -74,7 +82,7 @@ class SessionStore(_Base):
     @_session_key.setter
     def _session_key(self, value: str | None) -> None:
         self._given = value if self._validate_session_key(value) else None
-        self._exchange = KeyedExchange(self._sessions.driver, self._given or "")
+        self._begun = None
 
     def _own(self) -> None:
         """Let the session belong to whoever is logged in by now."""
@@ -91,10 +99,10 @@ class SessionStore(_Base):
 
     def _get_session(self, no_load: bool = False) -> OwnedSession:  # noqa: ARG002 - Django's signature
         self.accessed = True
-        exchange = self._exchange
-        if not exchange.session.loaded:
-            exchange.fetch()
-        return exchange.session
+        session = (self._begun or self._exchange).session
+        if not session.loaded:
+            self._exchange.fetch()
+        return session
 
     async def _aget_session(self, no_load: bool = False) -> OwnedSession:  # noqa: ARG002 - Django's signature
         self.accessed = True
@@ -107,9 +115,9 @@ class SessionStore(_Base):
 
     @property
     def _session_cache(self) -> OwnedSession:
-        if not self._exchange.session.loaded:
+        if self._begun is None or not self._begun.session.loaded:
             raise AttributeError("_session_cache")
-        return self._exchange.session
+        return self._begun.session
 
     @_session_cache.setter
     def _session_cache(self, data: Any) -> None:
@@ -142,16 +150,18 @@ class SessionStore(_Base):
 
         It stays where another request has just changed the key: the browser holds the new one by now.
         """
-        session = self._exchange.session
-        return not self.session_key and not (session.loaded and dict.__len__(session)) and not self._exchange.moved
+        exchange = self._begun
+        if exchange is None or not exchange.session.loaded:
+            return not self._given
+        return not (exchange.is_kept or exchange.moved or dict.__len__(exchange.session) or self.session_key)
 
     @property
     def modified(self) -> bool:
         """Return whether it is to be saved: it was changed, deep inside too, or is due to be kept alive (SLIDING)."""
         if self._flag is not None:
             return self._flag
-        exchange = self._exchange
-        if not exchange.session.loaded:
+        exchange = self._begun
+        if exchange is None or not exchange.session.loaded:
             return False
         return exchange.session.changes() is not None or (keeping.slides() and exchange.is_due())
 
