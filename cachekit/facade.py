@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -311,7 +310,7 @@ class Cache(Functions, Purging, Contents):
                 return seal(initial + delta, policy, self.clock(), chance=self._chance())
             if not isinstance(old.value, int) or isinstance(old.value, bool):
                 raise ConfigError(f"incr({key!r}): the value is of type {type(old.value).__name__}, not a whole number")
-            return replace(old, value=old.value + delta)
+            return old._replace(value=old.value + delta)
 
         entry = await self.engine.here().store.update(io, bounded(key), change)
         assert entry is not None

@@ -448,7 +448,7 @@ class Driver:
             entry = outcome.entry
             if isinstance(passage.tags, Tags):  # what it used: the stamps of their tags, and the functions that made it
                 used = dict.fromkeys((*entry.tags, *passage.tags.every))
-                entry = replace(entry, tags=tuple(used), stamps=passage.tags.stamps)
+                entry = entry._replace(tags=tuple(used), stamps=passage.tags.stamps)
             passage.committed = await self._guard(self._cache.commit(io, ticket, entry), exchange, False)
             reusable = outcome.entry.fresh_until > self._cache.clock()
             landing = Landing.STORED if passage.committed and reusable else Landing.FAILED

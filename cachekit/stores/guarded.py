@@ -167,7 +167,8 @@ class Guarded:
     # -- the Store port -------------------------------------------------------------------------------------------
 
     async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
-        if self.breaker.is_quiet and not self.pending:  # the usual case of the most frequent call, without detours
+        # The usual case of the most frequent call, without detours.
+        if self.breaker.is_quiet and not (self._pending_tags or self._pending_keys or self._pending_clear):
             try:
                 return await self.inner.get(io, key, tags)
             except StoreError as exc:
