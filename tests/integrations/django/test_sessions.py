@@ -386,6 +386,25 @@ def test_a_login_through_the_whole_of_django(url, ann):
     assert logins.of(ann) == [] and logins.count() == 0
 
 
+@awaitable
+def test_async_views(url, arun):
+    async def view(request):
+        await request.session.aset("n", await request.session.aget("n", 0) + 1)
+        return HttpResponse(str(await request.session.aget("n")))
+
+    async def main():
+        key = None
+        for number in (b"1", b"2", b"3"):
+            request = RequestFactory().get("/")
+            if key is not None:
+                request.COOKIES[NAME] = key
+            response = await SessionMiddleware(view)(request)
+            assert response.content == number
+            key = response.cookies[NAME].value
+
+    arun(main())
+
+
 # Lifetimes
 
 
