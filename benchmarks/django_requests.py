@@ -10,7 +10,7 @@ import io
 import subprocess
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -124,7 +124,7 @@ def request(app: Any, where: str, what: str = "", cookie: str = "", coding: str 
     return call
 
 
-def table(title: str, calls: dict[str, Callable[[], object]]) -> None:
+def table(title: str, calls: Mapping[str, Callable[[], object]]) -> None:
     rows = {name: blocking(call) for name, call in calls.items()}
     show(title, interleaved(rows, calls=CALLS, rounds=ROUNDS), "bare Django")
 

@@ -154,8 +154,7 @@ with httpx.Client(transport=httpx.WSGITransport(app=application), base_url="http
     page = client.get("/page")
     number = re.search(r'data-request-id="([^"]+)"', page.text)[1]
     panel = client.get("/__debug__/render_panel/", params={"request_id": number, "panel_id": "CachePanel"}).json()["content"]
-    calls = re.findall(r"(\\w+)</td>\\s*<td><code>\\[&#x27;(\\w+)", panel) or re.findall(r"default \\(CacheBackend\\)", panel)
-    assert len(calls) == 4, panel
+    assert len(re.findall(r"default \\(CacheBackend\\)", panel)) == 4, panel
     assert page.headers["content-encoding"] in ("zstd", "br", "gzip")
     first, second = client.get("/public"), client.get("/public")
     assert "number 2." in first.text and "number 2." in second.text
