@@ -1,16 +1,17 @@
-"""Django's own tests of caches and of session engines, for ours: run with pytest in the directory ``tests`` of its source."""
+"""Django's own tests of caches and session engines, for ours: run with pytest in the directory ``tests`` of its source."""
 
 from __future__ import annotations
 
 import os
 import sys
 import unittest
+from pathlib import Path
 
 import django
 from django.conf import settings
 
 URL = os.environ.get("THROUGH", "memory://")
-sys.path.insert(0, os.getcwd())
+sys.path.insert(0, str(Path.cwd()))
 settings.configure(
     SECRET_KEY="django_tests_secret_key",  # not a secret
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
