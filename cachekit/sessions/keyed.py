@@ -18,6 +18,7 @@ from cachekit.sessions.cookie import Ticket
 from cachekit.sessions.degraded import Pending
 from cachekit.sessions.driver import Driver, Exchange
 from cachekit.sessions.keeper import Held
+from cachekit.sessions.keeping import Shared
 from cachekit.sessions.payload import About
 from cachekit.sessions.session import Session
 from cachekit.sessions.store import Key, is_id
@@ -155,7 +156,7 @@ def _ticket_of(session_id: str) -> Ticket | None:
     return Ticket(session_id, 0.0) if is_id(session_id) else None  # its key is a digest: not once for each request
 
 
-async def exists(io: IO, driver: Driver, session_id: str) -> bool:
+async def exists(io: IO, driver: Shared, session_id: str) -> bool:
     """Say whether there is a session under *session_id*; while the store is away, whether this process knows one."""
     if not is_id(session_id):
         return False
@@ -169,7 +170,7 @@ async def exists(io: IO, driver: Driver, session_id: str) -> bool:
         return False
 
 
-async def end(io: IO, driver: Driver, session_id: str, owner: str = "") -> None:
+async def end(io: IO, driver: Shared, session_id: str, owner: str = "") -> None:
     """End the session under *session_id*, of *owner* as far as is known; the store is told when it is back, if need be."""
     if not is_id(session_id):
         return

@@ -57,6 +57,11 @@ class SessionStore(_Base):
         self._begun: KeyedExchange | None = None
         super().__init__(session_key)
 
+    def __del__(self) -> None:
+        begun = getattr(self, "_begun", None)
+        if begun is not None:
+            begun.let_go()  # it and its session hold each other: they need not wait for the garbage collector
+
     @property
     def _exchange(self) -> KeyedExchange:
         found = self._begun

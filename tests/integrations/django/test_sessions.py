@@ -528,7 +528,7 @@ def test_while_the_store_is_away(own_server, monkeypatch):
         own_server.start()
         shifted(monkeypatch, 60)
         sessions = keeping.sessions()
-        monkeypatch.setattr(sessions.driver.store, "_clock", sessions.driver.clock)
+        monkeypatch.setattr(sessions.store._breaking, "_clock", sessions.driver.clock)
         deadline = time.monotonic() + PATIENCE
         while sessions.deliver():
             assert time.monotonic() < deadline
@@ -550,7 +550,7 @@ def test_a_store_that_was_away_gets_what_was_changed(own_server, monkeypatch):
             assert other.degraded
         shifted(monkeypatch, 60)
         sessions = keeping.sessions()
-        monkeypatch.setattr(sessions.driver.store, "_clock", sessions.driver.clock)
+        monkeypatch.setattr(sessions.store._breaking, "_clock", sessions.driver.clock)
         deadline = time.monotonic() + PATIENCE
         while sessions.deliver():
             assert time.monotonic() < deadline
