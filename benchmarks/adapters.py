@@ -1,4 +1,4 @@
-"""The adapters in process: what a request costs over the bare framework, beside Flask-Caching and fastapi-cache2.
+"""The adapters in process: what a request costs over the bare framework, beside the peers that are installed.
 
 The bare framework, with a view that costs nothing, is the floor: below 1 the adapter answers before the framework is asked.
 """
@@ -22,7 +22,8 @@ ENVIRON = {
     "wsgi.multiprocess": False, "wsgi.run_once": False, "HTTP_ACCEPT": "*/*",
 }  # fmt: skip
 SCOPE: dict[str, Any] = {
-    "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http", "path": "/page",
+    "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": "GET",
+    "scheme": "http", "path": "/page",
     "raw_path": b"/page", "query_string": b"", "root_path": "", "headers": [(b"host", b"bench"), (b"accept", b"*/*")],
     "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "extensions": {},
 }  # fmt: skip
@@ -43,15 +44,40 @@ def main() -> bool:
         with asyncio.Runner() as runner:
             calls = {name: awaited(call, runner) for name, call in fastapi_calls().items()}
             kept = show("FastAPI, the same", interleaved(calls, calls=CALLS, rounds=ROUNDS), "bare FastAPI") and kept
+    return sessions() and kept
+
+
+def sessions() -> bool:
+    """Print what sessions and compression cost, in the memory of the process: the adapters alone, no server."""
+    kept = True
+    if importlib.util.find_spec("flask") is not None:
+        for what in ("reads", "changes"):
+            found = {name: blocking(call) for name, call in flask_sessions(what).items()}
+            rows = interleaved(found, calls=CALLS // 2, rounds=ROUNDS)
+            kept = show(f"Flask, a view that {what} its session", rows, "bare Flask") and kept
+    if importlib.util.find_spec("starlette") is not None:
+        with asyncio.Runner() as runner:
+            for what in ("reads", "changes"):
+                calls = {name: awaited(call, runner) for name, call in starlette_sessions(what, runner).items()}
+                rows = interleaved(calls, calls=CALLS, rounds=ROUNDS)
+                kept = show(f"Starlette, an endpoint that {what} its session", rows, "bare Starlette") and kept
+            for kind in ("a JSON page of 1.7 KB", "a stream of 20 such pieces"):
+                calls = {name: awaited(call, runner) for name, call in starlette_compression(kind).items()}
+                rows = interleaved(calls, calls=CALLS // 2, rounds=ROUNDS)
+                kept = show(f"Starlette, {kind}, gzip of level 4", rows, "GZipMiddleware of Starlette") and kept
     return kept
 
 
-def _ask_wsgi(app: Any) -> Any:
+def _ask_wsgi(app: Any, cookie: str = "", heads: list[Any] | None = None) -> Any:
+    environ = {**ENVIRON, "HTTP_COOKIE": cookie} if cookie else ENVIRON
+
     def start(status: str, headers: Any, exc_info: Any = None) -> Any:
         assert status.startswith("200")
+        if heads is not None:
+            heads[:] = headers
 
     def call() -> None:
-        body = app(dict(ENVIRON), start)
+        body = app(dict(environ), start)
         size = sum(map(len, body))
         close = getattr(body, "close", None)
         if close is not None:
@@ -62,16 +88,20 @@ def _ask_wsgi(app: Any) -> Any:
     return call
 
 
-def _ask_asgi(app: Any) -> Any:
+def _ask_asgi(app: Any, *fields: tuple[bytes, bytes], heads: list[Any] | None = None) -> Any:
+    scope = {**SCOPE, "headers": [*SCOPE["headers"], *fields]}
+
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.start":
             assert message["status"] == 200
+            if heads is not None:
+                heads[:] = message["headers"]
 
     async def call() -> None:
-        await app(dict(SCOPE), receive, send)
+        await app(dict(scope), receive, send)
 
     return call
 
@@ -167,6 +197,130 @@ def fastapi_calls() -> dict[str, Any]:
 
         FastAPICache.init(InMemoryBackend())
         calls["fastapi-cache2, a hit of cache()"] = _ask_asgi(build(cache(expire=3600), kit=False))
+    return calls
+
+
+def flask_sessions(what: str) -> dict[str, Any]:
+    import flask
+    from cachekit_flask import CacheKitSessionInterface
+
+    def build(prepare: Any = lambda app: None, *, uses: bool = True) -> Any:
+        app = flask.Flask("bench")
+        app.secret_key = "a secret for benchmarks alone"
+        prepare(app)
+
+        def page() -> Any:
+            if uses:
+                if what == "changes" or "user" not in flask.session:
+                    flask.session["user"] = flask.session.get("user", 0) + 1
+                assert flask.session["user"]
+            return PAYLOAD
+
+        app.add_url_rule("/page", "page", page)
+        heads: list[Any] = []
+        _ask_wsgi(app, heads=heads)
+        cookie = next((value.partition(";")[0] for name, value in heads if name == "Set-Cookie"), "")
+        return _ask_wsgi(app, cookie)
+
+    def ours(app: Any) -> None:
+        app.session_interface = CacheKitSessionInterface(Cache())
+
+    calls = {"bare Flask": build(uses=False), "Flask's own (in the cookie)": build(), "cachekit": build(ours)}
+    with contextlib.suppress(ImportError):
+        from cachelib import SimpleCache
+        from flask_session import Session
+
+        def peer(app: Any) -> None:
+            app.config.update(SESSION_TYPE="cachelib", SESSION_CACHELIB=SimpleCache())
+            Session(app)
+
+        calls["Flask-Session"] = build(peer)
+    return calls
+
+
+def starlette_sessions(what: str, runner: asyncio.Runner) -> dict[str, Any]:
+    import cachekit_starlette
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.sessions import SessionMiddleware
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    def build(*middleware: Any, uses: bool = True, load: bool = False) -> Any:
+        async def page(request: Any) -> Any:
+            if uses:
+                if load:
+                    from starsessions import load_session
+
+                    await load_session(request)
+                session = request.session
+                if what == "changes" or "user" not in session:
+                    session["user"] = session.get("user", 0) + 1
+                assert session["user"]
+            return JSONResponse(PAYLOAD)
+
+        app = Starlette(routes=[Route("/page", page)], middleware=middleware)
+        heads: list[Any] = []
+        runner.run(_ask_asgi(app, heads=heads)())
+        cookie = next((value.partition(b";")[0] for name, value in heads if name.lower() == b"set-cookie"), None)
+        return _ask_asgi(app, *([] if cookie is None else [(b"cookie", cookie)]))
+
+    secret = "a secret for benchmarks alone"
+    ours: Any = cachekit_starlette.SessionMiddleware
+    calls = {
+        "bare Starlette": build(uses=False),
+        "Starlette's own (in the cookie)": build(Middleware(SessionMiddleware, secret_key=secret)),
+        "cachekit": build(Middleware(ours, secret_key=secret, store=Cache())),
+    }
+    with contextlib.suppress(ImportError):
+        from starsessions import InMemoryStore
+        from starsessions import SessionMiddleware as Peer
+
+        peer = Middleware(Peer, store=InMemoryStore(), rolling=True, lifetime=3600, cookie_https_only=False)
+        calls["starsessions"] = build(peer, load=True)
+    return calls
+
+
+def starlette_compression(kind: str) -> dict[str, Any]:
+    import json
+
+    import cachekit_starlette
+    from cachekit_starlette import CacheKit, Compression
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.gzip import GZipMiddleware
+    from starlette.responses import JSONResponse, StreamingResponse
+    from starlette.routing import Route
+
+    piece = json.dumps(PAYLOAD).encode()
+
+    async def page(request: Any) -> Any:
+        return JSONResponse(PAYLOAD)
+
+    async def stream(request: Any) -> Any:
+        async def body() -> Any:
+            for _ in range(20):
+                yield piece
+
+        return StreamingResponse(body(), media_type="application/json")
+
+    def build(*middleware: Any) -> Any:
+        endpoint = stream if "stream" in kind else page
+        heads: list[Any] = []
+        app = Starlette(routes=[Route("/page", endpoint)], middleware=middleware)
+        return _ask_asgi(app, (b"accept-encoding", b"gzip"), heads=heads)
+
+    calls = {
+        "GZipMiddleware of Starlette": build(Middleware(GZipMiddleware, compresslevel=4)),
+        "GZipMiddleware of cachekit": build(Middleware(cachekit_starlette.GZipMiddleware, compresslevel=4)),
+        "cachekit, compression=": build(
+            Middleware(CacheKit, cache=Cache(), compression=Compression(codings=["gzip"], levels={"gzip": 4}))
+        ),
+    }
+    with contextlib.suppress(ImportError):
+        from starlette_compress import CompressMiddleware
+
+        calls["starlette-compress"] = build(Middleware(CompressMiddleware, gzip_level=4))
     return calls
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cachekit.arguments import check_arguments
 from cachekit.compress.asgi import Compress
 from cachekit.compress.options import Compression
 from cachekit.dashboard import Dashboard
@@ -41,6 +42,9 @@ class CacheKit:
             stored. Its store counts as a part of *degradation* too.
         dashboard: a status page with the live figures of *cache*, answered at its path, before all else.
 
+    Raises:
+        ConfigError: an argument cannot be used; the message names it.
+
     Example:
         >>> async def app(scope, receive, send): ...
         >>> from cachekit import Cache
@@ -61,6 +65,10 @@ class CacheKit:
         sessions: Sessions | None = None,
         dashboard: Dashboard | None = None,
     ) -> None:
+        check_arguments(
+            cache=cache, rules=None if isinstance(rules, Rules) else rules, options=options, webhook=webhook,
+            degradation=degradation, routes=routes, compression=compression, dashboard=dashboard,
+        )  # fmt: skip
         if cache is None:
             from cachekit.default import default_cache
 

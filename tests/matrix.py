@@ -12,7 +12,8 @@ import re
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -55,40 +56,98 @@ ROWS = {
 
 
 @dataclass(frozen=True)
+class Run:
+    """One way to run a suite.
+
+    Attributes:
+        name: for the report.
+        plugin: puts us into every application.
+        expected: tests that fail by what we are there for; why is said beside them.
+        environ: what the plugin reads.
+    """
+
+    name: str
+    plugin: str
+    expected: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Suite:
-    """A framework's own suite.
+    """Somebody else's suite.
 
     Attributes:
         source: what its source distribution is called.
         requirements: what it needs besides.
-        plugin: puts the middleware in front of every application.
-        expected: tests that compression makes fail, because they state what compression changes.
+        runs: with what of ours in it.
+        folder: where it is in the source distribution.
+        environment: the row whose environment it shares.
     """
 
     source: str
     requirements: list[str]
-    plugin: str
-    expected: str
+    runs: list[Run]
+    folder: str = "."
+    environment: str = ""
 
 
+def through(plugin: str, expected: str = "") -> list[Run]:
+    """Return the runs behind the cache, and behind cache and compression, which makes *expected* fail."""
+    cache = Run("through cache", plugin, environ={"THROUGH": "cache"})
+    return [cache, Run("through compression", plugin, expected, {"THROUGH": "compression"})]
+
+
+FLASK = ["asgiref", "greenlet", "python-dotenv", "cryptography"]
+STARLETTE = ["trio", "httpx2", "jinja2", "python-multipart", "pyyaml", "opentelemetry-sdk", "importlib-metadata"]
 SUITES = {
     "flask-suite": Suite(
-        "flask==3.1.3", ["asgiref", "greenlet", "python-dotenv", "cryptography"], "through_flask",
-        r"test_session_vary_cookie|test_session_refresh_vary",  # they list the whole of Vary
+        "flask==3.1.3", FLASK,
+        through("through_flask", r"test_session_vary_cookie|test_session_refresh_vary"),  # they list the whole of Vary
+    ),
+    "flask-session-suite": Suite(
+        "flask==3.1.3", FLASK, [Run("our session interface", "instead_flask")], environment="flask-suite"
+    ),
+    "flask-tutorial": Suite(
+        "flask==3.1.3", FLASK,
+        [
+            Run("sessions, cache and compression", "through_blog", environ={"THROUGH": "compression"}),
+            Run("and a rule that keeps everything", "through_blog", environ={"THROUGH": "rule"}),
+        ],
+        folder="examples/tutorial", environment="flask-suite",
     ),
     "starlette-suite": Suite(
-        "starlette==1.10.0",
-        ["trio", "httpx2", "jinja2", "python-multipart", "pyyaml", "opentelemetry-sdk", "importlib-metadata"],
-        "through_starlette",
-        r"test_cors_|test_preflight_allows|test_gzip_|"  # the whole of Vary; that this or that is not compressed
-        r"test_file_response_|"  # the length and the ETag of a file, as it is
-        r"test_streaming_response_is_available_before_first_chunk",  # the head waits for the first piece
+        "starlette==1.10.0", STARLETTE,
+        through(
+            "through_starlette",
+            r"test_cors_|test_preflight_allows|test_gzip_|"  # the whole of Vary; that this or that is not compressed
+            r"test_file_response_|"  # the length and the ETag of a file, as it is
+            r"test_streaming_response_is_available_before_first_chunk",  # the head waits for the first piece
+        ),
+    ),
+    "starlette-classes-suite": Suite(
+        "starlette==1.10.0", STARLETTE,
+        [Run("our SessionMiddleware and GZipMiddleware", "instead_starlette")],
+        environment="starlette-suite",
     ),
 }  # fmt: skip
 
 
 DJANGO_SUITE = "django==5.2.19"
 NOT_PICKLED = r"test_(add|set)_fail_on_pickleerror"  # they ask for the error of a pickle
+
+
+@dataclass(frozen=True)
+class Crawl:
+    """Real applications, bare and wrapped: both must answer the same.
+
+    Attributes:
+        requirements: what is crawled.
+    """
+
+    requirements: list[str]
+
+
+CRAWLS = {"real-applications": Crawl(["datasette", "pypiserver", "httpx<1", "setuptools<80"])}
 
 
 def environment(name: str, requirements: list[str]) -> Path:
@@ -114,12 +173,37 @@ def pytest(python: Path, where: Path, *arguments: str, **environ: str) -> tuple[
 def run_row(name: str, row: Row) -> bool:
     """Run our tests on one version of a framework."""
     failed, last = pytest(environment(name, row.requirements), ROOT, *row.tests)
-    print(f"{name:20} {last}", *sorted(failed), sep="\n    ")
+    print(f"{name:24} {last}", *sorted(failed), sep="\n    ")
     return not failed and "passed" in last
 
 
-def source_of(wanted: str, python: Path) -> Path:
-    """Return the directory of a source distribution, got if need be."""
+def run_suite(name: str, suite: Suite) -> bool:
+    """Run somebody else's suite bare, and with what of ours each run puts in."""
+    python = environment(suite.environment or name, [suite.source, *suite.requirements])
+    where = source(python, suite.source) / suite.folder
+    bare, last = pytest(python, where, "tests")
+    print(f"{name:24} bare: {last}")
+    kept = "passed" in last
+    for run in suite.runs:
+        failed, last = pytest(python, where, "-p", run.plugin, "tests", **run.environ)
+        beyond = {test for test in failed - bare if not (run.expected and re.search(run.expected, test))}
+        print(f"{'':24} {run.name}: {last}; beyond the bare run: {len(beyond)}", *sorted(beyond), sep="\n    ")
+        kept = kept and not beyond and "passed" in last
+    return kept
+
+
+def run_crawl(name: str, crawl: Crawl) -> bool:
+    """Compare real applications with themselves behind us."""
+    python = environment(name, crawl.requirements)
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "integrations")))
+    command = [str(python), "-m", "tests.integrations.real_apps"]
+    done = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, "PYTHONPATH": path})
+    print(f"{name:24} {'the same' if done.returncode == 0 else 'not the same'}")
+    return done.returncode == 0
+
+
+def source(python: Path, wanted: str) -> Path:
+    """Return the folder of the source distribution *wanted*."""
     project, _, version = wanted.partition("==")
     tree = WORK / f"{project}-{version}"
     if not tree.exists():
@@ -133,29 +217,12 @@ def source_of(wanted: str, python: Path) -> Path:
 def run_django(name: str) -> bool:
     """Run Django's own tests of caches and of session engines on ours, in memory and on a server."""
     python = environment(name, [DJANGO_SUITE])
-    where, kept = source_of(DJANGO_SUITE, python) / "tests", True
+    where, kept = source(python, DJANGO_SUITE) / "tests", True
     for url in ("memory://", "embedded://"):
         tests = str(ROOT / "tests" / "suites" / "through_django.py")
         failed, last = pytest(python, where, "--import-mode=importlib", tests, THROUGH=url)
         beyond = {test for test in failed if not re.search(NOT_PICKLED, test)}
-        print(f"{name:20} {url}: {last}; beyond what has to fail: {len(beyond)}", *sorted(beyond), sep="\n    ")
-        kept = kept and not beyond and "passed" in last
-    return kept
-
-
-def run_suite(name: str, suite: Suite) -> bool:
-    """Run a framework's own suite bare, behind the cache, and behind cache and compression."""
-    python = environment(name, [suite.source, *suite.requirements])
-    tree = source_of(suite.source, python)
-    bare, last = pytest(python, tree, "tests")
-    print(f"{name:20} bare: {last}")
-    kept = "passed" in last
-    for how in ("cache", "compression"):
-        failed, last = pytest(python, tree, "-p", suite.plugin, "tests", THROUGH=how)
-        beyond = failed - bare
-        if how == "compression":
-            beyond = {test for test in beyond if not re.search(suite.expected, test)}
-        print(f"{'':20} through {how}: {last}; beyond the bare run: {len(beyond)}", *sorted(beyond), sep="\n    ")
+        print(f"{name:24} {url}: {last}; beyond what has to fail: {len(beyond)}", *sorted(beyond), sep="\n    ")
         kept = kept and not beyond and "passed" in last
     return kept
 
@@ -164,6 +231,8 @@ def run(name: str) -> bool:
     """Run one row."""
     if name == "django-suite":
         return run_django(name)
+    if name in CRAWLS:
+        return run_crawl(name, CRAWLS[name])
     return run_row(name, ROWS[name]) if name in ROWS else run_suite(name, SUITES[name])
 
 
@@ -171,7 +240,7 @@ def main() -> int:
     """Run the rows named on the command line, or all."""
     WORK.mkdir(exist_ok=True)
     (WORK / ".gitignore").write_text("*\n")
-    kept = [run(name) for name in sys.argv[1:] or [*ROWS, *SUITES, "django-suite"]]
+    kept = [run(name) for name in sys.argv[1:] or [*ROWS, *SUITES, *CRAWLS, "django-suite"]]
     return 0 if all(kept) else 1
 
 

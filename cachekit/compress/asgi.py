@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from cachekit.compress.codings import Stream
 from cachekit.compress.options import Compression
@@ -77,18 +77,19 @@ class Compress:
     def around(self, scope: Scope, send: Send) -> tuple[Scope, Sender | None]:
         """Return the scope and the ``send`` for the application; None where no answer could be acceptable."""
         options = self.options
+        method = scope.get("method", "GET")
         accept: bytes | None = None
         special = bool(options.padding)
         for name, value in scope["headers"]:
             if name in _RELEVANT:
                 special = special or name != b"accept-encoding" or accept is not None
                 accept = value
-        wanted = None if special else self._known.get((scope["method"], accept))
+        wanted = None if special else self._known.get((method, accept))
         if wanted is None:
             fields = _decode(field for field in scope["headers"] if field[0] in _RELEVANT)
-            wanted = asked(options, scope["method"], scope["path"], fields)
+            wanted = asked(options, method, scope.get("path", ""), fields)
             if not special and len(self._known) < _REMEMBERED:
-                self._known[scope["method"], accept] = wanted
+                self._known[method, accept] = wanted
             if (changed := conditions(options, fields)) is not None:
                 kept = [field for field in scope["headers"] if field[0] not in _RELEVANT]
                 scope = {**scope, "headers": [*kept, *_encode(changed)]}
@@ -169,7 +170,7 @@ class Sender:
         if self._stream is not None:
             more = message.get("more_body", False)
             piece = await self._feed(self._stream, message.get("body", b""), last=not more)
-            if piece or not more:
+            if piece or not more or not message.get("body"):
                 await self._send({"type": "http.response.body", "body": piece, "more_body": more})
         else:
             await self._send(message)
@@ -177,7 +178,7 @@ class Sender:
     async def _first(self, head: Message, message: Message) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)
         options, wanted, send = self._options, self._asked, self._send
-        headers = head["headers"]
+        headers = head.get("headers", ())
         try:
             found = judge(BYTES, options, wanted, head["status"], headers, len(body), last=not more)
         except Exception:
@@ -212,7 +213,7 @@ class Sender:
             made = None if made is body else made
         else:
             made = await self._whole(name, body)
-        if made is None or (len(made) >= len(body) and wanted.choice.identity):
+        if made is None or (len(made) >= len(body) and wanted.choice.identity and not options.BY_SIZE_ALONE):
             await send({**head, "headers": plain_head(BYTES, headers)})
             await send(message)
             return
@@ -227,7 +228,7 @@ class Sender:
         coding = self._options.coding(name)
         try:
             if len(body) >= self._options.offload:
-                return await asyncio.to_thread(encode, coding, self._asked, body)
+                return await _beside(encode, coding, self._asked, body)
             return encode(coding, self._asked, body)
         except Exception:
             log.exception("compression failed; the response is sent without it")
@@ -236,13 +237,22 @@ class Sender:
     async def _make(self, forms: Encoded, body: bytes) -> bytes:
         """Return what ``forms`` makes of *body*: *body* itself where that failed, or grew no smaller."""
         if len(body) >= self._options.offload:
-            return await asyncio.to_thread(forms.make, self._asked, body)
+            return await _beside(forms.make, self._asked, body)
         return forms.make(self._asked, body)
 
     async def _feed(self, stream: Stream, chunk: bytes, *, last: bool) -> bytes:
         if len(chunk) >= self._options.offload:
-            return await asyncio.to_thread(feed, stream, chunk, self._flush, last)
+            return await _beside(feed, stream, chunk, self._flush, last)
         return feed(stream, chunk, self._flush, last)
+
+
+async def _beside(fn: Callable[..., bytes], *args: Any) -> bytes:
+    """Call *fn* in a thread, where asyncio runs; else here."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return fn(*args)
+    return await asyncio.to_thread(fn, *args)
 
 
 async def refuse(send: Send, headers: Headers) -> None:

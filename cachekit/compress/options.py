@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import ClassVar, Final
 
 from cachekit.compress.codings import Coding, installed, make
 from cachekit.compress.negotiate import Choice, choose
@@ -53,6 +53,9 @@ class Compression:
     Raises:
         ConfigError: a value is wrong; the message names it.
     """
+
+    BY_SIZE_ALONE: ClassVar[bool] = False
+    """Whether the minimum alone decides: nobody gets what is smaller encoded, and what is not is encoded though it grow."""
 
     codings: Sequence[str] | None = None
     levels: Mapping[str, int] = field(default_factory=dict)

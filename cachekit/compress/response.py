@@ -178,8 +178,8 @@ def judge(
     if status in _BODILESS or status < 200:
         return Judgement(Verdict.LEAVE, _not_modified(words, options, asked, headers) if status == 304 else headers)
     meanings = words.meanings
-    kind = length = etag = None
-    varies = allowed = True
+    kind = length = etag = vary = None
+    allowed = True
     made: list[tuple[S, S]] = []
     for field in headers:
         name, value = field
@@ -192,8 +192,8 @@ def judge(
         elif meaning == 5:
             length = value
         elif meaning == 7:
-            made.append((name, _varied(words, value) if varies else value))
-            varies = False
+            vary = len(made)
+            made.append(field)
         elif meaning == 3:
             if words.no_transform in value.lower() and _forbids(words.text(value)):
                 allowed = False
@@ -213,9 +213,12 @@ def judge(
     choice = asked.choice
     streams = False
     if choice.identity or known == 0:
-        if kind is None or not options.compresses(kind):
+        if not options.compresses(words.empty if kind is None else kind):
             return Judgement(Verdict.LEAVE, headers)
-        if choice.coding is None or (known is not None and known < options.minimum):
+        small = known is not None and known < options.minimum
+        if small and options.BY_SIZE_ALONE:
+            return Judgement(Verdict.LEAVE, headers)
+        if choice.coding is None or small:
             return Judgement(Verdict.PLAIN, plain(words, headers))
     elif choice.coding is None:
         return Judgement(Verdict.REFUSE, headers)
@@ -223,8 +226,10 @@ def judge(
         streams = known is None or _streams_events(words.text(kind or words.empty))
     if etag is not None:
         made[etag] = (made[etag][0], _etag(words, made[etag][1], choice.coding or "", options))
-    if varies:
+    if vary is None:
         made.append(words.varies)
+    else:
+        made[vary] = (made[vary][0], _varied(words, made[vary][1]))
     made.append(words.coding(choice.coding or ""))
     return Judgement(Verdict.ENCODE, made, whole, streams)
 
@@ -244,16 +249,15 @@ def _forbids(control: str) -> bool:
 
 def plain(words: Words[S], headers: Fields[S]) -> list[tuple[S, S]]:
     """Return *headers* with Accept-Encoding in Vary."""
-    made: list[tuple[S, S]] = []
-    told = False
-    for name, value in headers:
+    made = list(headers)
+    vary = None
+    for index, (name, _) in enumerate(made):
         if words.meanings.get(name.lower()) == 7:
-            made.append((name, value if told else _varied(words, value)))
-            told = True
-        else:
-            made.append((name, value))
-    if not told:
+            vary = index
+    if vary is None:
         made.append(words.varies)
+    else:
+        made[vary] = (made[vary][0], _varied(words, made[vary][1]))
     return made
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from cachekit._io import ASYNCIO
 from cachekit.sessions.driver import Exchange
 from cachekit.sessions.facade import Sessions, check
 from cachekit.sessions.habits import Habits
 from cachekit.sessions.options import Load
+from cachekit.sessions.session import Session
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -37,6 +38,9 @@ class SessionMiddleware:
         ConfigError: *sessions* is something else.
     """
 
+    kind: ClassVar[type[Session]] = Session
+    """What an application gets, for frameworks that have names of their own."""
+
     def __init__(self, app: App, sessions: Sessions) -> None:
         self.app = app
         self.sessions = check(sessions)
@@ -49,7 +53,7 @@ class SessionMiddleware:
             return
         method = scope["method"] if kind == "http" else "WEBSOCKET"
         cookies, agent = _asked(scope)
-        exchange = self.sessions.driver.open(cookies, method=method, agent=agent)
+        exchange = self.sessions.driver.open(cookies, method=method, agent=agent, kind=self.kind)
         habits, shape, load = self._habits, "", self.sessions.options.load
         if exchange.has_cookie and load != Load.EXPLICIT:
             shape = habits.shape(method, scope["path"])

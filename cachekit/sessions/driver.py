@@ -39,14 +39,23 @@ class Driver:
         options: see ``SessionOptions``.
         clock: source of time.
         emit: receives events.
+        cookies: reads and writes the cookie; by default as *options* say.
     """
 
-    def __init__(self, store: GuardedSessions, options: SessionOptions, *, clock: Clock, emit: Emit) -> None:
+    def __init__(
+        self,
+        store: GuardedSessions,
+        options: SessionOptions,
+        *,
+        clock: Clock,
+        emit: Emit,
+        cookies: Cookies | None = None,
+    ) -> None:
         self.options = options
         self.store = store
         self.clock = clock
         self.emit = emit
-        self.cookies = Cookies(options)
+        self.cookies = cookies if cookies is not None else Cookies(options)
         self.payloads = Payloads(options)
         self.keeper = Keeper(store, options, self.payloads, clock=clock, emit=emit)
         self.slack = options.slack
@@ -99,7 +108,7 @@ class Driver:
 class Exchange(Keeping):
     """One request and its session. What ``Session`` knows as its source."""
 
-    __slots__ = ("_agent", "_cookies", "_degraded", "_known", "_method")
+    __slots__ = ("_agent", "_cookies", "_degraded", "_known", "_method", "_renewed")
 
     def __init__(
         self, driver: Driver, cookies: Iterable[str], method: str, agent: str, kind: type[Session] = Session
@@ -118,6 +127,7 @@ class Exchange(Keeping):
         self._previous: Key | None = None
         self._mute = False  # no cookie may be sent: the client's is newer than this request
         self._degraded = False
+        self._renewed = self._used = False
         self._line: str | None = None
         self._claims: Mapping[str, bytes] = {}
         self._loaded_about = About()
@@ -139,6 +149,15 @@ class Exchange(Keeping):
         """Return whether the request may have a cookie of ours."""
         cookies, name = self._cookies, self._driver.options.cookie
         return any(name in line for line in cookies) if cookies is not None else self._known is not None
+
+    @property
+    def remembered(self) -> bool:
+        """Return whether the cookie says that the session outlives the browser."""
+        return self._ticket is not None and self._ticket.remembered
+
+    def renew(self) -> None:
+        """Have the cookie sent with this response, if there is a session then."""
+        self._renewed = True
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -269,6 +288,8 @@ class Exchange(Keeping):
         session, options = self.session, self._driver.options
         self._failed = status >= 500 and not options.save_on_server_error
         await self.keep(io)
+        if self._renewed and self._line is None and not self._failed and self._held is not None:
+            self._say(self._held.base, self._held.about)
         cookies = [self._line] if self._line is not None else []
         self._line = None
         fields = dressed(headers, accessed=session.accessed, cookies=cookies, no_store=options.no_store)

@@ -16,7 +16,9 @@ from cachekit.errors import CodecError, ConfigError
 from cachekit.events import Events, Kind, Observer
 from cachekit.facade import Cache
 from cachekit.sessions.build import open_store
+from cachekit.sessions.cookie import Cookies
 from cachekit.sessions.driver import Driver
+from cachekit.sessions.guard import GuardedSessions
 from cachekit.sessions.options import SessionOptions
 from cachekit.sessions.payload import checked_user
 from cachekit.sessions.session import Session
@@ -67,10 +69,12 @@ class Sessions:
     """Keeps what the requests of one visitor share.
 
     Args:
-        source: a URL as for ``Cache``, a ``Cache`` (its server is used, never its first level), or a store.
+        source: a URL as for ``Cache``, a ``Cache`` (its server is used, never its first level), a store, or other
+            ``Sessions``, whose store is shared.
         options: see ``SessionOptions``.
         observers: callables that receive each ``Event``; those of the cache, where one is given, receive them too.
         clock: source of time, for tests.
+        cookies: reads and writes the cookie, for adapters whose framework spells it another way.
 
     Raises:
         ConfigError: an option cannot be used. A server that cannot be reached is no error.
@@ -83,22 +87,29 @@ class Sessions:
 
     def __init__(
         self,
-        source: str | Cache | Store | Any,
+        source: str | Cache | Store | Sessions | Any,
         options: SessionOptions,
         *,
         observers: Sequence[Observer] = (),
         clock: Clock = system_clock,
+        cookies: Cookies | None = None,
     ) -> None:
         self.options = options
-        if isinstance(source, Cache):
+        self.events: Events
+        self.store: GuardedSessions
+        self._owner: object
+        if isinstance(source, Cache | Sessions):
             self.events = source.events
             for observer in observers:
                 self.events.subscribe(observer)
         else:
             self.events = Events(tuple(observers))
-        self.store, self._owner = open_store(source, options, clock=clock, events=self.events)
+        if isinstance(source, Sessions):
+            self.store, self._owner = source.store, source
+        else:
+            self.store, self._owner = open_store(source, options, clock=clock, events=self.events)
         self._is_borrowed = not isinstance(source, str)
-        self.driver = Driver(self.store, options, clock=clock, emit=self.events)
+        self.driver = Driver(self.store, options, clock=clock, emit=self.events, cookies=cookies)
 
     # -- the sessions of a user -----------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ class Keeping:
 
     __slots__ = (
         "_born", "_claims", "_driver", "_failed", "_held", "_id", "_line", "_loaded_about", "_local", "_mute", "_next",
-        "_previous", "session",
+        "_previous", "_used", "session",
     )  # fmt: skip
 
     _driver: Shared
@@ -68,6 +68,7 @@ class Keeping:
     _line: str | None
     _claims: Mapping[str, bytes]
     _loaded_about: About
+    _used: bool  # that it is used was noted already
     session: Session
 
     @property
@@ -107,7 +108,8 @@ class Keeping:
             await self._rotate(io, values if values is not None else dict(session.base), about)
         elif values is not None:
             await self._write(io, values, about)
-        else:
+        elif not self._used:
+            self._used = True
             await self._use(io)
 
     async def _end(self, io: IO) -> None:

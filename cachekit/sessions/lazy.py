@@ -40,13 +40,14 @@ class _Packed:
 class LazyDict(dict[str, Any]):
     """What ``Session`` is as a dictionary."""
 
-    __slots__ = ("__weakref__", "_base", "_codec", "_forced", "_lost", "_suspects")
+    __slots__ = ("__weakref__", "_as_stored", "_base", "_codec", "_forced", "_lost", "_suspects")
     __hash__ = None  # a dictionary has none
 
     def __init__(self, codec: Payloads) -> None:
         super().__init__({"": _NOT_READ})
         self._codec = codec
         self._base: Mapping[str, bytes] = {}
+        self._as_stored = False  # whether it began as what the store holds
         self._suspects: dict[str, bytes | None] = {}  # what must be compared at the end, and with what it was read from
         self._lost: dict[str, bytes] = {}  # what could not be read, and is stored as it was
         self._forced = False
@@ -69,12 +70,14 @@ class LazyDict(dict[str, Any]):
         super().clear()
         super().update({key: _Packed(data) for key, data in values.items()})
         self._base = base
+        self._as_stored = values is base
 
     def _forget(self) -> None:
         super().clear()
         self._suspects.clear()
         self._lost.clear()
         self._base = {}
+        self._as_stored = False
         self._forced = False
 
     @property
@@ -84,6 +87,8 @@ class LazyDict(dict[str, Any]):
 
     def changes(self) -> dict[str, bytes] | None:
         """Return all values encoded, or None when they are what the store holds. Raises ``CodecError``."""
+        if self._as_stored and not self._suspects and not self._forced and super().__len__() == len(self._base):
+            return None  # nothing was set, and nothing that was looked at can change in place
         now: dict[str, bytes] = {}
         base, changed = self._base, self._forced
         for key, value in super().items():
@@ -117,6 +122,7 @@ class LazyDict(dict[str, Any]):
     def commit(self, base: Mapping[str, bytes]) -> None:
         """Take *base* for what the store holds from now on."""
         self._base = base
+        self._as_stored = True
         self._suspects = {
             key: None for key, value in super().items() if type(value) is not _Packed and _can_change(value)
         }

@@ -25,6 +25,15 @@ _PATH: Final = re.compile(r"/[\x21-\x3a\x3c-\x7e]*\Z")
 _DOMAIN: Final = re.compile(r"\.?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\Z")
 _RESERVED: Final = "_"
 
+_KINDS: Final[tuple[tuple[str, type | tuple[type, ...], str], ...]] = (
+    *((name, str, "text") for name in ("cookie_name", "path", "same_site", "compression", "at_return", "load", "namespace")),
+    *((name, bool, "True or False") for name in ("keep_alive", "partitioned", "development", "save_on_server_error",
+                                                 "no_store")),
+    *((name, int, "a whole number") for name in ("max_bytes", "compress_from", "max_local")),
+    ("domain", (str, type(None)), "text, or None"),
+    ("timeout", (int, float), "a positive number of seconds"),
+)  # fmt: skip
+
 _DEVELOPMENT: Final = (
     "sessions run with development=True: the cookie also travels over plain HTTP (no Secure) and has no __Host- prefix, "
     "so that whoever reads the network, or holds a sibling domain, can take over or plant a session. Never in production."
@@ -122,6 +131,7 @@ class SessionOptions:
     keys: tuple[str, ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         given = (self.secrets,) if isinstance(self.secrets, str) else tuple(self.secrets)
         if not given or not all(type(each) is str and len(each) >= SHORTEST_SECRET for each in given):
             raise ConfigError(
@@ -146,6 +156,12 @@ class SessionOptions:
             raise ConfigError(f"timeout={self.timeout!r} must be a positive number of seconds")
         if self.development:
             log.warning(_DEVELOPMENT)
+
+    def _check_kinds(self) -> None:
+        for name, kind, words in _KINDS:
+            value = getattr(self, name)
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise ConfigError(f"{name}={value!r} must be {words}")
 
     def _check_cookie(self) -> None:
         name = self.cookie

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
-from flask import has_app_context
+from flask import Flask, has_app_context
 
 from cachekit import Cache, ConfigError, default_cache
+from cachekit.arguments import check_arguments
 from cachekit.compress.options import Compression
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
@@ -24,9 +25,6 @@ from cachekit_flask.sessions import install
 from cachekit_flask.settings import State, read
 from cachekit_flask.signals import forward
 from cachekit_flask.views import application
-
-if TYPE_CHECKING:
-    from flask import Flask
 
 log = logging.getLogger("cachekit")
 
@@ -74,8 +72,12 @@ class CacheKit(Decorators):
         routes: Sequence[Route] = (),
         warmer: Warmer | None = None,
     ) -> None:
-        if cache is not None and not isinstance(cache, Cache):
-            raise ConfigError(f"cache={cache!r} must be a Cache, such as Cache('redis://localhost')")
+        check_arguments(
+            cache=cache, rules=rules, options=options, compression=compression, webhook=webhook, degradation=degradation,
+            routes=routes,
+        )  # fmt: skip
+        if warmer is not None and not isinstance(warmer, Warmer):
+            raise ConfigError(f"warmer={warmer!r} must be a cachekit.warm.Warmer")
         super().__init__()
         self.warmer = warmer
         self._cache = cache
@@ -93,6 +95,8 @@ class CacheKit(Decorators):
 
     def init_app(self, app: Flask) -> None:
         """Set *app* up. Raises ``ConfigError`` for a wrong setting, by its name, and when it is set up already."""
+        if not isinstance(app, Flask):
+            raise ConfigError(f"app={app!r} must be a Flask application")
         if "cachekit" in app.extensions:
             raise ConfigError(f"the Flask application {app.name!r} has a CacheKit already: call init_app once")
         settings = read(app.config)

@@ -5,23 +5,50 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
+import difflib
+import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from flask.sessions import SessionInterface, SessionMixin
 
-from cachekit import Cache, ConfigError
+from cachekit import Cache, ConfigError, default_cache
+from cachekit.clock import system_clock
 from cachekit.sessions import Session, SessionOptions, Sessions
+from cachekit_flask.cookies import CODEC, FlaskCookies, saving, secrets_of
 
 if TYPE_CHECKING:
     from flask import Flask, Request, Response
+
+_OWN: Final = frozenset(
+    {"secrets", "cookie_name", "path", "domain", "same_site", "partitioned", "development", "ttl", "remember_ttl"}
+)
+_OPTIONS: Final = tuple(one.name for one in dataclasses.fields(SessionOptions) if one.init and one.name not in _OWN)
 
 
 class FlaskSession(Session, SessionMixin):  # type: ignore[override,unused-ignore]
     """A session with the names that Flask's users know."""
 
     exchange: Any = None
+    touched = False
+    """Whether anything was set, if only to what it was: in Flask that sends the cookie."""
+
+    @property
+    def modified(self) -> bool:
+        """Say whether something has changed in this request."""
+        return self.touched or bool(Session.modified.fget(self))  # type: ignore[attr-defined]
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self.touched = bool(value)
+        if value:
+            self.mark_modified()
+
+    def _touch_key(self, key: object) -> None:
+        super()._touch_key(key)
+        self.touched = True
 
     @property
     def permanent(self) -> bool:
@@ -38,39 +65,107 @@ class FlaskSession(Session, SessionMixin):  # type: ignore[override,unused-ignor
 class CacheKitSessionInterface(SessionInterface):
     """What ``app.session_interface`` takes.
 
+    Given ``Sessions``, their options hold. Given anything else, Flask's own settings hold as they do for its own interface:
+    the secret key with its fallbacks, ``SESSION_COOKIE_...``, ``PERMANENT_SESSION_LIFETIME``,
+    ``SESSION_REFRESH_EACH_REQUEST`` and the methods that a subclass may override. One such interface may
+    serve several applications.
+
     Args:
-        sessions: where sessions are kept.
+        sessions: where sessions are kept: ``Sessions``, a ``Cache``, a URL or a store; the default cache when left out.
+        **options: the other settings of ``SessionOptions``, such as ``counters``; not beside ``Sessions``.
+
+    Raises:
+        ConfigError: an option is unknown, or cannot be used.
+
+    Example:
+        >>> from flask import Flask
+        >>> app = Flask("shop")
+        >>> app.session_interface = CacheKitSessionInterface(Cache())
     """
 
     session_class = FlaskSession
 
-    def __init__(self, sessions: Sessions) -> None:
-        self.sessions = sessions
+    def __init__(self, sessions: Sessions | Cache | str | Any | None = None, **options: Any) -> None:
+        self.sessions = sessions if isinstance(sessions, Sessions) else None
+        self._source: Any = sessions
+        self._options = options
+        self._made: WeakKeyDictionary[Any, tuple[Any, Sessions]] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        for name in options:
+            if self.sessions is not None or name not in _OPTIONS:
+                close = difflib.get_close_matches(name, _OPTIONS, 1)
+                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                known = "none beside Sessions" if self.sessions is not None else ", ".join(_OPTIONS)
+                raise ConfigError(f"CacheKitSessionInterface has no option {name!r}{hint}: there are {known}")
+        if self.sessions is None:
+            self._source = sessions if sessions is not None else default_cache()
+            nobodys = SessionOptions(secrets="of no application, signs nothing", **options)
+            self._clock = self._source.clock if isinstance(self._source, Cache) else system_clock
+            self._source = Sessions(
+                self._source, nobodys, clock=self._clock
+            )  # what is wrong is said here, and the store is shared
 
-    def open_session(self, app: Flask, request: Request) -> FlaskSession:  # noqa: ARG002 - Flask's signature
+    def sessions_of(self, app: Flask) -> Sessions | None:
+        """Return the sessions of *app*, as its settings are now; None while it has no secret key."""
+        if self.sessions is not None:
+            return self.sessions
+        secrets = app.config["SECRET_KEY"]
+        if not secrets:
+            return None
+        fallbacks = app.config.get("SECRET_KEY_FALLBACKS")
+        settings = (
+            secrets, tuple(fallbacks) if fallbacks else (), self.get_cookie_name(app), app.permanent_session_lifetime
+        )  # fmt: skip
+        found = self._made.get(app)
+        if found is None or found[0] != settings:
+            with self._lock:
+                found = self._made[app] = (settings, self._make(app, settings[2]))
+        return found[1]
+
+    def _make(self, app: Flask, name: str) -> Sessions:
+        life = max(1.0, app.permanent_session_lifetime.total_seconds())
+        given = {"codec": CODEC, **self._options}
+        options = SessionOptions(secrets=secrets_of(app), cookie_name=name, ttl=life, remember_ttl=life, **given)
+        return Sessions(self._source, options, clock=self._clock, cookies=FlaskCookies(options, self, app))
+
+    def open_session(self, app: Flask, request: Request) -> FlaskSession | None:  # type: ignore[override,unused-ignore]
+        sessions = self.sessions_of(app)
+        if sessions is None:
+            return None  # Flask then gives a session that says what is missing
         cookie = request.environ.get("HTTP_COOKIE")
-        exchange = self.sessions.driver.open(
+        exchange = sessions.driver.open(
             (cookie,) if cookie else (),
             method=request.method,
             agent=request.environ.get("HTTP_USER_AGENT", ""),
-            kind=FlaskSession,
+            kind=self.session_class,
         )
         found = exchange.session
         assert isinstance(found, FlaskSession)
         found.exchange = exchange
         return found
 
-    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:  # noqa: ARG002 - Flask's
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         if not isinstance(session, FlaskSession):
             raise ConfigError("flask.session was replaced by something else: change it in place")
         exchange: Any = session.exchange
-        fields = exchange.begin_response(response.status_code, list(response.headers))
+        if session.loaded:
+            session.touched = session.modified  # afterwards nothing differs from the store any more
+            if session.touched and not session.new and not session.user and not session:
+                session.clear()  # as in Flask: one that was emptied is no session any more
+        if self.sessions is None and (session.loaded or exchange.remembered) and self.should_set_cookie(app, session):
+            exchange.renew()
+        token = saving.set(session)
+        try:
+            fields = exchange.begin_response(response.status_code, list(response.headers))
+        finally:
+            saving.reset(token)
         response.headers.clear()
         response.headers.extend(fields)
         if response.is_streamed and not response.direct_passthrough:
             response.response = _Finishing(response.response, exchange)
         else:
             exchange.end_response()
+            exchange.let_go()
 
 
 class _Finishing:
@@ -103,6 +198,7 @@ class _Finishing:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.end_response()
+            exchange.let_go()
 
 
 def install(app: Flask, given: Any, cache: Cache) -> Sessions:
@@ -122,13 +218,12 @@ def _options(app: Flask, given: Any) -> SessionOptions:
     if given is not True:
         raise ConfigError(f"sessions={given!r} must be True, SessionOptions(...) or Sessions(...)")
     config = app.config
-    secrets = [secret for secret in (config["SECRET_KEY"], *(config.get("SECRET_KEY_FALLBACKS") or ())) if secret]
+    secrets = secrets_of(app)
     if not secrets:
         raise ConfigError("sessions need a secret: set app.secret_key before CacheKit(app) or init_app(app)")
     name = config["SESSION_COOKIE_NAME"]
     return SessionOptions(
-        # Flask takes secrets of any length and kind, and signs other cookies with the same one.
-        secrets=[hashlib.sha256(b"cachekit.flask" + _bytes(secret)).hexdigest() for secret in secrets],
+        secrets=secrets,
         remember_ttl=app.permanent_session_lifetime.total_seconds(),
         cookie_name="" if name == "session" else name,
         path=config["SESSION_COOKIE_PATH"] or config["APPLICATION_ROOT"] or "/",
@@ -136,8 +231,5 @@ def _options(app: Flask, given: Any) -> SessionOptions:
         same_site=str(config["SESSION_COOKIE_SAMESITE"] or "lax").lower(),
         partitioned=bool(config.get("SESSION_COOKIE_PARTITIONED")),
         development=bool(app.debug and not config["SESSION_COOKIE_SECURE"]),
+        codec=CODEC,
     )
-
-
-def _bytes(secret: str | bytes) -> bytes:
-    return secret.encode() if isinstance(secret, str) else secret

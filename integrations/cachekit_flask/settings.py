@@ -16,6 +16,7 @@ from cachekit import Cache, ConfigError, Policy
 from cachekit.compress.options import Compression
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
+from cachekit.policy import TTLClasses
 from cachekit.sessions import SessionOptions
 from cachekit.wsgi import DegradeOptions, Route, Webhook
 
@@ -79,7 +80,11 @@ class State:
 
 def _made(kind: type[Any], words: str) -> Callable[[Any], Any]:
     """Return what turns a mapping into *kind*, and takes one that is made already."""
-    names = tuple(one.name for one in dataclasses.fields(kind) if one.init)
+    fields = [one for one in dataclasses.fields(kind) if one.init]
+    names = tuple(one.name for one in fields)
+    needed = [
+        one.name for one in fields if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+    ]
 
     def make(value: Any) -> Any:
         if isinstance(value, kind):
@@ -89,10 +94,9 @@ def _made(kind: type[Any], words: str) -> Callable[[Any], Any]:
         for name in value:
             if name not in names:
                 raise ConfigError(f"there is no {name!r}{_close(name, names)}; there are {', '.join(names)}")
-        try:
-            return kind(**value)
-        except TypeError as exc:
-            raise ConfigError(str(exc)) from exc
+        if missing := [repr(name) for name in needed if name not in value]:
+            raise ConfigError(f"{', '.join(missing)} is missing; there are {', '.join(names)}")
+        return kind(**value)
 
     return make
 
@@ -114,7 +118,28 @@ def _list(make: Callable[[Any], Any], words: str) -> Callable[[Any], Any]:
     return check
 
 
-def _itself(value: Any) -> Any:
+def _purger(value: Any) -> Any:
+    if not (isinstance(getattr(value, "name", None), str) and callable(getattr(value, "build", None))):
+        raise ConfigError("must be a list of purgers, such as cachekit.Cloudflare(...)")
+    return value
+
+
+def _url(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError("must be a URL such as memory://, redis://localhost or tiered+redis://localhost")
+    return value
+
+
+def _classes(value: Any) -> Any:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ConfigError('must be a dictionary such as {"prices": "5m"}')
+    TTLClasses(value)
+    return value
+
+
+def _wait(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigError("must be the seconds, more than 0, that a request may wait for the server")
     return value
 
 
@@ -146,22 +171,25 @@ def _duration(value: Any) -> Any:
     return value
 
 
-def _window(value: Any) -> Any:
-    Policy.of(None, stale_while_revalidate=value)
-    return value
+def _window(option: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        Policy.of(None, **{option: value})
+        return value
+
+    return check
 
 
 _NUMBER: Final = (int, float)
 
 CACHE: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "URL": _is(str, "a URL such as memory://, redis://localhost or tiered+redis://localhost"),
+    "URL": _url,
     "TTL": _duration,
-    "TTL_CLASSES": _is(Mapping, 'a dictionary such as {"prices": "5m"}'),
+    "TTL_CLASSES": _classes,
     "JITTER": _is(_NUMBER, "a number from 0 to 1"),
-    "STALE_WHILE_REVALIDATE": _window,
-    "STALE_IF_ERROR": _window,
+    "STALE_WHILE_REVALIDATE": _window("stale_while_revalidate"),
+    "STALE_IF_ERROR": _window("stale_if_error"),
     "NAMESPACE": _is(str, "a word"),
-    "TIMEOUT": _is(_NUMBER, "the seconds that a request may wait for the server"),
+    "TIMEOUT": _wait,
     "MAX_ENTRIES": _is(int, "a whole number"),
     "MAX_BYTES": _is(int, "a number of bytes"),
 }
@@ -176,7 +204,7 @@ OTHERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "WEBHOOK": _is(Webhook, "Webhook(secret)"),
     "DEGRADATION": _degradation,
     "ROUTES": _list(_route, "Route(...)"),
-    "PURGERS": _list(_itself, "purgers, such as cachekit.Cloudflare(...)"),
+    "PURGERS": _list(_purger, "purgers, such as cachekit.Cloudflare(...)"),
 }
 
 NAMES: Final = tuple(PREFIX + name for name in (*CACHE, *OTHERS))

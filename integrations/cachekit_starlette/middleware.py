@@ -9,7 +9,8 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cachekit import Cache, ConfigError, default_cache
+from cachekit import Cache, default_cache
+from cachekit.arguments import check_arguments
 from cachekit.asgi import CacheKit as _CacheKit
 from cachekit.asgi import DegradeOptions, Route, Webhook
 from cachekit.compress.options import Compression
@@ -61,12 +62,7 @@ class CacheKit:
         sessions: Sessions | None = None,
         routes: Sequence[Route] = (),
     ) -> None:
-        if options is not None and not isinstance(options, HttpOptions):
-            raise ConfigError(f"options={options!r} must be HttpOptions(...)")
-        if not isinstance(compression, bool | Compression):
-            raise ConfigError(f"compression={compression!r} must be True, False or Compression(...)")
-        if cache is not None and not isinstance(cache, Cache):
-            raise ConfigError(f"cache={cache!r} must be a Cache, such as Cache('redis://localhost')")
+        check_arguments(cache=cache, rules=rules)
         self.app = app
         self.cache = cache if cache is not None else default_cache()
         self._outer: Any = _CacheKit(

@@ -676,3 +676,52 @@ def test_given_options_win_over_settings(app):
     answer = app.test_client().get("/", headers={"Accept-Encoding": "gzip"})
     assert answer.headers["Cache-Status"].startswith("given")
     assert "Content-Encoding" not in answer.headers
+
+
+def test_the_page_of_an_error_is_not_kept(app):
+    from werkzeug.debug import DebuggedApplication
+
+    calls = []
+
+    @app.get("/")
+    def wrong():
+        calls.append(1)
+        raise ValueError(f"secret {len(calls)}")
+
+    app.config.update(TESTING=False, PROPAGATE_EXCEPTIONS=True)
+    app.wsgi_app = DebuggedApplication(app.wsgi_app, evalex=False)
+    CacheKit(app, cache=Cache(), rules=[Rule("/**", ttl="1h")], compression=True)
+    pages = [app.test_client().get("/") for _ in range(2)]
+    assert [page.status_code for page in pages] == [500, 500]
+    assert "secret 1" in pages[0].text
+    assert "secret 2" in pages[1].text
+
+
+@pytest.mark.filterwarnings("ignore")  # of the toolbar
+@pytest.mark.parametrize("first", ["kit", "toolbar"])
+def test_the_debug_toolbar(app, first):
+    toolbar = pytest.importorskip("flask_debugtoolbar")
+    calls = []
+    app.debug = True
+    app.secret_key = "dev"
+
+    def install():
+        return CacheKit(app, cache=Cache(), compression=Compression(minimum=1), sessions=True)
+
+    kit = install() if first == "kit" else None
+    toolbar.DebugToolbarExtension(app)
+    kit = kit or install()
+
+    @app.get("/")
+    @kit.cached(ttl="5m")
+    def page():
+        calls.append(1)
+        return "<html><body>hello</body></html>"
+
+    client = app.test_client()
+    for _ in range(2):
+        answer = client.get("/")
+        assert answer.status_code == 200
+        assert "hello" in answer.text
+        assert "flDebug" in answer.text
+    assert len(calls) == 1, "the toolbar is added to what the view was kept as"

@@ -405,3 +405,23 @@ def test_conditional_requests_are_answered_from_the_cache():
     answer = get(app, "/products/1", headers={"if-none-match": etag})[0]
     assert (answer.status_code, calls.seen) == (304, ["1"])
     assert answer.headers["cache-status"].startswith("shop; hit")
+
+
+@pytest.mark.parametrize("place", ["middleware", "outside"])
+def test_the_page_of_an_error_is_not_kept(place):
+    from cachekit.asgi import CacheKit as Outside
+
+    calls = []
+
+    async def wrong(request):
+        calls.append(1)
+        raise ValueError(f"secret {len(calls)}")
+
+    kit = Middleware(CacheKit, cache=Cache(), rules=[Rule("/**", ttl="1h")])
+    app = Starlette(debug=True, routes=[Route("/", wrong)], middleware=[kit] if place == "middleware" else [])
+    if place == "outside":
+        app = Outside(app, cache=Cache(), rules=[Rule("/**", ttl="1h")], compression=True)
+    answers = get(app, "/", "/", headers={"accept": "text/html"}, raise_app_exceptions=False)
+    assert [answer.status_code for answer in answers] == [500, 500]
+    assert "secret 1" in answers[0].text
+    assert "secret 2" in answers[1].text
