@@ -9,7 +9,8 @@ import sys
 
 NAMES = (
     "hit_path", "hit_anatomy", "hit_ratio", "redis_roundtrip", "stampede", "propagation", "http_hit", "http_served",
-    "compression", "sessions", "adapters", "django_cache", "imports",
+    "compression", "sessions", "adapters", "django_cache", "django_requests",
+    "imports",
 )  # fmt: skip
 
 

@@ -266,10 +266,11 @@ def starlette_sessions(what: str, runner: asyncio.Runner) -> dict[str, Any]:
         return _ask_asgi(app, *([] if cookie is None else [(b"cookie", cookie)]))
 
     secret = "a secret for benchmarks alone"
+    ours: Any = cachekit_starlette.SessionMiddleware
     calls = {
         "bare Starlette": build(uses=False),
         "Starlette's own (in the cookie)": build(Middleware(SessionMiddleware, secret_key=secret)),
-        "cachekit": build(Middleware(cachekit_starlette.SessionMiddleware, secret_key=secret, store=Cache())),
+        "cachekit": build(Middleware(ours, secret_key=secret, store=Cache())),
     }
     with contextlib.suppress(ImportError):
         from starsessions import InMemoryStore

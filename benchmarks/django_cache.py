@@ -18,6 +18,29 @@ SMALL = {"name": "a product", "price": 12.5, "stock": 7}
 LARGE = {**SMALL, "text": "some text " * 200, "list": list(range(200))}
 
 
+def others(caches: dict[str, Any]) -> dict[str, dict[str, Callable[[], object]]]:
+    """Return by operation what each of *caches* does."""
+    many = {f"product:{number}": SMALL for number in range(20)}
+    found: dict[str, dict[str, Callable[[], object]]] = {}
+    for name, cache in caches.items():
+        cache.set("number", 1)
+        cache.set_many(many)
+        assert cache.get_many(many) == many
+        assert cache.incr("number") == 2
+        for title, call in {
+            "get(), a miss": partial(cache.get, "absent"),
+            "get_many(), 20 values": partial(cache.get_many, many),
+            "set_many(), 20 values": partial(cache.set_many, many),
+            "add(), of what is there": partial(cache.add, "number", 1),
+            "incr()": partial(cache.incr, "number"),
+            "touch()": partial(cache.touch, "product:1", 300),
+            "delete(), of what is not there": partial(cache.delete, "absent"),
+            "has_key()": partial(cache.has_key, "product:2"),
+        }.items():
+            found.setdefault(title, {})[name] = call
+    return found
+
+
 def main() -> bool:
     if find_spec("django") is None:
         print("\nDjango is not installed")
@@ -56,6 +79,10 @@ def main() -> bool:
                 writes[name] = blocking(partial(cache.set, "written", value))
             show(f"Django get(), {title} value", interleaved(reads, calls=CALLS, rounds=ROUNDS), "Django's RedisCache")
             show(f"Django set(), {title} value", interleaved(writes, calls=CALLS, rounds=ROUNDS), "Django's RedisCache")
+        peer = "django-redis" if "django-redis" in caches else "Django's RedisCache"
+        for title, calls in others({name: made[name] for name in caches}).items():
+            rows = {name: blocking(call) for name, call in calls.items()}
+            show(f"Django {title}", interleaved(rows, calls=CALLS // 5, rounds=ROUNDS), peer)
     finally:
         for name in caches:
             getattr(made[name], "cache", made[name]).close()

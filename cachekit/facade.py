@@ -31,7 +31,7 @@ from cachekit.stats import Stats, snapshot
 from cachekit.stores.base import AnyEntry, Store
 from cachekit.stores.build import Settings, build
 from cachekit.stores.memory import Memory
-from cachekit.tags import note
+from cachekit.tags import is_collected, note
 from cachekit.transaction import OnCommit, Transaction
 
 if TYPE_CHECKING:
@@ -187,9 +187,11 @@ class Cache(Functions, Purging, Contents, Making):
         now = self.clock()
         found = {name: entry for name, entry in entries.items() if now < entry.fresh_until}
         self._own.misses += len(names) - len(found)
-        for name, entry in found.items():
+        for name in found:
             self.engine.count_hit(name, self._own)
-            note(entry.evidence)
+        if is_collected():
+            for entry in found.values():
+                note(entry.evidence)
         return {names[name]: entry.value for name, entry in found.items()}
 
     get_many, aget_many = both(_get_many)

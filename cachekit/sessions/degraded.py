@@ -108,6 +108,11 @@ class LocalSessions:
             later = replace(pending, values=values, about=later.about)
         return self.put(key, later if later is not None else pending)
 
+    def clear(self) -> None:
+        """Forget all that waits."""
+        with self._lock:
+            self._kept.clear()
+
     def waiting(self) -> list[Key]:
         """Return the keys of all that waits."""
         with self._lock:

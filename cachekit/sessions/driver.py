@@ -126,7 +126,8 @@ class Exchange(Keeping):
         self._born = False
         self._previous: Key | None = None
         self._mute = False  # no cookie may be sent: the client's is newer than this request
-        self._degraded = self._renewed = self._used = False
+        self._degraded = False
+        self._renewed = self._used = False
         self._line: str | None = None
         self._claims: Mapping[str, bytes] = {}
         self._loaded_about = About()

@@ -162,6 +162,13 @@ class Sessions:
 
     count, acount = both(_count)
 
+    async def _end_all(self, io: IO) -> int:
+        """End the sessions of everybody: all have to log in again. Returns how many ended. Raises ``StoreError``."""
+        self.driver.keeper.local.clear()
+        return await self.store.clear(io)
+
+    end_all, aend_all = both(_end_all)
+
     # -- the state of the store -----------------------------------------------------------------------------------
 
     def store_away(self) -> bool:

@@ -80,7 +80,7 @@ class StoredSessions:
         found = self._opened(entry)
         if entry is None or not isinstance(found, Record):
             return found
-        if min(now + ttl, found.deadline) - entry.dead_at < self._slack:
+        if not ttl or min(now + ttl, found.deadline) - entry.dead_at < self._slack:
             return found  # slid within the interval already
 
         def slide(kept: Record | Moved | None) -> Any:
@@ -219,6 +219,13 @@ class StoredSessions:
         entries = await self.store.get_many(io, [f"{self._prefix}:live:{shard}" for shard in ALL_SHARDS])
         now = self._clock()
         return sum(at > now for entry in entries.values() for at in entry.value.values())
+
+    async def clear(self, io: IO) -> int:
+        ended = 0
+        for shard in ALL_SHARDS:
+            for key in await self._listed(io, f"{self._prefix}:live:{shard}"):
+                ended += (await self.destroy(io, key, "")).verdict is Verdict.DONE
+        return ended
 
 
 _KEEP: Final = object()

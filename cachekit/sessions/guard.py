@@ -77,3 +77,6 @@ class GuardedSessions:
 
     async def count(self, io: IO) -> int:
         return await self._run(lambda: self.inner.count(io))
+
+    async def clear(self, io: IO) -> int:
+        return await self._run(lambda: self.inner.clear(io))

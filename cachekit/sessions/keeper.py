@@ -71,6 +71,7 @@ class Keeper:
         self.local = LocalSessions(options.max_local, options.life(remembered=False), clock, payloads)
         self.emit = emit
         self._deliveries: dict[Key, Future[None]] = {}
+        self._slides = options.sliding
         self._lives = {remembered: options.life(remembered=remembered) for remembered in (False, True)}
         self._absolute = options.absolute
         self._grace = seconds(options.grace)
@@ -78,13 +79,13 @@ class Keeper:
 
     def life(self, about: About) -> float:
         """Return the seconds that a session lives after it was last used."""
-        return self._lives[about.remembered]
+        return about.life or self._lives[about.remembered]
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     async def read(self, io: IO, key: Key, *, remembered: bool) -> Held | Moved | None:
         """Return what is kept under *key*. What cannot be read is set aside where it is, and counts as absent."""
-        found = await self.store.read(io, key, self._lives[remembered])
+        found = await self.store.read(io, key, self._lives[remembered] if self._slides else 0.0)
         return self._held(key, found) if isinstance(found, Record) else found
 
     def _held(self, key: Key, record: Record) -> Held | None:
@@ -172,7 +173,7 @@ class Keeper:
                 return None
             self.emit(Event(Kind.SESSION_MERGED, str(held.key)))
             values = self.payloads.merge(held.base, values, theirs.base, yielding=yielding)
-            about = theirs.about if about == held.about else replace(theirs.about, remembered=about.remembered)
+            about = theirs.about if about == held.about else theirs.about.lasting_as(about)
             held = theirs
         raise SessionError(f"a session was changed by others {_TRIES} times in a row: give up")
 
@@ -239,7 +240,7 @@ class Keeper:
 
     async def _still_there(self, io: IO, moved: Moved) -> bool:
         for _ in range(_CHAIN):
-            found = await self.store.read(io, moved.key, self._lives[False])
+            found = await self.store.read(io, moved.key, 0.0)
             if not isinstance(found, Moved):
                 return found is not None
             moved = found
@@ -322,7 +323,8 @@ class Keeper:
         elif isinstance(found, Held):
             arrived = found.record.version in pending.tried  # although nobody heard of it
             merged = self.payloads.merge(pending.sent if arrived else pending.base, pending.values, found.base)
-            about = replace(found.about, remembered=pending.about.remembered)
+            lasting = replace(pending.about, life=pending.about.life or found.about.life)  # 0.0: not known here
+            about = found.about.lasting_as(lasting)
             if (merged != found.base or about != found.about) and await self.write(io, found, merged, about) is None:
                 return
         else:

@@ -66,9 +66,9 @@ class Keeping:
     _previous: Key | None
     _mute: bool  # no cookie may be sent: the client's is newer than this request
     _line: str | None
-    _used: bool  # that it is used was noted already
     _claims: Mapping[str, bytes]
     _loaded_about: About
+    _used: bool  # that it is used was noted already
     session: Session
 
     @property
@@ -252,7 +252,7 @@ class Keeping:
     async def _use(self, io: IO) -> None:
         """Note that the session is used, and renew its cookie where that is due; both once an interval."""
         driver, held, ticket = self._driver, self._held, self._ticket
-        if held is None or not self.session.accessed:
+        if held is None or not self.session.accessed or not driver.options.sliding:
             return
         now = driver.clock()
         due = ticket is not None and (ticket.detached or driver.cookies.is_due(ticket, now, claimed=bool(self._claims)))

@@ -47,9 +47,10 @@ class LazyDict(dict[str, Any]):
         super().__init__({"": _NOT_READ})
         self._codec = codec
         self._base: Mapping[str, bytes] = {}
+        self._as_stored = False  # whether it began as what the store holds
         self._suspects: dict[str, bytes | None] = {}  # what must be compared at the end, and with what it was read from
         self._lost: dict[str, bytes] = {}  # what could not be read, and is stored as it was
-        self._forced = self._as_stored = False
+        self._forced = False
 
     def _look(self) -> None:
         """Have it read, unless that has happened: called before every look."""
@@ -76,6 +77,7 @@ class LazyDict(dict[str, Any]):
         self._suspects.clear()
         self._lost.clear()
         self._base = {}
+        self._as_stored = False
         self._forced = False
 
     @property

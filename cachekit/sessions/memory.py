@@ -117,7 +117,7 @@ class MemorySessions:
         with self._lock:
             found = self._find(key, now)
             if isinstance(found, Record):
-                expires = min(now + ttl, found.deadline)
+                expires = min(now + ttl, found.deadline) if ttl else self._kept[key][0]
                 self._kept[key] = (expires, found)
                 self._kept.move_to_end(key)
             return found
@@ -205,3 +205,12 @@ class MemorySessions:
         now = self._clock()
         with self._lock:
             return sum(at > now and isinstance(kept, Record) for at, kept in self._kept.values())
+
+    async def clear(self, io: IO) -> int:
+        ended = await self.count(io)
+        with self._lock:
+            self._kept.clear()
+            self._owners.clear()
+            self._ends.clear()
+            self._bytes = 0
+        return ended

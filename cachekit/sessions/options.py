@@ -67,6 +67,7 @@ class SessionOptions:
         ttl: how long a session lives after it was last used.
         absolute_ttl: how long it lives at most, however much it is used; None sets no such end.
         remember_ttl: the *ttl* of a session that was told to ``remember()``, whose cookie outlives the browser.
+        sliding: let whoever looks at a session keep it alive; False: it ends *ttl* after it was last changed.
         touch_interval: how exact "last seen" and the count of live sessions are; each costs one command an interval.
         keep_alive: let requests that never look at their session also keep it alive, once a *touch_interval*.
         cookie_name: the name of the cookie; by default ``__Host-session``, where that is possible, else ``session``.
@@ -101,6 +102,7 @@ class SessionOptions:
     ttl: Duration = "24h"
     absolute_ttl: Duration | None = None
     remember_ttl: Duration = "30d"
+    sliding: bool = True
     touch_interval: Duration = "1m"
     keep_alive: bool = False
     cookie_name: str = ""
@@ -148,6 +150,8 @@ class SessionOptions:
         for name in ("max_bytes", "max_local"):
             if (value := getattr(self, name)) < 1:
                 raise ConfigError(f"{name}={value!r} must be positive")
+        if self.keep_alive and not self.sliding:
+            raise ConfigError("keep_alive=True and sliding=False contradict each other")
         if not self.timeout > 0:
             raise ConfigError(f"timeout={self.timeout!r} must be a positive number of seconds")
         if self.development:

@@ -57,11 +57,17 @@ class About:
         user: the user it is bound to, or empty.
         agent: what the browser called itself, shortened.
         remembered: whether it outlives the browser.
+        life: seconds that it lives after its last use, where that is not what the options say; 0.0 otherwise.
     """
 
     user: str = ""
     agent: str = ""
     remembered: bool = False
+    life: float = 0.0
+
+    def lasting_as(self, other: About) -> About:
+        """Return the same with the lifetime of *other*."""
+        return replace(self, remembered=other.remembered, life=other.life)
 
     def on(self, agent: str) -> About:
         """Return the same for a browser that calls itself *agent*."""
@@ -186,7 +192,8 @@ class Payloads:
     def pack(self, about: About, values: Packed, context: bytes) -> bytes:
         """Return the body of *values*, bound to *context*. Raises ``SessionTooLarge``."""
         self._check(values)
-        head = cast("bytes", packb((about.user, about.agent, about.remembered)))
+        parts = (about.user, about.agent, about.remembered)
+        head = cast("bytes", packb((*parts, about.life) if about.life else parts))
         if self._protection is None:
             return b"".join((_LENGTH.pack(len(head)), head, _GROUPS_BYTE, self._layout.group(values)))
         try:
@@ -293,9 +300,10 @@ def _key_size(key: str) -> int:
 @lru_cache(maxsize=1024)
 def _about(head: bytes) -> About:
     try:
-        user, agent, remembered = unpackb(head)
+        user, agent, remembered, *more = unpackb(head)
+        life = float(more[0]) if more else 0.0
     except Exception as exc:
         raise FrameError("whose session this is cannot be read") from exc
     if type(user) is not str or type(agent) is not str or type(remembered) is not bool:
         raise FrameError("whose session this is cannot be read")
-    return About(user, agent, remembered)
+    return About(user, agent, remembered, life)

@@ -42,6 +42,7 @@ _MOVED: Final = b"CM1"
 _HEAD: Final = 101
 _NOBODY: Final = "-" * 22
 _NO_TIME: Final = "0" * 15
+_BATCH: Final = 500
 
 
 @cache
@@ -112,8 +113,9 @@ class RedisSessions:
 
     async def read(self, io: IO, key: Key, ttl: float) -> Found:
         name = self._name(key)
+        slide = ("GETEX", name, "PX", math.ceil(ttl * 1000)) if ttl else ("GET", name)
         try:
-            raw = await self.link.command(io, "GETEX", name, "PX", math.ceil(ttl * 1000))
+            raw = await self.link.command(io, *slide)
         except (StoreTimeout, StoreUnavailable):
             raise
         except StoreError:  # it answers, but does not write: what it has is still read
@@ -122,7 +124,8 @@ class RedisSessions:
             return None
         found = _parse(raw)
         if isinstance(found, Moved):
-            await self.link.command(io, "PEXPIREAT", name, int(raw[3:18]))  # the read above made it live on
+            if ttl:
+                await self.link.command(io, "PEXPIREAT", name, int(raw[3:18]))  # the read above made it live on
             return found if int(raw[3:18]) > self._clock() * 1000 else None
         return found
 
@@ -202,6 +205,15 @@ class RedisSessions:
     async def count(self, io: IO) -> int:
         counts = await self.link.scripts(io, _script("count"), [([self._live(shard)], []) for shard in ALL_SHARDS])
         return sum(counts)
+
+    async def clear(self, io: IO) -> int:
+        ended, left = 0, list(ALL_SHARDS)
+        while left:  # a batch of each shard at a time, so that no script runs for long
+            calls: list[Call] = [([self._live(shard)], [f"{self.namespace}:s:{{{shard}}}:", _BATCH]) for shard in left]
+            counts = await self.link.scripts(io, _script("clear"), calls)
+            ended += sum(deleted for deleted, _ in counts)
+            left = [shard for shard, (_, listed) in zip(left, counts, strict=True) if listed]
+        return ended
 
 
 def _parse(raw: bytes) -> Record | Moved | None:

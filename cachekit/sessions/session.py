@@ -8,6 +8,7 @@ Owns what an application may do with it, and what it did. Must not know stores, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from cachekit.clock import random_token
@@ -269,7 +270,7 @@ class Session(LazyDict):
             self.clear()
         self.regenerate()
         self._bound = True
-        self._about = About(name, self._about.agent, self._about.remembered)
+        self._about = replace(self._about, user=name)
 
     @property
     def user(self) -> str:
@@ -288,7 +289,7 @@ class Session(LazyDict):
             return
         if self._committed:
             raise SessionError("the response has begun: the cookie cannot be changed any more")
-        self._about = About(self._about.user, self._about.agent, remembered)
+        self._about = replace(self._about, remembered=remembered)
         self._forced = True
 
     @property

@@ -117,7 +117,7 @@ class SessionStore(Protocol):
     """Keeps sessions. Every method raises ``StoreError`` when the backend fails, and nothing else."""
 
     async def read(self, io: IO, key: Key, ttl: float) -> Found:
-        """Return what is kept under *key*, which from now on lives for *ttl* seconds."""
+        """Return what is kept under *key*, which from now on lives for *ttl* seconds; with 0 for as long as it did."""
         ...
 
     async def write(self, io: IO, key: Key, record: Record, expected: str | None) -> Outcome:
@@ -157,6 +157,10 @@ class UserIndex(Protocol):
 
     async def count(self, io: IO) -> int:
         """Return the number of live sessions, off by those that ended within one touch interval at most."""
+        ...
+
+    async def clear(self, io: IO) -> int:
+        """End the sessions of everybody. Returns how many ended."""
         ...
 
 

@@ -195,6 +195,20 @@ class SessionStoreContract:
         passing(1.6)
         assert self.find(world, sessions, key, 1.5) is None
 
+    def test_reading_without_sliding(self, world: Any, sessions: FullStore, passing: Callable[[float], None]) -> None:
+        key = self.keep(world, sessions, ttl=1.5)
+        passing(0.8)
+        assert self.find(world, sessions, key, 0.0) is not None
+        passing(0.9)
+        assert self.find(world, sessions, key, 0.0) is None
+
+    def test_ending_all(self, world: Any, sessions: FullStore) -> None:
+        keys = [self.keep(world, sessions, owner=owner) for owner in (self.ANN, self.ANN, self.BOB, "", "")]
+        assert world.run(sessions.clear) == 5
+        assert [self.find(world, sessions, key) for key in keys] == [None] * 5
+        assert world.run(sessions.count) == world.run(sessions.clear) == 0
+        assert world.run(lambda io: sessions.sessions(io, self.ANN)) == []
+
     def test_the_deadline_holds_for_writes(
         self, world: Any, sessions: FullStore, passing: Callable[[float], None]
     ) -> None:

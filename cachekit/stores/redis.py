@@ -149,14 +149,17 @@ class RedisStore:
     # -- reading --------------------------------------------------------------------------------------------------
 
     async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
-        known_tags = tuple(tags)
-        read = self._known.get((key, known_tags)) or self._expect(key, known_tags)
+        return (await self._look(io, key, tuple(tags)))[1]
+
+    async def _look(self, io: IO, key: str, tags: tuple[str, ...]) -> tuple[bytes | None, AnyEntry | None]:
+        """Return what is kept under *key*, and the entry that it is, if it holds."""
+        read = self._known.get((key, tags)) or self._expect(key, tags)
         raw, *stamps = await self.link.read(io, read.names)
         if raw is None:
-            return None
+            return None, None
         if (given := read.given(stamps)) is not None and raw.startswith(given[0]):
-            return self._opened(key, raw[len(given[0]) :], read.tags, given[1])
-        return await self._checked(io, key, raw, known_tags, read.tags, stamps)
+            return raw, self._opened(key, raw[len(given[0]) :], read.tags, given[1])
+        return raw, await self._checked(io, key, raw, tags, read.tags, stamps)
 
     async def _checked(
         self,
@@ -182,18 +185,32 @@ class RedisStore:
     async def get_many(self, io: IO, keys: Sequence[str]) -> dict[str, AnyEntry]:
         if not keys:
             return {}
-        raws = await self._mget(io, [*map(self.names.value, keys)])
-        records = {
-            key: record
-            for key, raw in zip(keys, raws, strict=True)
-            if raw is not None and (record := self._read(key, raw)) is not None
-        }
-        names = list({name for record in records.values() for name in record.stamps})
-        if not names:
-            return {}
-        known = dict(zip(names, await self._mget(io, [*map(self.names.tag, names)]), strict=True))
-        entries = {key: self._entry(key, record) for key, record in records.items() if _current(record, known)}
+        reads = {key: self._known.get((key, ())) or self._expect(key, ()) for key in keys}
+        stamped = list({name: None for read in reads.values() for name in read.names[1:]})
+        found = await self._mget(io, [*(read.names[0] for read in reads.values()), *stamped])
+        known = dict(zip(stamped, found[len(reads) :], strict=True))
+        entries: dict[str, AnyEntry | None] = {}
+        others: dict[str, Record] = {}  # carry other tags than they did
+        for (key, read), raw in zip(reads.items(), found, strict=False):
+            if raw is None:
+                continue
+            given = read.given([known[name] for name in read.names[1:]])
+            if given is not None and raw.startswith(given[0]):
+                entries[key] = self._opened(key, raw[len(given[0]) :], read.tags, given[1])
+            elif (record := self._read(key, raw)) is not None:
+                others[key] = record
+        if others:
+            entries |= await self._found(io, others)
         return {key: entry for key, entry in entries.items() if entry is not None}
+
+    async def _found(self, io: IO, records: Mapping[str, Record]) -> dict[str, AnyEntry | None]:
+        """Return the entries in *records*, and remember which tags they carry."""
+        names = list({name for record in records.values() for name in record.stamps})
+        known = dict(zip(names, await self._mget(io, [*map(self.names.tag, names)]), strict=True)) if names else {}
+        for key, record in records.items():
+            self._hint(key, record)
+            self._known.pop((key, ()), None)
+        return {key: self._entry(key, record) for key, record in records.items() if _current(record, known)}
 
     def _mget(self, io: IO, names: Sequence[str | bytes]) -> Awaitable[list[bytes | None]]:
         return self.link.read(io, names)
@@ -244,14 +261,7 @@ class RedisStore:
 
     async def update(self, io: IO, key: str, change: Change) -> AnyEntry | None:
         for _ in range(_TRIES):
-            raw = await self.link.command(io, "GET", self.names.value(key))
-            old = None
-            if raw is not None and (record := self._read(key, raw)) is not None:
-                names = list(record.stamps)
-                known = (
-                    dict(zip(names, await self._mget(io, [*map(self.names.tag, names)]), strict=True)) if names else {}
-                )
-                old = self._entry(key, record) if _current(record, known) else None
+            raw, old = await self._look(io, key, ())
             new = change(old)
             if new is old:
                 return old

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -33,6 +33,7 @@ _OUTLIVES: Final = 60_000
 _SEEN_LIFE: Final = 30 * 24 * 3_600_000
 _CLOCKS: Final = 12
 _BATCH: Final = 500
+_BATCH_BYTES: Final = 1_000_000
 _TIME: Final = struct.Struct(">Q")
 
 
@@ -171,9 +172,26 @@ class Together(_Common):
         if len(keepings) == 1:
             await self.keep(io, keepings[0])
             return
+        if all(keeping.tags.keys() == keepings[0].tags.keys() for keeping in keepings):
+            for batch in _batches(keepings):
+                await self._link.script(io, script("keep_many"), *self._all(batch))
+            return
         for start in range(0, len(keepings), _BATCH):
             calls = [self._call(keeping) for keeping in keepings[start : start + _BATCH]]
             await self._link.scripts(io, script("keep"), calls)
+
+    def _all(self, keepings: Sequence[Keeping]) -> Call:
+        names, first = self._names, keepings[0]
+        told = replace(first.told, names=tuple(keeping.key for keeping in keepings))
+        lives = [keeping.life for keeping in keepings]
+        keys: list[Arg] = [names.of_key(first.key, told), *map(names.tag, first.tags)]
+        values: list[Arg] = []
+        for keeping in keepings:
+            keys += (names.value(keeping.key), names.lease(keeping.key))
+            values += (keeping.life, keeping.frame)
+        longest = 0 if 0 in lives else max(lives)
+        tags = [tag.encode() for tag in first.tags]
+        return keys, [len(tags), random_token(8), longest, names.channel, *tags, *values]
 
     def _call(self, keeping: Keeping) -> Call:
         names, key = self._names, keeping.key
@@ -196,6 +214,19 @@ class Together(_Common):
         told = tell(kind, tags if kind == "tags" else ())
         keys: list[Arg] = [self._names.of_tag("", told), *map(self._names.tag, tags)]
         await self._link.script(io, script("invalidate"), keys, [random_token(8), STAMP_LIFE, self._names.channel])
+
+
+def _batches(keepings: Sequence[Keeping]) -> Iterator[list[Keeping]]:
+    """Yield *keepings* in batches that do not keep a server from others for long."""
+    batch: list[Keeping] = []
+    size = 0
+    for keeping in keepings:
+        if batch and (len(batch) >= _BATCH or size + len(keeping.frame) > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(keeping)
+        size += len(keeping.frame)
+    yield batch
 
 
 @dataclass(frozen=True, slots=True)

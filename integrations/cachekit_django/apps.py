@@ -34,10 +34,15 @@ class CacheKitConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks; without a management command, run them now."""
-        from cachekit_django import signals
-        from cachekit_django.checks import check, errors
+        from django.contrib.auth.signals import user_logged_in
+
+        from cachekit_django import keeping, logins, signals
+        from cachekit_django.checks import check, check_deployed, errors
 
         checks.register(check, "caches")
+        checks.register(check_deployed, "caches", deploy=True)
+        if keeping.in_use():
+            user_logged_in.connect(logins.noted, dispatch_uid="cachekit_django")
         signals.connect()
         setting_changed.connect(_changed)
         if not _by_command() and (found := errors()):
@@ -56,6 +61,10 @@ def _by_command() -> bool:
 
 def _changed(*, setting: str, **_: Any) -> None:
     """Make the backends anew where a test changes the settings that they are made of."""
+    from cachekit_django import keeping
+
+    if setting in keeping.SETTINGS:
+        keeping.forget()
     if setting == "CACHEKIT":
         from django.core.cache import caches, close_caches
 

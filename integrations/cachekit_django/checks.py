@@ -9,7 +9,8 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Djan
 from django.utils.module_loading import import_string
 
 from cachekit import ConfigError
-from cachekit_django import conf
+from cachekit.sessions.memory import MemorySessions
+from cachekit_django import conf, keeping
 
 _MIDDLEWARE: Final = "cachekit_django.middleware."
 _FIRST: Final = (f"{_MIDDLEWARE}CompressionMiddleware", f"{_MIDDLEWARE}HttpCacheMiddleware")
@@ -41,6 +42,11 @@ def errors() -> list[str]:
             CacheBackend(params.get("LOCATION", ""), params)
         except (ConfigError, ImportError) as exc:
             found.append(f"CACHES[{alias!r}]: {exc}")
+    if keeping.in_use() and not found:
+        try:
+            keeping.sessions()
+        except (ConfigError, ImportError) as exc:
+            found.append(str(exc))
     return found
 
 
@@ -70,3 +76,16 @@ def warnings() -> Iterator[Warning]:
 def check(**_: Any) -> list[CheckMessage]:
     """Return the messages for ``manage.py check``."""
     return [*(Error(text, id="cachekit.E001") for text in errors()), *warnings()]
+
+
+def check_deployed(**_: Any) -> list[CheckMessage]:
+    """Return the messages for ``manage.py check --deploy``."""
+    if not keeping.in_use() or errors() or not isinstance(keeping.sessions().store.inner, MemorySessions):
+        return []
+    return [
+        Warning(
+            "sessions are kept in memory: each process has its own, and a restart ends them",
+            hint='Set CACHEKIT["URL"], or CACHEKIT["SESSIONS"] = {"URL": ...}, to the URL of a server.',
+            id="cachekit.W003",
+        )
+    ]

@@ -26,7 +26,8 @@ CACHE_OPTIONS: Final = {
 """Settings that describe a cache, and the arguments of ``Cache`` that they are."""
 
 NAMES: Final = (
-    "URL", "RULES", "OPTIONS", "PURGERS", "WEBHOOK", "DEGRADATION", "ROUTES", "COMPRESSION", "WARMER", *CACHE_OPTIONS
+    "URL", "RULES", "OPTIONS", "PURGERS", "WEBHOOK", "DEGRADATION", "ROUTES", "COMPRESSION", "WARMER",
+    "SESSIONS", *CACHE_OPTIONS
 )  # fmt: skip
 
 _made: dict[str, Cache] = {}
@@ -47,6 +48,7 @@ class Conf:
         degradation: settings of what is refused while the store is away, or None.
         edge: the further arguments of ``CacheKit``, which stands in front of Django: webhook and routes.
         purgers: what drops from CDNs.
+        sessions: settings of sessions, their names in upper case; see ``keeping``.
     """
 
     url: str
@@ -58,6 +60,7 @@ class Conf:
     degradation: DegradeOptions | None
     edge: Mapping[str, Any]
     purgers: tuple[Any, ...]
+    sessions: Mapping[str, Any]
 
 
 def known(given: Any, allowed: tuple[str, ...], where: str) -> Mapping[str, Any]:
@@ -117,7 +120,16 @@ def read() -> Conf:
         degradation=degradation,
         edge={"webhook": given.get("WEBHOOK"), "routes": given.get("ROUTES", ())},
         purgers=tuple(given.get("PURGERS", ())),
+        sessions=_sessions(given.get("SESSIONS")),
     )
+
+
+def _sessions(given: Any) -> Mapping[str, Any]:
+    from cachekit_django.keeping import NAMES as ALLOWED
+
+    if isinstance(given, Mapping):
+        given = {str(name).upper(): value for name, value in given.items()}
+    return known({} if given is None else given, ALLOWED, 'CACHEKIT["SESSIONS"]')
 
 
 def cache() -> Cache:
@@ -142,18 +154,9 @@ def build(url: str, options: Mapping[str, Any], where: str) -> Cache:
         return _made[sign]
 
 
-def sessions() -> Cache:
-    """Return where sessions are kept: on the server of ``cache()``, in a namespace that ``clear`` leaves alone."""
-    conf = read()
-    url = (conf.url or default_cache().url).removeprefix("tiered+")  # the store's word counts, not a copy
-    options = {**conf.cache, "namespace": f"{conf.cache.get('namespace', 'cachekit')}-sessions"}
-    return build(url, options, "CACHEKIT")
-
-
 def caches() -> list[Cache]:
-    """Return every cache that settings of this process describe so far, that of the sessions left out."""
-    apart = sessions()
-    found = [cache(), *(one for one in _made.values() if one is not apart)]
+    """Return every cache that settings of this process describe so far."""
+    found = [cache(), *_made.values()]
     return list({id(one): one for one in found}.values())
 
 

@@ -18,10 +18,12 @@ from cachekit.compress.response import (
     conditions,
     encode,
     feed,
+    is_stored,
     judge,
     plain,
     refusal,
 )
+from cachekit.compress.stored import Encoded
 from cachekit_django import bridge
 
 log = logging.getLogger("cachekit")
@@ -30,9 +32,9 @@ log = logging.getLogger("cachekit")
 class Encoding:
     """What a request says about codings, and what becomes of its response."""
 
-    __slots__ = ("_asked", "_options")
+    __slots__ = ("_asked", "_forms", "_options")
 
-    def __init__(self, options: Compression, request: HttpRequest) -> None:
+    def __init__(self, options: Compression, request: HttpRequest, forms: Encoded) -> None:
         meta = request.META
         fields = [
             (name, meta[variable])
@@ -40,6 +42,7 @@ class Encoding:
             if (variable := f"HTTP_{name.upper().replace('-', '_')}") in meta
         ]
         self._options = options
+        self._forms = forms
         self._asked = asked(options, request.method or "GET", request.path, fields)
         if (changed := conditions(options, fields)) is not None:
             meta.update({f"HTTP_{name.upper().replace('-', '_')}": value for name, value in changed})
@@ -77,15 +80,27 @@ class Encoding:
                 _apieces(inner, stream, flush) if response.is_async else _pieces(inner, stream, flush)
             )
             return bridge.with_fields(response, found.headers)
-        try:
-            made = encode(coding, wanted, response.content)
-        except Exception:
-            log.exception("compression failed; the response is sent without it")
-            made = None
+        whole = self._stored if is_stored(TEXT, fields) else self._whole
+        made = whole(name, response.content)
         if made is None or (len(made) >= size and wanted.choice.identity):
             return bridge.with_fields(response, plain(TEXT, fields))
         response.content = made
         return bridge.with_fields(response, [*found.headers, TEXT.length(len(made))])
+
+    def _whole(self, name: str, body: bytes) -> bytes | None:
+        """Return *body* encoded, or None when that failed: it then travels as it is."""
+        try:
+            return encode(self._options.coding(name), self._asked, body)
+        except Exception:
+            log.exception("compression failed; the response is sent without it")
+            return None
+
+    def _stored(self, name: str, body: bytes) -> bytes | None:
+        """Return what ``_whole`` returns, made once for each stored response."""
+        made = None if self._asked.padded else self._forms.find(name, body)
+        if made is None or (made is body and not self._asked.choice.identity):
+            made = self._forms.make(self._asked, body)
+        return None if made is body else made
 
 
 def _pieces(inner: Any, stream: Any, flush: bool) -> Iterator[bytes]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from cachekit import Cache
-from cachekit_django import conf
+from cachekit_django import conf, keeping
 
 
 def tables() -> list[dict[str, Any]]:
-    """Return tables with ``title``, ``columns`` and ``rows``: one of the caches, then two for each of them."""
-    found = [*conf.caches(), conf.sessions()]
+    """Return tables with ``title``, ``columns`` and ``rows``: of the caches, two for each of them, of sessions."""
+    found = conf.caches()
     overview = {
         "title": "Caches of this process",
         "columns": ["cache", "store", "channel", "hits", "misses", "hit rate", "entries", "bytes", "pending"],
@@ -27,7 +27,16 @@ def tables() -> list[dict[str, Any]]:
         made.append({"title": f"{_name(cache)}: functions", "columns": columns, "rows": rows})
         events = [[name, count] for name, count in sorted(stats.events.items())]
         made.append({"title": f"{_name(cache)}: events", "columns": ["event", "count"], "rows": events})
-    return made
+    return [*made, *_of_sessions()]
+
+
+def _of_sessions() -> list[dict[str, Any]]:
+    if not keeping.in_use():
+        return []
+    stats = keeping.sessions().stats()
+    events = sorted((name, count) for name, count in stats.events.items() if name.startswith("session."))
+    rows = [["store", stats.store], ["waiting for the store", stats.waiting], *map(list, events)]
+    return [{"title": "Sessions", "columns": ["figure", "value"], "rows": rows}]
 
 
 def _overview(cache: Cache) -> list[Any]:
@@ -40,5 +49,4 @@ def _overview(cache: Cache) -> list[Any]:
 
 
 def _name(cache: Cache) -> str:
-    shown = repr(cache).removeprefix("Cache('").removesuffix("')")
-    return f"{shown} (sessions)" if cache is conf.sessions() else shown
+    return repr(cache).removeprefix("Cache('").removesuffix("')")

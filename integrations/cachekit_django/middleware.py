@@ -13,6 +13,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from cachekit.asgi import HttpCache as AsgiCache
+from cachekit.compress.stored import Encoded
 from cachekit.degrade.asgi import Degradation as AsgiDegradation
 from cachekit.degrade.options import DegradeOptions
 from cachekit.degrade.wsgi import Degradation as WsgiDegradation
@@ -57,13 +58,14 @@ class CompressionMiddleware(Middleware):
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         super().__init__(get_response)
         self._options = conf.read().compression
+        self._forms = Encoded(self._options)
 
     def synchronous(self, request: HttpRequest) -> Any:
-        encoding = Encoding(self._options, request)
+        encoding = Encoding(self._options, request, self._forms)
         return encoding.refused() if encoding.hopeless else encoding.apply(self.get_response(request))
 
     async def asynchronous(self, request: HttpRequest) -> Any:
-        encoding = Encoding(self._options, request)
+        encoding = Encoding(self._options, request, self._forms)
         if encoding.hopeless:
             return encoding.refused()
         response = await self.get_response(request)

@@ -1,160 +1,252 @@
-"""``SESSION_ENGINE = "cachekit_django.sessions"``: sessions where concurrent requests lose nothing.
+"""``SESSION_ENGINE = "cachekit_django.sessions"``: Django's sessions, kept by ``cachekit.sessions``.
 
-A session is saved by comparing and setting: what another request saved meanwhile is merged in, key by key. A session that
-was deleted meanwhile stays deleted. While the store is away its error is raised: an empty answer would have Django take
-the visitor's cookie away.
+Concurrent requests lose nothing, a session that was ended stays ended, and while the store is away sessions go on in this
+process. Django's own middleware, which this module must not know, reads and sends the cookie.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 
-from cachekit import Cache
-from cachekit.policy import Policy
-from cachekit_django import conf
-from cachekit_django.values import codec
+from cachekit.sessions.keyed import IO, KeyedExchange, OwnedSession, both, end, exists
+from cachekit_django import keeping
 
-_GONE: Final = object()
-_codec = codec()
-
+_USER: Final = "_auth_user_id"
 
 if TYPE_CHECKING:
 
     class _Base(SessionBase):
-        """What the stubs of Django leave out."""
+        """What the stubs of Django leave out, or say too narrowly."""
 
-        _get_new_session_key: Any
-        _aget_new_session_key: Any
-        _get_session: Any
-        _aget_session: Any
+        _validate_session_key: Any
+        modified: Any
+        session_key: Any
+        load: Any
+        aload: Any
+        exists: Any
+        aexists: Any
+        save: Any
+        asave: Any
+        create: Any
+        acreate: Any
+        cycle_key: Any
+        acycle_key: Any
+        delete: Any
+        adelete: Any
+        flush: Any
+        aflush: Any
 
 else:
     _Base = SessionBase
 
 
 class SessionStore(_Base):
-    """A session, as Django's middleware uses it."""
+    """A session, as Django's middleware and its users know it.
+
+    What is beyond Django: changes deep inside are noticed, and ``handle``, ``user``, ``degraded``, ``revoke_others``.
+
+    Args:
+        session_key: what the cookie said. A key that no session of ours has is never taken over.
+    """
 
     def __init__(self, session_key: str | None = None) -> None:
+        self._sessions = keeping.sessions()
+        self._flag: bool | None = None
+        self._begun: KeyedExchange | None = None
         super().__init__(session_key)
-        self._loaded: bytes | None = None  # as it was read, which is what changes are told by
+
+    def __del__(self) -> None:
+        begun = getattr(self, "_begun", None)
+        if begun is not None:
+            begun.let_go()  # it and its session hold each other: they need not wait for the garbage collector
 
     @property
-    def _cache(self) -> Cache:
-        return conf.sessions()
+    def _exchange(self) -> KeyedExchange:
+        found = self._begun
+        if found is None:
+            found = self._begun = KeyedExchange(self._sessions.driver, self._given or "")
+        return found
 
-    @staticmethod
-    def _name(session_key: str) -> str:
-        """Return the key in the store, which does not tell the session's own."""
-        return f"session:{hashlib.sha256(session_key.encode()).hexdigest()}"
+    # -- the key
+
+    @property
+    def session_key(self) -> str | None:
+        """Return the key, or None. A login gives it another one, at once."""
+        exchange = self._begun
+        if exchange is None or not exchange.session.loaded:
+            return self._given
+        self._own()
+        return exchange.id or None
+
+    @property
+    def _session_key(self) -> str | None:
+        return self.session_key
+
+    @_session_key.setter
+    def _session_key(self, value: str | None) -> None:
+        self._given = value if self._validate_session_key(value) else None
+        self._begun = None
+
+    def _own(self) -> None:
+        """Let the session belong to whoever is logged in by now."""
+        session = self._exchange.session
+        user = session.get(_USER)
+        if user is not None and str(user) != session.about.user:
+            session.belong(str(user))
+
+    def belong(self, user: str, agent: str) -> None:
+        """Let it belong to *user*, who has logged in with a browser that calls itself *agent*."""
+        self._get_session().belong(user, agent)
 
     # -- reading
 
-    def _take(self, found: Any) -> dict[str, Any]:
-        if found is _GONE:
-            self._session_key, self._loaded = None, None
-            return {}
-        self._loaded = found
-        return dict(_codec.decode(found))
+    def _get_session(self, no_load: bool = False) -> OwnedSession:  # noqa: ARG002 - Django's signature
+        self.accessed = True
+        session = (self._begun or self._exchange).session
+        if not session.loaded:
+            self._exchange.fetch()
+        return session
 
-    def load(self) -> dict[str, Any]:
-        """Return the data; none, and no key any more, where the session is gone. Raises ``StoreError``."""
-        return self._take(self._cache.change(self._name(self._get_session_key()), _same, absent=_GONE))
+    async def _aget_session(self, no_load: bool = False) -> OwnedSession:  # noqa: ARG002 - Django's signature
+        self.accessed = True
+        exchange = self._exchange
+        if not exchange.session.loaded:
+            await exchange.afetch()
+        return exchange.session
 
-    async def aload(self) -> dict[str, Any]:
-        """Return the data; none, and no key any more, where the session is gone. Raises ``StoreError``."""
-        return self._take(await self._cache.achange(self._name(self._get_session_key()), _same, absent=_GONE))
+    _session = property(_get_session)
 
-    def exists(self, session_key: str) -> bool:
+    @property
+    def _session_cache(self) -> OwnedSession:
+        if self._begun is None or not self._begun.session.loaded:
+            raise AttributeError("_session_cache")
+        return self._begun.session
+
+    @_session_cache.setter
+    def _session_cache(self, data: Any) -> None:
+        session = self._get_session()
+        if data is not session:
+            for key in [key for key in session if key not in data]:
+                del session[key]
+            session.update(data)
+
+    @_session_cache.deleter
+    def _session_cache(self) -> None:
+        self._session_key = self.session_key
+
+    async def _load(self, io: IO) -> dict[str, Any]:
+        """Read it anew, and return what it holds; nothing, and no key any more, where it has ended."""
+        self._session_key = None if self._exchange.gone else self.session_key
+        await self._exchange.load(io)
+        return self._exchange.session.copy()
+
+    load, aload = both(_load)
+
+    async def _exists(self, io: IO, session_key: str | None) -> bool:
         """Say whether there is a session *session_key*."""
-        return bool(session_key) and self._cache.entry(self._name(session_key)) is not None
+        return await exists(io, self._sessions.driver, session_key or "")
 
-    async def aexists(self, session_key: str) -> bool:
-        """Say whether there is a session *session_key*."""
-        return bool(session_key) and await self._cache.aentry(self._name(session_key)) is not None
+    exists, aexists = both(_exists)
+
+    def is_empty(self) -> bool:
+        """Say whether there is no key and no data, so that the cookie can go.
+
+        It stays where another request has just changed the key: the browser holds the new one by now.
+        """
+        exchange = self._begun
+        if exchange is None or not exchange.session.loaded:
+            return not self._given
+        return not (exchange.is_kept or exchange.moved or dict.__len__(exchange.session) or self.session_key)
+
+    @property
+    def modified(self) -> bool:
+        """Return whether it is to be saved: it was changed, deep inside too, or is due to be kept alive (SLIDING)."""
+        if self._flag is not None:
+            return self._flag
+        exchange = self._begun
+        if exchange is None or not exchange.session.loaded:
+            return False
+        return exchange.session.changes() is not None or (keeping.slides() and exchange.is_due())
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        if value or self._flag is not None:
+            self._flag = value
 
     # -- writing
 
-    def create(self) -> None:
-        """Give this session a new key that no other has, and save it."""
-        while True:
-            self._session_key = self._get_new_session_key()
-            try:
-                self.save(must_create=True)
-            except CreateError:
-                continue
-            self.modified = True
-            return
+    async def _save(self, io: IO, must_create: bool = False) -> None:
+        """Save what changed, together with what other requests changed meanwhile.
 
-    async def acreate(self) -> None:
-        """Give this session a new key that no other has, and save it."""
-        while True:
-            self._session_key = await self._aget_new_session_key()
-            try:
-                await self.asave(must_create=True)
-            except CreateError:
-                continue
-            self.modified = True
-            return
-
-    def save(self, must_create: bool = False) -> None:
-        """Save what changed. Raises ``CreateError``, ``UpdateError`` and ``StoreError``."""
-        if self.session_key is None:
-            self.create()
-            return
-        data, age = self._get_session(no_load=must_create), self.get_expiry_age()
-        name, change = self._name(self._get_session_key()), self._saving(data, must_create=must_create)
-        kept = self._cache.change(name, change, absent=_GONE, ttl=_policy(age), slide=True)
+        Raises:
+            CreateError: *must_create*, and there is one.
+            UpdateError: it was ended meanwhile, or has another key.
+            SessionTooLarge: it is larger than MAX_BYTES.
+            CodecError: a value is of a type that is not kept.
+        """
+        exchange = self._exchange
+        await exchange.load(io)
+        if must_create and exchange.is_kept:
+            raise CreateError
+        self._own()
+        age = self.get_expiry_age()
         if age <= 0:
-            self._cache.delete(name)
-        self._kept(kept)
-
-    async def asave(self, must_create: bool = False) -> None:
-        """Save what changed. Raises ``CreateError``, ``UpdateError`` and ``StoreError``."""
-        if self.session_key is None:
-            await self.acreate()
+            exchange.promise()
+            await exchange.drop(io)
             return
-        data, age = await self._aget_session(no_load=must_create), await self.aget_expiry_age()
-        name, change = self._name(self._get_session_key()), self._saving(data, must_create=must_create)
-        kept = await self._cache.achange(name, change, absent=_GONE, ttl=_policy(age), slide=True)
-        if age <= 0:
-            await self._cache.adelete(name)
-        self._kept(kept)
+        exchange.session.last(0.0 if age == self._sessions.options.ttl else float(age))
+        if not await exchange.save(io, life=float(age), in_any_case=self._flag is True):
+            raise UpdateError
 
-    def _saving(self, mine: dict[str, Any], *, must_create: bool) -> Callable[[Any], Any]:
-        def change(found: Any) -> bytes:
-            if must_create:
-                if found is not _GONE:
-                    raise CreateError
-                return _codec.encode(mine)
-            if found is _GONE:
-                raise UpdateError
-            if found == self._loaded or self._loaded is None:
-                return _codec.encode(mine)
-            return _codec.encode(merged(_codec.decode(self._loaded), mine, _codec.decode(found)))
+    save, asave = both(_save)
 
-        return change
+    async def _create(self, io: IO) -> None:
+        """Keep it as a new session with a key of its own."""
+        await self._exchange.load(io)
+        self._own()
+        await self._exchange.save(io, anew=True)
+        self.modified = True
 
-    def _kept(self, kept: bytes) -> None:
-        self._loaded = kept
-        self._session_cache = dict(_codec.decode(kept))
+    create, acreate = both(_create)
 
-    def delete(self, session_key: str | None = None) -> None:
-        """Drop the session *session_key*, or this one."""
-        if (chosen := session_key or self.session_key) is not None:
-            self._cache.delete(self._name(chosen))
+    async def _cycle_key(self, io: IO) -> None:
+        """Give it another key, and keep what it holds; the old key opens nothing from now on.
 
-    async def adelete(self, session_key: str | None = None) -> None:
-        """Drop the session *session_key*, or this one."""
-        if (chosen := session_key or self.session_key) is not None:
-            await self._cache.adelete(self._name(chosen))
+        Raises:
+            UpdateError: it was ended meanwhile.
+        """
+        self.accessed = self.modified = True
+        exchange = self._exchange
+        await exchange.load(io)
+        if not exchange.is_kept:
+            exchange.promise()
+            return
+        exchange.session.regenerate()
+        self._own()
+        if not await exchange.save(io):
+            raise UpdateError
 
-    def _get_session_key(self) -> str:
-        return self.session_key or ""
+    cycle_key, acycle_key = both(_cycle_key)
+
+    async def _delete(self, io: IO, session_key: str | None = None) -> None:
+        """End the session *session_key*, or this one."""
+        if session_key is None or session_key == self.session_key:
+            await self._exchange.drop(io)
+        else:
+            await end(io, self._sessions.driver, session_key)
+
+    delete, adelete = both(_delete)
+
+    async def _flush(self, io: IO) -> None:
+        """End it: log out. What is put in afterwards begins a new session."""
+        await self._exchange.drop(io)
+        self._session_key = None
+        await self._exchange.load(io)
+        self.accessed = self.modified = True
+
+    flush, aflush = both(_flush)
 
     @classmethod
     def clear_expired(cls) -> None:
@@ -164,17 +256,29 @@ class SessionStore(_Base):
     async def aclear_expired(cls) -> None:
         """Do nothing: sessions end by themselves."""
 
+    # -- beyond Django
 
-def merged(base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Return *theirs* with what *mine* changed of *base*, key by key; where both changed one, mine holds."""
-    changed = {key: value for key, value in mine.items() if key not in base or base[key] != value}
-    dropped = base.keys() - mine.keys()
-    return {key: value for key, value in {**theirs, **changed}.items() if key not in dropped}
+    @property
+    def degraded(self) -> bool:
+        """Return whether it goes on in this process, because the store is away."""
+        return self._get_session().degraded
 
+    @property
+    def user(self) -> str:
+        """Return the primary key of the user it belongs to, as text, or an empty text."""
+        self._get_session()
+        self._own()
+        return self._exchange.session.user
 
-def _same(found: Any) -> Any:
-    return found
+    @property
+    def handle(self) -> str:
+        """Return what names it in ``sessions.of(user)``, and opens nothing; empty for one that is not saved yet."""
+        return self._get_session().handle
 
+    def revoke_others(self) -> int:
+        """End all sessions of its user but this one. Returns how many ended. Raises ``StoreError``."""
+        return self._sessions.revoke_others(self._get_session())
 
-def _policy(age: float) -> Policy:
-    return Policy(ttl=max(age, 0.001))
+    async def arevoke_others(self) -> int:
+        """End all sessions of its user but this one. Returns how many ended. Raises ``StoreError``."""
+        return await self._sessions.arevoke_others(await self._aget_session())

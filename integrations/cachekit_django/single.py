@@ -23,6 +23,7 @@ from cachekit_django.values import codec
 _OPTIONS: Final = (*conf.CACHE_OPTIONS, "TYPES", "REVERSE_KEY_FUNCTION")
 _SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None)})
 PREFIX: Final = "django:"
+_LONGEST: Final = 250
 _MISSING: Final = object()
 
 
@@ -80,6 +81,11 @@ class SingleValues(BaseCache):
         except CodecError as exc:
             self.cache.events(Event(Kind.UNREADABLE, name, detail=str(exc), error=exc))
             return default
+
+    def validate_key(self, key: str) -> None:
+        """Warn of keys that memcached would refuse, as Django does; most are seen at a glance not to be."""
+        if len(key) > _LONGEST or " " in key or not key.isprintable():
+            super().validate_key(key)
 
     def _key(self, key: Any, version: int | None) -> str:
         return f"{PREFIX}{self.make_and_validate_key(key, version=version)}"

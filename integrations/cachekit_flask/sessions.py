@@ -164,6 +164,7 @@ class CacheKitSessionInterface(SessionInterface):
             response.response = _Finishing(response.response, exchange)
         else:
             exchange.end_response()
+            exchange.let_go()
 
 
 class _Finishing:
@@ -196,6 +197,7 @@ class _Finishing:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.end_response()
+            exchange.let_go()
 
 
 def install(app: Flask, given: Any, cache: Cache) -> Sessions:

@@ -41,7 +41,7 @@ class Session(_Session):
 
     def __new__(cls, source: Any = (), codec: Payloads | None = None) -> Session:  # noqa: ARG004, PYI034 - see _Alone
         kind: Any = _Alone if codec is None else cls
-        made: Session = dict.__new__(kind)
+        made: Session = super().__new__(kind)
         return made
 
     def __init__(self, source: Any = (), codec: Payloads | None = None) -> None:

@@ -11,7 +11,7 @@ from cachekit import Cache, CodecError, Kind
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import ConfigError, SessionError, SessionTooLarge
 from cachekit.http.rules import Rule
-from tests.sessions.conftest import put
+from tests.sessions.conftest import options, put
 
 
 @pytest.fixture(params=["memory", "valkey", "redis"])
@@ -786,3 +786,47 @@ def test_only_sessions_are_taken_for_sessions() -> None:
 
     with pytest.raises(ConfigError, match="must be a cachekit.sessions.Sessions"):
         CacheKit(app, cache=Cache(), sessions="redis://localhost")
+
+
+# -- without sliding ------------------------------------------------------------------------------------------------------
+
+
+def test_without_sliding_only_changes_keep_a_session_alive(site, clock) -> None:
+    edge = site("memory://", ttl=100, sliding=False)
+    browser = edge.browser()
+    browser.ask(put("n", 1))
+    clock.advance(60)
+    assert browser.look() == {"n": 1}
+    clock.advance(60)
+    assert browser.look() == {}
+    browser.ask(put("n", 1))
+    clock.advance(60)
+    browser.ask(put("n", 2))
+    clock.advance(60)
+    assert browser.look() == {"n": 2}
+
+
+@pytest.mark.server
+def test_without_sliding_looking_costs_one_command_and_no_touch(site, clock, server, commands) -> None:
+    edge = site(server.url, sliding=False)
+    browser = edge.browser()
+    browser.ask(put("n", 1))
+    clock.advance(3600)
+    with commands() as seen:
+        assert browser.look() == {"n": 1}
+    assert seen == ["GET"]
+
+
+def test_keeping_alive_without_sliding_is_refused() -> None:
+    with pytest.raises(ConfigError, match="contradict"):
+        options(keep_alive=True, sliding=False)
+
+
+def test_everybody_ends(site, source) -> None:
+    edge = site(source)
+    browsers = [edge.browser() for _ in range(3)]
+    for number, browser in enumerate(browsers):
+        browser.ask(lambda session, number=number: session.bind(number))
+    assert edge.sessions.end_all() == 3
+    assert [browser.look(lambda session: session.user) for browser in browsers] == [""] * 3
+    assert edge.sessions.count() == 0

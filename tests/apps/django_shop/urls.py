@@ -87,6 +87,7 @@ urlpatterns = [
     path("astream", astream),
     path("file", lambda request: FileResponse(io.BytesIO(b"file"), content_type="text/plain")),
     path("big", big),
+    path("long", lambda request: HttpResponse("text " * 1000, headers={"Cache-Control": "public, max-age=60"})),
     path("count", count),
     path("fragment", fragment),
     path("broken", broken),

@@ -180,6 +180,19 @@ def test_compressed_and_cached(memory, visit):
     assert visit("/big", **{"accept-encoding": "identity;q=0, x-odd"})[0].status_code == 406
 
 
+def test_a_hit_is_encoded_once(memory, visit, monkeypatch):
+    made = []
+    from cachekit.compress import stored
+
+    encode = stored.encode
+    monkeypatch.setattr(stored, "encode", lambda *given: made.append(1) or encode(*given))
+    answers = [visit("/long", **{"Accept-Encoding": "gzip"}) for _ in range(4)]
+    assert all(gzip.decompress(body) == b"text " * 1000 for _, body in answers)
+    assert "hit" in status(answers[-1][0])
+    assert made == [1], "by the first hit, for the others"
+    assert visit("/long", **{"Accept-Encoding": "identity"})[1] == b"text " * 1000
+
+
 def test_compression_is_set_by_the_setting(arun):
     with contextmanager(project)("memory://", COMPRESSION={"codings": ["gzip"], "minimum": 10_000}):
         assert "Content-Encoding" not in Visitor("wsgi", arun)("/big", **{"accept-encoding": "gzip"})[0]

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 
-import django
 import pytest
-from cachekit_django import conf, invalidates
+from cachekit_django import invalidates
 from cachekit_django.checks import check
-from cachekit_django.sessions import SessionStore, merged
+from cachekit_django.sessions import SessionStore
 from django.contrib.auth.models import User
-from django.contrib.sessions.backends.base import UpdateError
 from django.core.cache import cache
 from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.test import Client, override_settings
 
 from cachekit import ConfigError
-from cachekit.errors import StoreError
 from tests.apps.django_shop.models import Category, Label, Product
-from tests.integrations.django.conftest import OURS, THEIRS, project
+from tests.integrations.django.conftest import OURS, THEIRS
 
 # Signals
 
@@ -130,89 +126,6 @@ def test_deferred_fields_are_not_loaded_for_the_signal(kept):
     assert f"product:{product.pk}" not in left()
 
 
-# Sessions
-
-
-def test_concurrent_requests_lose_nothing(url):
-    first = SessionStore()
-    first["common"] = [1]
-    first.create()
-    others = [SessionStore(first.session_key) for _ in range(20)]
-    for number, other in enumerate(others):
-        other[f"n{number}"] = number
-    for other in others:
-        other.save()
-    assert dict(SessionStore(first.session_key).items()) == {"common": [1], **{f"n{n}": n for n in range(20)}}
-
-
-@pytest.mark.skipif(django.VERSION < (5, 1), reason="sessions have no awaitable methods before Django 5.1")
-def test_concurrent_requests_lose_nothing_async(url, arun):
-    async def main():
-        first = SessionStore()
-        await first.aset("a", 1)
-        await first.acreate()
-        others = [SessionStore(first.session_key) for _ in range(10)]
-        for number, other in enumerate(others):
-            await other.aset(f"n{number}", number)
-        await asyncio.gather(*(other.asave() for other in others))
-        assert await SessionStore(first.session_key).aexists(first.session_key)
-        assert len([key async for key in _keys(first.session_key)]) == 11
-        await first.adelete()
-        assert not await first.aexists(first.session_key)
-
-    async def _keys(key):
-        for name in await SessionStore(key).akeys():
-            yield name
-
-    arun(main())
-
-
-def test_a_session_that_was_ended_is_not_revived(url):
-    one = SessionStore()
-    one["user"] = 1
-    one.create()
-    late = SessionStore(one.session_key)
-    late["more"] = 2
-    one.flush()
-    with pytest.raises(UpdateError):
-        late.save()
-    assert not late.exists(late.session_key)
-
-
-def test_the_store_does_not_tell_keys_of_sessions(memory):
-    one = SessionStore()
-    one.create()
-    _, names = conf.sessions().scan()
-    assert len(names) == 1 and one.session_key not in names[0]
-    cache.clear()
-    assert one.exists(one.session_key)
-
-
-def test_a_made_up_key_is_not_adopted(memory):
-    one = SessionStore("a" * 32)
-    one["x"] = 1
-    one.save()
-    assert one.session_key != "a" * 32
-
-
-def test_a_store_that_is_away_logs_nobody_out(own_server):
-    for _ in project(own_server.url):
-        one = SessionStore()
-        one["user"] = 1
-        one.create()
-        own_server.stop()
-        with pytest.raises(StoreError):
-            SessionStore(one.session_key)["user"]
-
-
-def test_merging():
-    assert merged({"a": 1, "b": 1, "c": 1}, {"a": 2, "b": 1}, {"a": 1, "b": 3, "c": 1, "d": 4}) == {
-        "a": 2,
-        "b": 3,
-        "d": 4,
-    }
-
-
 # Checks
 
 
@@ -304,7 +217,7 @@ def test_the_admin_page(memory, rows):
     page = client.get("/admin/cachekit_django/figures/")
     assert (
         page.status_code == 200
-        and b"(sessions)" in page.content
+        and b"Sessions" in page.content
         and b"hit rate" in page.content
         and b"direct use" in page.content
     )

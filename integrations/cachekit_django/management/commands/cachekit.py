@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.module_loading import import_string
 
 from cachekit import CacheKitError
-from cachekit_django import conf
+from cachekit_django import conf, logins
 from cachekit_django.figures import tables
 
 
@@ -27,7 +28,9 @@ class Command(BaseCommand):
         invalidate.add_argument("tags", nargs="+", metavar="TAG")
         commands.add_parser("warm", help='run the warmer of CACHEKIT["WARMER"]')
         sessions = commands.add_parser("sessions", help="count the sessions of cachekit_django.sessions")
-        sessions.add_argument("--end", action="store_true", help="end all of them: everybody has to log in again")
+        sessions.add_argument("--user", metavar="ID", help="list those of the user with this primary key")
+        sessions.add_argument("--handle", metavar="HANDLE", help="with --user and --end: end this one alone")
+        sessions.add_argument("--end", action="store_true", help="end them: without --user, everybody's")
         clear = commands.add_parser("clear", help="drop everything in the namespace; sessions stay")
         clear.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask")
 
@@ -59,15 +62,19 @@ class Command(BaseCommand):
         self.stdout.write(str(import_string(path).run()))
 
     def _sessions(self, **options: Any) -> None:
-        cache = conf.sessions()
-        count, cursor = 0, None
-        while True:
-            cursor, names = cache.scan("session:*", cursor)
-            count += len(names)
-            if cursor is None:
-                break
-        if options["end"]:
-            cache.clear()
+        user, handle = options["user"], options["handle"]
+        if handle is not None and (user is None or not options["end"]):
+            raise CommandError("--handle needs --user and --end")
+        if user is None:
+            count = logins.end_all() if options["end"] else logins.count()
+        elif options["end"]:
+            count = logins.revoke_all(user) if handle is None else int(logins.revoke(user, handle))
+        else:
+            found = logins.of(user)
+            for one in found:
+                seen = datetime.fromtimestamp(one.last_seen, tz=UTC)
+                self.stdout.write(f"{one.handle}  {seen:%Y-%m-%d %H:%M} UTC  {one.agent}".rstrip())
+            count = len(found)
         self.stdout.write(f"{count} sessions{' ended' if options['end'] else ''}")
 
     def _clear(self, **options: Any) -> None:
