@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -147,3 +149,13 @@ def test_without_a_secret_key_flask_says_so(cache: Cache) -> None:
     assert client.get("/get/name").text == "None"
     with pytest.raises(RuntimeError, match="no secret key"):
         client.get("/set/name/ann")
+
+
+def test_an_interface_keeps_no_application_alive() -> None:
+    interface = CacheKitSessionInterface(Cache())
+    app = shop(interface)
+    app.test_client().get("/set/name/ann")
+    gone = weakref.ref(app)
+    del app
+    gc.collect()
+    assert gone() is None
