@@ -305,3 +305,21 @@ def test_the_application_s_exception_comes_through(site):
     with pytest.raises(ValueError, match="mine") as caught:
         site.get()
     assert caught.value is error
+
+
+def test_the_age_is_that_of_what_is_stored_now(site):
+    """What is said of one second is kept for the next hits, but not for another response with the same fields."""
+    site.setup(generate_etag=False)
+    site.says("max-age=60")
+    site.get()
+    site.clock.advance(5.5)
+    assert (site.get().get("age"), site.get().get("age")) == ("5", "5")
+    site.request("POST")
+    site.get()
+    site.clock.advance(0.2)
+    got = site.get()
+    assert (got.get("age"), got.cache_status) == ("0", "cachekit; hit; ttl=59")
+    site.clock.advance(0.9)
+    assert site.get().get("age") == "1"
+    site.clock.advance(-0.9)
+    assert site.get().get("age") == "0"
