@@ -396,7 +396,7 @@ class Driver:
         """Return the stale response to send although the application raised *error*, or None."""
         exchange = passage.exchange
         try:
-            instead = exchange.failed(self._cache.clock())
+            instead = exchange.failed(self._cache.clock(), disconnected=is_disconnected(error))
         except Exception as exc:  # noqa: BLE001 - a broken cache never breaks a response
             self._report(exc, exchange)
             instead = None
@@ -444,6 +444,18 @@ class Driver:
             self._cache.events(Event(kind, exchange.key or "", _NAME, detail=detail, error=error))
         except Exception:
             log.exception("an event of the HTTP cache could not be emitted")
+
+
+def is_disconnected(error: BaseException) -> bool:
+    """Say whether *error* is, or was caused by, a connection that could not be made, broke or took too long."""
+    seen: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        if isinstance(found, (ConnectionError, TimeoutError)):
+            return True
+        seen.append(found)
+        found = found.__cause__ or found.__context__
+    return False
 
 
 __all__ = ["Driver"]

@@ -42,6 +42,7 @@ from cachekit.http.storable import unmet
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
 _ERRORS: Final = frozenset({500, 502, 503, 504})
+_UNREACHED: Final = (502, 504)
 BYPASS: Final = ("if-match", "if-unmodified-since")
 RANGES: Final = ("range", "if-range")
 CONDITIONS: Final = ("if-none-match", "if-modified-since")
@@ -388,14 +389,19 @@ class Exchange:
             return Relay(304, without(sent, _NOT_IN_304), silent=True)
         return Relay(status, sent)
 
-    def failed(self, now: float, status: int | None = None) -> Serve | None:
-        """Return the stale response to send in place of an error (RFC 5861 section 4), or None when there is none."""
+    def failed(self, now: float, status: int | None = None, *, disconnected: bool = False) -> Serve | None:
+        """Return the stale response to send in place of an error (RFC 5861 section 4), or None when there is none.
+
+        *disconnected* says that the application could not reach what it asks (RFC 9111 section 4.2.4), as do 502 and 504.
+        """
         found = self.found
         if found is None or found.marks & Mark.NO_CACHE:
             return None
         window = found.sie
         if not found.marks & Mark.FORBIDS_STALE:
             window = max(window, self._control.seconds("stale-if-error") or 0.0)
+            if disconnected or status in _UNREACHED:
+                window = max(window, self._options.span("stale_if_disconnected"))
         if found.age_at(now) - found.lifetime >= window:
             return None
         self.recording.spoil("error")

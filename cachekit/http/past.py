@@ -93,6 +93,6 @@ _FIELDS: Final = {
 def _keeps_to_itself(line: str) -> bool | None:
     """Say whether Cache-Control *line* is private or no-store; None when more has to be known."""
     control = CacheControl.parse(line)
-    if "must-understand" in control:
+    if "must-understand" in control or control.argument("private") is not None:
         return None
     return "private" in control or "no-store" in control

@@ -178,7 +178,7 @@ class Recording:
 
     def preview(self) -> StoredResponse:
         """Return what the response will be stored as, of which only the head is known yet."""
-        headers = without(end_to_end(self.kept), ("age",))
+        headers = without(end_to_end(self.kept), {"age", *self.terms.left_out})
         vary = tuple((name, nominated(self._request.headers, name)) for name in self.terms.vary)
         terms = self.terms
         return StoredResponse(
@@ -228,13 +228,17 @@ class Recording:
         if before is not None and after is not None and (before.opaque != after.opaque or before.weak > after.weak):
             self.terms = refuse("etag")
         self.active = self.active and not self.terms.refused
+        if not self.active or "set-cookie" in terms.left_out:
+            shown = [*self.kept, *cookies]
+        else:
+            shown = list(self.kept)
         ours = [pair for pair in found.added if pair[0] in ("ETag", self._options.tag_header)]
         marks = int(terms.marks) | (found.marks & Mark.OWN_ETAG)
         fresh = replace(
-            found, headers=self.kept, added=[*self.added, *ours], made_at=now, age=self._age, lifetime=terms.lifetime,
+            found, headers=shown, added=[*self.added, *ours], made_at=now, age=self._age, lifetime=terms.lifetime,
             swr=terms.swr, sie=terms.sie, marks=marks,
         )  # fmt: skip
-        return (fresh if self.active else replace(fresh, headers=[*self.kept, *cookies])), self.active
+        return fresh, self.active
 
     def _follow(self, tags: Iterable[str]) -> bool:
         """Let the freshness end with that of what was used, where the options say so; False when nothing is left of it."""
@@ -267,6 +271,8 @@ class Recording:
     ) -> Entry[Any]:
         terms, request = self.terms, self._request.headers
         vary = tuple((name, nominated(request, name)) for name in terms.vary)
+        if terms.left_out:
+            headers = without(headers, terms.left_out)
         stored = StoredResponse(
             self.status, self._reason, headers, body, self._made_at, self._age, terms.lifetime, terms.swr, terms.sie,
             int(marks), vary, generation, added,
@@ -277,6 +283,8 @@ class Recording:
         swr_until = fresh_until + terms.swr if terms.swr else fresh_until
         # What varies is kept too: the keys of the other variants are made with it.
         keep = self._options.span("keep_stale") if vary or has_validator(headers) else 0.0
+        if not terms.marks & Mark.FORBIDS_STALE:
+            keep = max(keep, self._options.span("stale_if_disconnected"))
         dead_at = max(swr_until, fresh_until + terms.sie, self._made_at + max(0.0, terms.lifetime - self._age) + keep)
         return Entry(stored.pack(), self._made_at, fresh_until, swr_until, dead_at, tags)
 
