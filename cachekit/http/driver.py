@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from cachekit._io import IO
 from cachekit.clock import random_token, stopwatch
+from cachekit.entry import Entry
 from cachekit.events import Event, Kind
 from cachekit.http.collapse import Flight, Flights, Landing
 from cachekit.http.dropping import Dropping
@@ -373,7 +374,10 @@ class Driver:
             if isinstance(passage.tags, Tags):  # what it used: the stamps of their tags, and the functions that made it
                 used = dict.fromkeys((*entry.tags, *passage.tags.every))
                 entry = replace(entry, tags=tuple(used), stamps=passage.tags.stamps)
-            passage.committed = await self._guard(self._cache.commit(io, ticket, entry), exchange, False)
+            if outcome.key == ticket.key:
+                passage.committed = await self._guard(self._cache.commit(io, ticket, entry), exchange, False)
+            else:
+                passage.committed = await self._guard(self._promote(io, ticket, outcome.key, entry), exchange, False)
             reusable = outcome.entry.fresh_until > self._cache.clock()
             landing = Landing.STORED if passage.committed and reusable else Landing.FAILED
         if landing is Landing.STORED:
@@ -385,6 +389,23 @@ class Driver:
             if refused := exchange.recording.terms.refused:
                 self._emit(Kind.NOT_STORED, exchange, detail=refused)
         return landing
+
+    async def _promote(self, io: IO, ticket: Ticket, key: str, entry: Entry[Any]) -> bool:
+        """Keep *entry* at *key* although the *ticket*, taken before it was made, is for another one: that of a part.
+
+        In this order nothing is lost: what was invalidated before the new ticket, the old one no longer holds against;
+        what is invalidated afterwards, the new one does not.
+        """
+        try:
+            own = await self._cache.begin(io, key, entry.tags)
+            if own is None or not own.leads:
+                return False
+            if own.found is None and await self._cache.holds(io, ticket, entry.tags, entry.stamps):
+                return await self._cache.commit(io, own, entry)
+            await self._cache.release(io, own)
+            return False
+        finally:
+            await self._cache.release(io, ticket)
 
     async def overrun(self, io: IO, passage: Passage) -> None:
         """Take back what was stored: more came after the body that Content-Length announced."""

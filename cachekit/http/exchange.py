@@ -136,7 +136,8 @@ class Exchange:
     __slots__ = (
         "_candidates", "_conditions", "_control", "_credentials", "_depth", "_drops", "_found_tags", "_freshened",
         "_generation", "_head", "_key", "_miss", "_next", "_options", "_parts", "_plain", "_ranged", "_stripped",
-        "_validating", "bypass", "collapsed", "found", "fwd", "key", "part", "recording", "request", "tags", "unreadable",
+        "_validating", "_whole", "bypass", "collapsed", "found", "fwd", "key", "part", "recording", "request", "tags",
+        "unreadable",
     )  # fmt: skip
 
     def __init__(self, request: Request, rules: Rules, options: HttpOptions) -> None:
@@ -175,6 +176,7 @@ class Exchange:
         self._validating = self._stripped = False
         self._freshened: StoredResponse | None = None
         self._parts = False
+        self._whole = "", ""  # where the whole would lie, and with what generation, while a part is asked for
         self.part: StoredResponse | None = None
         self._drops: tuple[str, ...] = ()
         self.recording = Recording(self.request, self._candidates, self._credentials, self._options)
@@ -190,6 +192,7 @@ class Exchange:
         self._supply(entry)
         if self._next is None and self.found is None and self._ranged and not self._parts and self._options.store_parts:
             self._parts = True
+            self._whole = self._key, self._generation
             self._depth = 0
             self._next = part_key(self.key or "")
 
@@ -422,6 +425,9 @@ class Exchange:
                 return Freshen(self._key, recording.updated_entry(self._freshened, {*self._found_tags, *tags}, tags))
             return Drop((self._key,)) if recording.supersedes else None
         if recording.active:
+            whole = self._parts and recording.completes(self.part)
+            if whole:
+                self._key, self._generation = self._whole
             entry = recording.entry(self._generation or nonce, tags, self.part)
             return None if entry is None else Keep(self._key, entry)
         return Drop((self._key,)) if self.found is not None and recording.supersedes else None

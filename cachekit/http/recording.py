@@ -94,6 +94,8 @@ class Recording:
         self._expected = content_length(headers)
         self.terms = self._judge(status, headers, now)
         if not self.terms.refused:
+            if self._part and status == 200 and first(headers, "content-range") is None:
+                self._part = False  # who asked for a part got all of it
             if self._part is not (status == 206) or (self._part and content_range(headers) is None):
                 self.terms = refuse("partial")
             elif not self._is_of_use(headers):
@@ -142,6 +144,14 @@ class Recording:
             return False
         return self.terms.refused not in ("", "not-asked", "error", "incomplete", "no-ticket", "fault")
 
+    def completes(self, held: StoredResponse | None) -> bool:
+        """Say whether the response is the whole: all of it came, or what came and the part *held* are all of it together."""
+        if not self._part:
+            return True
+        headers, body = combined(held, list(self.kept), b"".join(self._chunks), self._options.max_body)
+        part = content_range(headers)
+        return part is not None and (part.begin, part.end) == (0, part.whole) and len(body) == part.whole
+
     def entry(self, generation: str, tags: Iterable[str], held: StoredResponse | None = None) -> Entry[Any] | None:
         """Return the entry that the whole response makes, or None when it is not whole.
 
@@ -169,6 +179,9 @@ class Recording:
                 self.spoil("incomplete")
                 return None
             headers, body = combined(held, headers, body, self._options.max_body)
+            if len(body) == part.whole:  # RFC 9110 section 15.3.7.3: together they are a complete 200
+                headers = without(headers, ("content-range",))
+                self.status, self._reason = 200, ""
         marks = self.terms.marks
         added = [*self.added, *self.tag_fields(tags)]
         if self._options.generate_etag and self.status == 200 and first(headers, "etag") is None:

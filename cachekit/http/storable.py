@@ -88,10 +88,10 @@ def narrow(control: CacheControl) -> CacheControl:
 
 
 def is_personal(headers: Headers, options: HttpOptions) -> bool:
-    """Say whether the application keeps a response from others, by its own Cache-Control or by setting a cookie."""
-    control = CacheControl.of(headers)
-    if "private" in control or "no-store" in control:
-        return True
+    """Say whether the application keeps a response from others, by its own Cache-Control, a targeted field or a cookie."""
+    for control in (CacheControl.of(headers), declared(headers, options.targets, 0.0).directives):
+        if "private" in control or "no-store" in control:
+            return True
     return not options.allow_set_cookie and bool(values(headers, "set-cookie"))
 
 

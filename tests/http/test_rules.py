@@ -326,3 +326,15 @@ def test_no_value_of_a_query_makes_a_header_line(site):
     got = site.get("/x?a=%0d%0aX-Evil:1")
     assert got.get("x-evil") is None
     assert got.get("cache-tag") is None
+
+
+@pytest.mark.parametrize("said", ["private", "no-store", 'private="x-a"', "no-store, max-age=60"])
+@pytest.mark.parametrize("field", ["CDN-Cache-Control", "Surrogate-Control"])
+@pytest.mark.parametrize("override", [False, True])
+def test_no_rule_speaks_against_a_targeted_field_that_keeps_a_response_from_others(site, said, field, override):
+    more = {"ttl": 60, "cache_control": "public, max-age=60", "surrogate_control": "max-age=60", "tags": ["t"]}
+    for name, value in more.items():
+        site.setup([Rule("/x", **{name: value}, override=override)]).answer([(field, said)])
+        got = site.get()
+        assert (got.all("surrogate-control"), got.all("cache-control")) == ([said] if field[0] == "S" else [], [])
+        assert not site.get().hit
