@@ -108,6 +108,7 @@ def wsgi(app: Any) -> Callable[[str, str], list[str]]:
         def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
             assert status.startswith("200"), status
             lines.extend(value for name, value in headers if name.lower() == "set-cookie")
+            return lines.append  # as servers do: what is written by it is no Set-Cookie line, and nobody writes here
 
         body = app(environ, start_response)
         for _ in body:

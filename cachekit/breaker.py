@@ -42,7 +42,7 @@ class Breaker:
     @property
     def is_quiet(self) -> bool:
         """Return whether everything is well: it is closed and the last call did not fail."""
-        return self._failures == 0 and self._open_until is None
+        return not self._failures  # it opens by failures only
 
     def allow(self, now: float) -> bool:
         """Say whether a call may go through at *now*. While open, one caller a pause is let through as a probe."""

@@ -244,6 +244,9 @@ def summary(config: RunConfig, interface: str) -> Table:
         rows.append(("webhook", f"{webhook.path}: {', '.join(webhook.events.effects)}"))
     if (degraded := config.degraded()) is not None:
         rows.append(("degradation", f"protected {', '.join(degraded.protected) or 'nothing'}; {degraded.health_path}"))
+    if (visitors := config.visitors()) is not None:
+        where = _without_password(visitors[0]) if visitors[0] else "where the cache is"
+        rows.append(("sessions", f"{visitors[1].cookie}, kept {_span(visitors[1].life(remembered=False))}, {where}"))
     if (protection := protection_of(config.protection)) is not None:
         rows.append(("protection", repr(protection)))
     if (dashboard := config.observed()) is not None:

@@ -1,4 +1,5 @@
-"""The end of a worker: its cache is closed when the server says goodbye, so that purges it holds are still delivered.
+"""The end of a worker: its sessions and its cache are closed when the server says goodbye, so that what only it holds
+(purges, changes of sessions) is still delivered.
 
 Owns the moment, which is after the application's own shutdown: that may still invalidate. Must not know what closing does.
 """
@@ -21,7 +22,7 @@ _LAST: Final = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 
 
 class Closable(Protocol):
-    """What is closed: a ``Cache``."""
+    """What is closed: a ``Cache``, or ``Sessions``."""
 
     def aclose(self) -> Awaitable[None]:
         """Deliver what would be lost, for a bounded time, and give up connections and threads."""
@@ -29,16 +30,16 @@ class Closable(Protocol):
 
 
 class Closing:
-    """An ASGI application at whose shutdown *cache* is closed, whether *app* knows of lifespans or not.
+    """An ASGI application at whose shutdown *closed* are closed, whether *app* knows of lifespans or not.
 
     Args:
         app: the application.
-        cache: what is closed.
+        closed: what is closed, in this order.
     """
 
-    def __init__(self, app: App, cache: Closable) -> None:
+    def __init__(self, app: App, *closed: Closable) -> None:
         self.app = app
-        self._cache = cache
+        self._closed = closed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -81,7 +82,8 @@ class Closing:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _close(self) -> None:
-        try:
-            await self._cache.aclose()
-        except Exception:
-            log.exception("closing the cache failed")
+        for each in self._closed:
+            try:
+                await each.aclose()
+            except Exception:
+                log.exception("closing the cache failed")

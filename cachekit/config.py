@@ -26,6 +26,7 @@ from cachekit.edge_config import (
     purgers_of,
     purging_of,
     routes_of,
+    sessions_of,
     webhook_of,
 )
 from cachekit.errors import ConfigError
@@ -34,6 +35,7 @@ from cachekit.http.message import check_origin
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
 from cachekit.policy import Duration, Policy, TTLClasses
+from cachekit.sessions.options import SessionOptions
 from cachekit.webhook import Webhook
 
 FILES: Final = ("cachekit.toml", "pyproject.toml")
@@ -79,6 +81,7 @@ class RunConfig:
         routes: time-outs, bounds and breakers of the application.
         dashboard: where the status page is, and which variable holds its password.
         protection: how values are protected on a server, and which variables hold the keys.
+        sessions: what the requests of one visitor share, and which variables hold the secrets.
         source: the file that the table was read from, or empty.
     """
 
@@ -110,6 +113,7 @@ class RunConfig:
     routes: tuple[Mapping[str, Any], ...] = ()
     dashboard: Mapping[str, Any] = field(default_factory=dict)
     protection: Mapping[str, Any] = field(default_factory=dict)
+    sessions: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -216,6 +220,21 @@ class RunConfig:
         """Return the status page, or None. Raises ``ConfigError``."""
         return dashboard_of(self.dashboard)
 
+    def visitors(self) -> tuple[str, SessionOptions] | None:
+        """Return the URL of the sessions (empty: where the cache is) and their settings, or None. Raises ``ConfigError``."""
+        found = sessions_of(self.sessions)
+        if found is None:
+            return None
+        if self.to:
+            raise ConfigError("sessions: a proxy has none: the server behind it keeps its own")
+        url = found[0] or self.url
+        if self.workers > 1 and (url.startswith("memory:") or "embedded:" in found[0]):
+            raise ConfigError(
+                f"sessions: with {self.workers} workers each would know other sessions at {url}: name a server, or "
+                "embedded:// for the cache and no url in [tool.cachekit.sessions]"
+            )
+        return found
+
     def check(self) -> None:
         """Raise ``ConfigError`` for whatever would be found wrong only later."""
         self.header_rules()
@@ -228,6 +247,7 @@ class RunConfig:
         self.guarded()
         self.observed()
         protection_of(self.protection)
+        self.visitors()
 
 
 _CHECKS: Final[tuple[tuple[str, Any, str], ...]] = (
@@ -259,6 +279,7 @@ _CHECKS: Final[tuple[tuple[str, Any, str], ...]] = (
     ("routes", tuple, "a list of tables, each written [[tool.cachekit.routes]]"),
     ("dashboard", Mapping, "a table, written [tool.cachekit.dashboard]"),
     ("protection", Mapping, "a table, written [tool.cachekit.protection]"),
+    ("sessions", Mapping, "a table, written [tool.cachekit.sessions]"),
 )
 
 

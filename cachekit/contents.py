@@ -6,7 +6,6 @@ Must not know where entries lie, nor how values are loaded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from cachekit._io import IO, both
@@ -79,7 +78,7 @@ class Contents:
                 return seal(after, policy, self.clock(), tags=checked)
             if slide:
                 return seal(after, policy, self.clock(), tags=old.tags)
-            return replace(old, value=after)
+            return old._replace(value=after)
 
         entry = await self.store.update(io, bounded(key), step)
         return absent if entry is None else entry.value

@@ -35,6 +35,7 @@ from cachekit.loading import Raised
 from cachekit.modes import Mode, mode_here
 from cachekit.options import Options
 from cachekit.shell import EXACT, Shape, build, memo_key, shape_of, split
+from cachekit.stores.memory import Memory
 from cachekit.tags import function_tag, note
 
 T = TypeVar("T")
@@ -181,18 +182,22 @@ class Handle(Generic[T]):
 
     def _slow(self, values: tuple[Any, ...]) -> Any:
         key, tags = self._ask(values)
-        if (found := self._peek(key, values)) is not None:
+        engine = self._engine.here()
+        if engine.l1 is not None and (found := self._peek(engine, engine.l1, key, values)) is not None:
             return self._given(found[0])
-        value = drive(self._engine.here().fetch(BLOCKING, key, tags, self._loader(values), self._plan))
-        self._link(key, values)
+        value = drive(engine.fetch(BLOCKING, key, tags, self._loader(values), self._plan))
+        if engine.l1 is not None:
+            self._link(engine.l1, key, values)
         return self._given(value)
 
     async def _aslow(self, values: tuple[Any, ...]) -> Any:
         key, tags = self._ask(values)
-        if (found := self._peek(key, values)) is not None:
+        engine = self._engine.here()
+        if engine.l1 is not None and (found := self._peek(engine, engine.l1, key, values)) is not None:
             return self._given(found[0])
-        value = await self._engine.here().fetch(ASYNCIO, key, tags, self._loader(values), self._plan)
-        self._link(key, values)
+        value = await engine.fetch(ASYNCIO, key, tags, self._loader(values), self._plan)
+        if engine.l1 is not None:
+            self._link(engine.l1, key, values)
         return self._given(value)
 
     def _given(self, value: Any) -> Any:
@@ -200,22 +205,20 @@ class Handle(Generic[T]):
             raise self._plan.outcomes.revive(value)
         return copying.deepcopy(value) if self._copy else value
 
-    def _peek(self, key: str, values: tuple[Any, ...]) -> tuple[Any] | None:
-        l1 = self._engine.here().l1
-        if l1 is None or (node := l1.peek(key)) is None or mode_here() is not None:
+    def _peek(self, engine: Engine, l1: Memory, key: str, values: tuple[Any, ...]) -> tuple[Any] | None:
+        if (node := l1.peek(key)) is None or mode_here() is not None:
             return None
         policy = self._plan.policy
-        if self._engine.clock() >= quiet_until(node.entry, self._plan.beta, policy.refresh_at):
+        if engine.clock() >= quiet_until(node.entry, self._plan.beta, policy.refresh_at):
             return None
-        self._engine.count_hit(key, self._plan.counters)
+        engine.count_hit(key, self._plan.counters)
         note(node.tags)
-        self._link(key, values)
+        self._link(l1, key, values)
         return (node.value,)
 
-    def _link(self, key: str, values: tuple[Any, ...]) -> None:
+    def _link(self, l1: Memory, key: str, values: tuple[Any, ...]) -> None:
         """Let the shell find the node of *key* by these arguments from now on."""
-        l1 = self._engine.here().l1
-        if l1 is None or (node := l1.peek(key)) is None:
+        if (node := l1.peek(key)) is None:
             return
         l1.claim(node, self._plan.counters.tally)
         node.quiet_until = quiet_until(node.entry, self._plan.beta, self._plan.policy.refresh_at)

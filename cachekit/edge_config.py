@@ -1,5 +1,5 @@
 """The tables of ``[tool.cachekit]`` that concern the edge (compression, purgers, webhook, degradation, routes, the status
-page), and what is kept secret: protection at rest.
+page), and what is kept secret: sessions, protection at rest.
 
 Owns their names and where secrets come from: a table names environment variables, never secrets, since it is kept in
 files and handed to workers. Every mistake names the setting. Must not start anything.
@@ -23,6 +23,7 @@ from cachekit.compress.options import Compression
 from cachekit.dashboard import Dashboard
 from cachekit.degrade import DegradeOptions, Route
 from cachekit.errors import ConfigError
+from cachekit.sessions.options import SessionOptions
 from cachekit.webhook import Effect, Events, Scheme, Webhook, catalogue
 
 _PURGERS: Final[Mapping[str, Any]] = {"cloudflare": Cloudflare, "fastly": Fastly, "varnish": Varnish}
@@ -34,6 +35,10 @@ _WEBHOOK: Final = (
 )  # fmt: skip
 _DASHBOARD: Final = ("path", "password_env", "title", "refresh", "hot_keys")
 _PROTECTIONS: Final[Mapping[str, Any]] = {"encryption": Encryption, "signing": Signing}
+_NOT_IN_A_TABLE: Final = ("secrets", "codec", "keys")
+_SESSIONS: Final = (
+    "url", "secrets_env", *(f.name for f in dataclasses.fields(SessionOptions) if f.name not in _NOT_IN_A_TABLE)
+)  # fmt: skip
 _DEGRADATION: Final = ("protected", "retry_after", "body", "health_path", "codes", "max_age", "status_name")
 
 
@@ -138,6 +143,30 @@ def degradation_of(table: Any) -> DegradeOptions | None:
     if values.get("health_path") == "":
         values["health_path"] = None
     return _made(DegradeOptions, values, "degradation")  # type: ignore[no-any-return]
+
+
+def sessions_of(table: Any, environ: Mapping[str, str] = os.environ) -> tuple[str, SessionOptions] | None:
+    """Return the URL of the sessions that *table* describes (empty: where the cache is) and their settings, or None.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong, or names a variable that is not set.
+    """
+    if not table:
+        return None
+    if isinstance(table, Mapping) and {"secret", "secrets"} & table.keys():
+        raise ConfigError('sessions: secrets do not belong in a file: write secrets_env = "NAME_OF_A_VARIABLE"')
+    known(table, _SESSIONS, "sessions")
+    url = table.get("url", "")
+    if not isinstance(url, str):
+        raise ConfigError(f"sessions: url={url!r} must be a string such as redis://localhost")
+    values = {name: value for name, value in table.items() if name not in ("url", "secrets_env", "protection")}
+    variables = _variables(table, "sessions", "secrets_env")
+    values["secrets"] = [_secret(variable, "sessions: secrets_env", environ) for variable in variables]
+    try:
+        values["protection"] = protection_of(table.get("protection"), environ)
+    except ConfigError as exc:
+        raise ConfigError(f"sessions.{exc}") from exc
+    return url, _made(SessionOptions, values, "sessions")
 
 
 def dashboard_of(table: Any, environ: Mapping[str, str] = os.environ) -> Dashboard | None:

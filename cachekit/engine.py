@@ -14,8 +14,8 @@ from typing import Any, Final, TypeAlias
 
 from cachekit._io import IO, stopped_scope
 from cachekit.clock import Chance, Clock, stopwatch
-from cachekit.entry import Verdict, judge, quiet_until, refresh_eagerly, refresh_early, seal
-from cachekit.errors import LoadTimeout
+from cachekit.entry import Verdict, hits_quietly, judge, refresh_eagerly, refresh_early, seal
+from cachekit.errors import LoadTimeout, StoreError
 from cachekit.events import Event, Events, Kind
 from cachekit.flight import NOTHING, Abandoned, Certainty, Flight, Retry, leading
 from cachekit.keeping import Keeping, Kept
@@ -26,7 +26,7 @@ from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import AnyEntry, SharedLeases, Store, Ticket
 from cachekit.stores.memory import Memory, Tally
-from cachekit.tags import collecting, is_collected, note, note_until
+from cachekit.tags import Refusing, collecting, current, note, note_until
 
 log = logging.getLogger("cachekit")
 
@@ -62,6 +62,7 @@ class Plan:
         shared_flight: whether other processes wait for the one that loads.
         counters: where it is counted.
         outcomes: which results are kept.
+        beta: the eagerness of early refresh: where no lease keeps processes from loading at once, chance must.
     """
 
     name: str
@@ -70,12 +71,11 @@ class Plan:
     shared_flight: bool = True
     counters: Counters = field(default_factory=Counters)
     outcomes: Outcomes = field(default_factory=Outcomes)
+    beta: float = field(init=False)
 
-    @property
-    def beta(self) -> float:
-        """Return the eagerness of early refresh: where no lease keeps processes from loading at once, chance must."""
+    def __post_init__(self) -> None:
         beta = self.policy.beta
-        return beta if beta is not None else 0.0 if self.shared_flight else 1.0
+        object.__setattr__(self, "beta", beta if beta is not None else 0.0 if self.shared_flight else 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,9 @@ class Engine(Keeping):
 
     def here(self) -> Engine:
         """Return the engine for what runs here: that of the transaction that is open here, or this one."""
-        for owner, engine in reversed(within.get()):
+        if not (inside := within.get()):
+            return self
+        for owner, engine in reversed(inside):
             if owner is self and engine.open:
                 return engine
         return self
@@ -145,18 +147,25 @@ class Engine(Keeping):
 
     async def fetch(self, io: IO, key: str, tags: Sequence[str], load: Loader, plan: Plan) -> Any:
         """Return the cached value of *key*, or what *load* makes."""
-        if (mode := mode_here()) is not None:
+        used = current()
+        if type(used) is Refusing and (mode := mode_here()) is not None:
             job = Job(key, tags, load, plan)
             return await (self.load(io, replace(job, force=True)) if mode is Mode.REFRESH else self._alone(job))
         # What a load that is under way was started for need not be looked for again.
-        entry = None if self.flights.cold(io.scope, key) else await self.read(io, key, tags)
+        entry: AnyEntry | None = None
+        if not self.flights.aloft or not self.flights.cold(io.scope, key):
+            try:
+                entry = await self.store.get(io, key, tags)
+            except StoreError:
+                pass  # as good as an empty one
         now = self.clock()
-        verdict = judge(entry, now)
+        quiet = entry is not None and hits_quietly(entry, now, plan.beta, plan.policy.refresh_at)
+        verdict = Verdict.HIT if quiet else judge(entry, now)
         if entry is not None and verdict is Verdict.HIT:
-            if now >= quiet_until(entry, plan.beta, plan.policy.refresh_at) and self._refresh_now(entry, now, plan):
+            if not quiet and self._refresh_now(entry, now, plan):
                 self._refresh_behind(io, Job(key, tags, load, plan), entry)
             self.count_hit(key, plan.counters, plan.name)
-            if is_collected():
+            if used is not None:
                 note(entry.evidence)
             return entry.value
         job = Job(key, tags, load, plan)
@@ -352,7 +361,7 @@ class Engine(Keeping):
         tags = tuple(dict.fromkeys((*job.tags, *used.every)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
-        entry = replace(entry, uses_until=used.until)
+        entry = entry._replace(uses_until=used.until)
         flight.until = entry.until
         kept = await self.keep(io, ticket, entry)
         return value, Certainty.LOADED if kept is Kept.REFUSED else Certainty.SURE

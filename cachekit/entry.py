@@ -6,9 +6,8 @@ Pure: no I/O, no clock, no locks. Times are seconds since the epoch.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from cachekit.policy import Policy
 
@@ -35,9 +34,8 @@ class Verdict(Enum):
     """There is nothing to serve."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry(Generic[T]):
-    """A value with its times and tags.
+class Entry(NamedTuple, Generic[T]):
+    """A value with its times and tags. A tuple, because one is made for each hit on a server.
 
     Attributes:
         value: the cached value; None is a value.
@@ -139,3 +137,9 @@ def quiet_until(entry: Entry[object], beta: float, refresh_at: float = 0.0) -> f
     """
     until = entry.fresh_until - 12.0 * entry.delta * beta if beta else entry.fresh_until
     return min(until, _eager_from(entry, refresh_at)) if refresh_at else until
+
+
+def hits_quietly(entry: Entry[object], now: float, beta: float, refresh_at: float) -> bool:
+    """Say whether ``judge`` finds a hit, and nothing is to be decided about an early refresh either."""
+    until = quiet_until(entry, beta, refresh_at) if beta or refresh_at else entry.fresh_until
+    return entry.created_at - MAX_AHEAD <= now < until

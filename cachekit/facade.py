@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,10 +24,11 @@ from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Events, Observer
 from cachekit.functions import Functions
 from cachekit.keys import bounded, check_entry_tags, check_tags
+from cachekit.making import Making
 from cachekit.policy import Duration, Policy, TTLClasses
 from cachekit.purging import Purging, open_outbox
 from cachekit.stats import Stats, snapshot
-from cachekit.stores.base import AnyEntry, Store, Ticket
+from cachekit.stores.base import AnyEntry, Store
 from cachekit.stores.build import Settings, build
 from cachekit.stores.memory import Memory
 from cachekit.tags import note
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from cachekit.cdn.options import PurgeOptions
 
 
-class Cache(Functions, Purging, Contents):
+class Cache(Functions, Purging, Contents, Making):
     """Keeps values in this process, on Redis or Valkey, or in this process in front of a server.
 
     Args:
@@ -311,7 +311,7 @@ class Cache(Functions, Purging, Contents):
                 return seal(initial + delta, policy, self.clock(), chance=self._chance())
             if not isinstance(old.value, int) or isinstance(old.value, bool):
                 raise ConfigError(f"incr({key!r}): the value is of type {type(old.value).__name__}, not a whole number")
-            return replace(old, value=old.value + delta)
+            return old._replace(value=old.value + delta)
 
         entry = await self.engine.here().store.update(io, bounded(key), change)
         assert entry is not None
@@ -391,64 +391,6 @@ class Cache(Functions, Purging, Contents):
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.aclose()
-
-    # -- for those who make entries themselves, such as the HTTP cache ------------------------------------------------
-
-    def peek(self, key: str) -> AnyEntry | None:
-        """Return the valid entry of *key* in this process, fresh or not, or None."""
-        if self.l1 is None or (node := self.l1.peek(key)) is None:
-            return None
-        node.hits += 1  # a use, as far as the eviction policy is concerned
-        return node.entry
-
-    async def read(self, io: IO, key: str) -> AnyEntry | None:
-        """Return the valid entry of *key*, fresh or not; None when there is none or the store is away."""
-        return await self.engine.read(io, key)
-
-    async def begin(self, io: IO, key: str, tags: Sequence[str] = (), *, lease: float = 30.0) -> Ticket | None:
-        """Take the right to keep what is made from now on; None when the store is away."""
-        return await self.engine.begin(io, key, tags, lease=lease)
-
-    async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
-        """Keep *entry*. Returns False when it must not be kept, or the store is away."""
-        return await self.engine.commit(io, ticket, entry)
-
-    async def holds(
-        self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
-    ) -> bool:
-        """Say whether what is made with *ticket* would still be kept; False when that cannot be said."""
-        return await self.engine.holds(io, ticket, tags, stamps)
-
-    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
-        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept.
-
-        Where the store cannot tell, it waits for *poll* seconds.
-        """
-        return await self.engine.ended(io, ticket, poll)
-
-    async def release(self, io: IO, ticket: Ticket) -> None:
-        """Give a ticket back unused."""
-        await self.engine.release(io, ticket)
-
-    def forget(self, keys: Sequence[str]) -> bool:
-        """Drop *keys* at once where everything lies in this process; False where a server has to be asked."""
-        if self.l1 is None or self.store is not self.l1:
-            return False
-        self.l1.void(keys)
-        return True
-
-    @property
-    def trail(self) -> bytearray | None:
-        """Return the cells of what may be kept, by hashes; None where a server has to be asked."""
-        return self.l1.trail if self.l1 is not None and self.store is self.l1 else None
-
-    async def keep(self, io: IO, key: str, value: Any, ttl: Duration) -> None:
-        """Keep *value* under *key* for *ttl*, as far as the store is there."""
-        await self._set(io, key, value, ttl=ttl)
-
-    async def drop(self, io: IO, *keys: str) -> None:
-        """Drop *keys*."""
-        await self.engine.drop(io, *keys)
 
     # -- health ---------------------------------------------------------------------------------------------------
 

@@ -105,7 +105,8 @@ class Flights:
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[tuple[int, str], Flight] = {}
+        self.aloft: dict[tuple[int, str], Flight] = {}
+        """The flights in the air, by scope and key; to be looked at."""
         self.begun = 0
         """How many flights have begun so far."""
 
@@ -117,9 +118,9 @@ class Flights:
         own = leading.get()
         name = (id(scope), key)
         with self._lock:
-            flight = self._flights.get(name)
+            flight = self.aloft.get(name)
             if flight is None:
-                flight = self._flights[name] = Flight(scope, key, tags)
+                flight = self.aloft[name] = Flight(scope, key, tags)
                 self.begun += 1
                 flight.number = self.begun
                 return flight, True
@@ -143,24 +144,24 @@ class Flights:
 
     def running(self, scope: object, key: str) -> bool:
         """Say whether *key* is being loaded in *scope*."""
-        return (id(scope), key) in self._flights
+        return (id(scope), key) in self.aloft
 
     def cold(self, scope: object, key: str) -> bool:
         """Say whether *key* is being loaded in *scope* because it was not there."""
-        flight = self._flights.get((id(scope), key))
+        flight = self.aloft.get((id(scope), key))
         return flight is not None and flight.cold
 
     def land(self, flight: Flight) -> None:
         """Take *flight* off, before its result is published."""
         with self._lock:
             name = (id(flight.scope), flight.key)
-            if self._flights.get(name) is flight:
-                del self._flights[name]
+            if self.aloft.get(name) is flight:
+                del self.aloft[name]
 
     def void(self, *, tags: Collection[str] = (), keys: Collection[str] = (), everything: bool = False) -> None:
         """Void the flights that load one of *keys* or carry one of *tags*: who comes now must not see their result."""
         with self._lock:
-            for name, flight in list(self._flights.items()):
+            for name, flight in list(self.aloft.items()):
                 if everything or name[1] in keys or not flight.tags.isdisjoint(tags):
                     flight.void = True
-                    del self._flights[name]
+                    del self.aloft[name]

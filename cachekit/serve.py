@@ -13,12 +13,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cachekit import default
 from cachekit.closing import Closing
 from cachekit.config import LISTS, RunConfig
 from cachekit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cachekit.sessions import Sessions
 
 ENVIRONMENT: Final = "CACHEKIT_RUN"
 """How a worker process receives the configuration: as JSON."""
@@ -72,16 +75,34 @@ def interface_of(app: Any, wanted: str = "auto") -> str:
     raise ConfigError(f"the application could be neither told to be ASGI nor WSGI: {hint} (allowed: asgi, wsgi)")
 
 
-def wrap(app: Any, config: RunConfig) -> Any:
+def sessions_of(config: RunConfig) -> Sessions | None:
+    """Return where sessions are kept, None where there are none. Raises ``ConfigError``."""
+    found = config.visitors()
+    if found is None:
+        return None
+    from cachekit.sessions import Sessions
+
+    return Sessions(found[0] or default.default_cache(), found[1])
+
+
+def wrap(app: Any, config: RunConfig, sessions: Sessions | None = None) -> Any:
     """Return *app* as an ASGI application with the middleware around it.
 
-    A WSGI application runs in threads; what the cache answers never reaches them.
+    A WSGI application runs in threads; what the cache answers never reaches them. It gets its session from the middleware of
+    its own kind, in the thread in which it runs.
     """
     from cachekit.asgi import CacheKit
 
+    degradation = config.degraded()
     if not config.to and interface_of(app, config.interface) == "wsgi":
         from a2wsgi import WSGIMiddleware
 
+        if sessions is not None:
+            from cachekit.sessions.wsgi import SessionMiddleware
+
+            store_away, app, sessions = sessions.store_away, SessionMiddleware(app, sessions), None
+            if degradation is not None:
+                degradation = degradation.watching("sessions", lambda: not store_away())
         app = WSGIMiddleware(app, workers=config.threads)
     return CacheKit(
         app,
@@ -90,7 +111,8 @@ def wrap(app: Any, config: RunConfig) -> Any:
         options=config.http_options(),
         compression=config.compressed(),
         webhook=config.received(),
-        degradation=config.degraded(),
+        degradation=degradation,
+        sessions=sessions,
         routes=config.guarded(),
         dashboard=config.observed(),
     )
@@ -110,7 +132,8 @@ def create() -> Any:
     if config.to:
         from cachekit.proxy import ReverseProxy
 
-        app = wrap(ReverseProxy(config.to, timeout=config.upstream_timeout), config)
-    else:
-        app = wrap(load_app(config.app, factory=config.factory), config)
-    return Closing(app, default.default_cache())
+        return Closing(wrap(ReverseProxy(config.to, timeout=config.upstream_timeout), config), default.default_cache())
+    app, sessions = load_app(config.app, factory=config.factory), sessions_of(config)
+    wrapped = wrap(app, config, sessions)
+    cache = default.default_cache()
+    return Closing(wrapped, cache) if sessions is None else Closing(wrapped, sessions, cache)

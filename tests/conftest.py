@@ -128,6 +128,7 @@ def deployments() -> Iterator[Callable[[str, str], Deployment]]:
     def start(kind: str, engine: str) -> Deployment:
         if (kind, engine) not in started:
             started[kind, engine] = {"cluster": Cluster, "sentinel": Sentinels}[kind](engine, _binary(engine))
+            started[kind, engine].be_patient()
         return started[kind, engine]
 
     yield start

@@ -182,7 +182,7 @@ def records(data: bytes) -> None:
     frames = [data, seal(data[:size], data[size:], codec_id=codec.id), seal(bytes(40), data, codec_id=codec.id)]
     for frame in frames:
         try:
-            entry = read_frame(frame, (), {codec.id: codec}, max_size=1 << 20)
+            entry = read_frame(frame, (), (), {codec.id: codec}, 1 << 20)
         except CodecError:
             continue
         stored = StoredResponse.unpack(entry.value)

@@ -15,6 +15,7 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 
 KEYS = 12
@@ -25,9 +26,6 @@ COUNTS = ("reads", "loads", "invalidations", "late", "shared", "stale")
 _KEY = 16 + 8 * HISTORY
 _WORKER = 8 * (len(COUNTS) + 1)
 SIZE = KEYS * _KEY + WORKERS * _WORKER
-
-LOAD = 0.1
-"""Seconds that a load takes at most here. While the server does not answer, who comes shares a load that is under way."""
 
 BOUND = 2.5
 """Seconds: a first level in another process may serve until it has heard, at the latest until two heartbeats were missed."""
@@ -106,6 +104,7 @@ class Worker:
         self.failed_at = 0.0
         self.lock = threading.Lock()
         self.pending: dict[int, int] = {}
+        self.loaded: dict[int, deque[tuple[int, float]]] = {key: deque(maxlen=16) for key in range(KEYS)}
         self.random = random.Random(number)
 
     def count(self, what: str) -> None:
@@ -113,12 +112,19 @@ class Worker:
             self.ledger.add(self.number, what)
 
     def observe(self, event) -> None:
-        if event.kind == "store-error":
+        if event.kind in ("store-error", "breaker-closed"):  # until then it was away, and nothing asked it
             self.failed_at = time.monotonic()
 
     def away(self, began: float) -> bool:
         """Say whether the server did not answer this process around the time of a read that began at *began*."""
         return self.failed_at > began - 1.0 or self.cache.stats().store == "away"
+
+    def under_way(self, key: int, value: int, began: float) -> bool:
+        """Say whether *value* was still being loaded when a read began at *began*: it may then have been shared.
+
+        However long that took: the load may have been stopped in the middle with its process.
+        """
+        return any(loaded == value and ended >= began for loaded, ended in tuple(self.loaded[key]))
 
     def check(self, key: int, before: int, began: float, value: int) -> None:
         self.count("reads")
@@ -129,13 +135,14 @@ class Worker:
             self.ledger.latest(self.number, late)
         own = key % WORKERS == self.number
         allowed = BOUND if self.tiered and not own else 0.0
-        if allowed < late <= LOAD and self.away(began):
+        if late > allowed and self.under_way(key, value, began) and self.away(began):
             self.count("shared")
         elif late > allowed:
             self.count("stale")
             with self.log.open("a") as log:
                 log.write(
-                    f"worker {self.number} tiered={self.tiered} own={own} key {key}: {value} < {before}, {late:.3f} s\n"
+                    f"worker {self.number} tiered={self.tiered} own={own} key {key}: {value} < {before}, {late:.3f} s, "
+                    f"failed {began - self.failed_at:.3f} s before, loads {list(self.loaded[key])}, began {began:.3f}\n"
                 )
         else:
             self.count("late")
@@ -150,6 +157,7 @@ class Worker:
                 value = self.ledger.truth(key)
                 self.count("loads")
                 time.sleep(chance.random() * 0.003)
+                self.loaded[key].append((value, time.monotonic()))
                 return value
 
             self.check(key, before, began, self.cache.get_or_set(f"k{key}", load, ttl=30, tags=[f"t{key}", "all"]))
@@ -167,6 +175,7 @@ class Worker:
                     value = self.ledger.truth(key)
                     self.count("loads")
                     await asyncio.sleep(chance.random() * 0.003)
+                    self.loaded[key].append((value, time.monotonic()))
                     return value
 
                 value = await self.cache.aget_or_set(f"k{key}", load, ttl=30, tags=[f"t{key}", "all"])

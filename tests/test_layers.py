@@ -12,10 +12,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cachekit"
 
 LAYERS = [
-    "errors", "clock", "_fork", "_io", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
+    "errors", "clock", "_fork", "_io", "_loops", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
     "signatures", "options", "codecs",
     "stores", "flight", "keeping", "leases",
-    "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "contents", "stats",
+    "engine", "transaction", "shell", "instances", "decorator", "many", "functions", "contents", "making", "stats",
     "cdn", "purging", "facade", "default", "jinja", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade",
     "dashboard",
     "asgi", "wsgi", "proxy", "closing", "edge_config", "config", "serve", "cli", "__main__",

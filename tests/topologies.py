@@ -99,6 +99,10 @@ class Deployment:
         for member in self.primaries():
             member.client.flushall()
 
+    def be_patient(self) -> None:
+        """Promote nobody because a busy machine makes a server late: for deployments that nobody breaks on purpose."""
+        raise NotImplementedError
+
     def primaries(self) -> list[Member]:
         raise NotImplementedError
 
@@ -153,6 +157,10 @@ class Cluster(Deployment):
         for primary, replica in zip(self.members[:3], self.members[3:], strict=True):
             self.replicate(replica, primary)
         wait_for(lambda: all(self._sound(member) for member in self.members), "the cluster is sound")
+
+    def be_patient(self) -> None:
+        for member in self.members:
+            member.client.config_set("cluster-node-timeout", 60_000)
 
     def replicate(self, replica: Member, primary: Member) -> None:
         name = primary.client.execute_command("CLUSTER", "MYID")
@@ -229,6 +237,10 @@ class Sentinels(Deployment):
             )
         for sentinel in self.members[2:]:
             wait_for(lambda sentinel=sentinel: self._knows_all(sentinel), "the Sentinels know each other")
+
+    def be_patient(self) -> None:
+        for sentinel in self.members[2:]:
+            sentinel.client.execute_command("SENTINEL", "SET", "mymaster", "down-after-milliseconds", 60_000)
 
     @staticmethod
     def _knows_all(sentinel: Member) -> bool:

@@ -44,7 +44,10 @@ _SIGNED = 0x04
 _WAYS = {_ENCRYPTED: "encrypted", _SIGNED: "signed"}
 _HEAD = struct.Struct(">2sBBBI")
 _CRC = struct.Struct(">I")
-_BODY = _HEAD.size + _CRC.size
+_FRONT = struct.Struct(_HEAD.format + "I")
+_HEAD_SIZE = _HEAD.size
+_BODY = _FRONT.size
+_VIEWED = 8192  # a copy of fewer bytes is made sooner than a view
 # A snappy block grows by at most 64 bytes for each 3 bytes: a larger claim is a lie.
 _SNAPPY_GROWTH = 32
 
@@ -112,7 +115,7 @@ def open_frame(
 
 
 def opened(
-    data: bytes, *, max_size: int = MAX_SIZE, protection: Protection | None = None, context: bytes = b""
+    data: bytes, max_size: int = MAX_SIZE, protection: Protection | None = None, context: bytes = b""
 ) -> tuple[bytes, bytes, int]:
     """Return meta, payload and the codec's id of the frame *data*. Raises what ``open_frame`` raises."""
     flags, codec_id, end = _check(data, max_size)
@@ -148,16 +151,17 @@ def _revealed(data: bytes, flags: int, end: int, protection: Protection | None, 
 
 def _check(data: bytes, max_size: int) -> tuple[int, int, int]:
     """Return the flags, the codec's id, and where meta ends once the body is plain."""
-    if _BODY <= len(data) <= max_size:
-        magic, version, flags, codec_id, meta_length = _HEAD.unpack_from(data)
+    size = len(data)
+    if _BODY <= size <= max_size:
+        magic, version, flags, codec_id, meta_length, checksum = _FRONT.unpack_from(data)
         end = _BODY + meta_length
         if version == _PLAIN:
-            known = not flags & ~_SNAPPY and end <= len(data)
+            known = flags <= _SNAPPY and end <= size
         else:
             known = version == _PROTECTED and flags & ~_SNAPPY in _WAYS
         if known and magic == MAGIC and codec_id:
-            view = memoryview(data)
-            if crc32(view[_BODY:], crc32(view[: _HEAD.size])) == _CRC.unpack_from(data, _HEAD.size)[0]:
+            body = data[_BODY:] if size < _VIEWED else memoryview(data)[_BODY:]
+            if crc32(body, crc32(data[:_HEAD_SIZE])) == checksum:
                 return flags, codec_id, end
     raise _fault(data, max_size)
 

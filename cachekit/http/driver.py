@@ -373,7 +373,7 @@ class Driver:
             entry = outcome.entry
             if isinstance(passage.tags, Tags):  # what it used: the stamps of their tags, and the functions that made it
                 used = dict.fromkeys((*entry.tags, *passage.tags.every))
-                entry = replace(entry, tags=tuple(used), stamps=passage.tags.stamps)
+                entry = entry._replace(tags=tuple(used), stamps=passage.tags.stamps)
             if outcome.key == ticket.key:
                 passage.committed = await self._guard(self._cache.commit(io, ticket, entry), exchange, False)
             else:

@@ -58,6 +58,7 @@ class SessionMiddleware:
         # A scope of its own: whoever stands before this may use theirs again, for somebody else.
         scope = {**scope, "session": exchange.session}
         sender: _Sender = _Sender(exchange, send) if kind == "http" else _SocketSender(exchange, send)
+        over = False
         try:
             await self.app(scope, receive, sender)
         except asyncio.CancelledError:
@@ -71,9 +72,12 @@ class SessionMiddleware:
         else:
             await sender.release()
             await exchange.finish(ASYNCIO)
+            over = True
         finally:
             if shape:
                 habits.learn(shape, exchange.session.accessed)
+            if over:
+                exchange.let_go()
 
 
 class _Sender:

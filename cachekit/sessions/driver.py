@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Final
 
 from cachekit._fork import renew_in_child
@@ -17,12 +17,12 @@ from cachekit._io import ASYNCIO, BLOCKING, IO, drive
 from cachekit.clock import Clock
 from cachekit.errors import CodecError, SessionError, StoreError
 from cachekit.events import Emit, Event, Kind
-from cachekit.policy import FOREVER
 from cachekit.sessions.cookie import Cookies, Ticket
 from cachekit.sessions.degraded import Pending
 from cachekit.sessions.exchange import dressed, may_be_shared
 from cachekit.sessions.guard import GuardedSessions
-from cachekit.sessions.keeper import Held, Keeper, left_of
+from cachekit.sessions.keeper import Held, Keeper
+from cachekit.sessions.keeping import Keeping
 from cachekit.sessions.options import Load, SessionOptions
 from cachekit.sessions.payload import About, Payloads
 from cachekit.sessions.session import Session
@@ -96,13 +96,10 @@ class Driver:
             self._returning = False
 
 
-class Exchange:
+class Exchange(Keeping):
     """One request and its session. What ``Session`` knows as its source."""
 
-    __slots__ = (
-        "_agent", "_born", "_claims", "_cookies", "_degraded", "_driver", "_failed", "_held", "_id", "_known", "_line",
-        "_loaded_about", "_local", "_method", "_mute", "_next", "_previous", "session",
-    )  # fmt: skip
+    __slots__ = ("_agent", "_cookies", "_degraded", "_known", "_method")
 
     def __init__(
         self, driver: Driver, cookies: Iterable[str], method: str, agent: str, kind: type[Session] = Session
@@ -296,193 +293,53 @@ class Exchange:
         if self._held is not None or self._local is not None:
             await self.keep(io)
 
-    async def keep(self, io: IO) -> None:
-        """Bring the store up to what the session holds. A response that failed only ends sessions."""
+    def let_go(self) -> None:
+        """End this request's hold on its session: the last to be called.
+
+        The two hold each other, so that only the garbage collector would find what the session held, a large one's worth
+        for each request. Whoever still has the session may go on using it.
+        """
         session = self.session
-        if not session.loaded:
-            await self._keep_alive(io)
-            return
-        if session.ended:
-            await self._end(io)
-        if self._failed:
-            return
-        values = session.changes()
-        about = session.about
-        known = self._held is not None or self._local is not None
-        if not known:
-            if values or (about.user and session.bound):
-                await self._begin(io, values or {}, about)
-        elif session.rotates:
-            await self._rotate(io, values if values is not None else dict(session.base), about)
-        elif values is not None:
-            await self._write(io, values, about)
-        else:
-            await self._use(io)
-
-    async def _end(self, io: IO) -> None:
-        keeper, key = self._driver.keeper, Key.of(self._id) if self._id else None
-        owner = ""
-        if self._held is not None:
-            key, owner = self._held.key, self._held.record.owner
-        if key is not None and (self._held is not None or self._local is not None):
-            if self._local is not None and self._local.about.user:
-                owner = owner_of(self._local.about.user)
-            try:
-                if self._local is not None:
-                    keeper.local.take(key)
-                if self._local is None or not self._local.born:
-                    await keeper.end(io, key, owner)
-            except StoreError as exc:
-                self.degrade(exc)
-                keeper.keep_here(key, Pending(ended=True, owner=owner))
-                keeper.emit(Event(Kind.SESSION_ENDED, str(key), detail="here; the store is told when it is back"))
-        if self._ticket is not None:
-            self._line = self._driver.cookies.removal()
-        self._ticket = None
-        self._held, self._local, self._id, self._born, self._previous = None, None, "", False, None
-        self._mute = False
-        self.session.restart()
-
-    async def _begin(self, io: IO, values: Mapping[str, bytes], about: About) -> None:
-        if self._mute and not about.user:
-            # The client holds a newer cookie by now: another one would log it out.
-            self._driver.emit(Event(Kind.SESSION_DISCARDED, detail="the id of this request was changed by another"))
-            self.session.commit(values)
-            return
-        self._id, self._next, self._mute = self._identity(about), "", False
-        key, keeper = Key.of(self._id), self._driver.keeper
-        try:
-            self._held = await keeper.make(io, key, values, about)
-            self._born = False
-        except StoreError as exc:
-            self.degrade(exc)
-            self._keep_here(key, Pending(values=values, about=about, born=True))
-        self._kept(key, values, about, say=True)
-
-    async def _rotate(self, io: IO, values: Mapping[str, bytes], about: About) -> None:
-        keeper, held = self._driver.keeper, self._held
-        fresh = self.session.bound
-        identity, self._next = self._identity(about), ""
-        key = Key.of(identity)
-        try:
-            if held is None:
-                raise _NoStore("the session of this request is held here")
-            made = await keeper.rotate(io, held, key, values, about, fresh=fresh)
-        except StoreError as exc:
-            old = held.key if held is not None else Key.of(self._id)
-            self.degrade(exc)
-            born = self._local is not None and self._local.born
-            base = held.base if held is not None else self._local.base if self._local is not None else {}
-            previous = self._previous if born else old
-            self._keep_here(
-                key, Pending(base=base, values=values, about=about, born=True, previous=previous,
-                             owner=held.record.owner if held is not None else "")
-            )  # fmt: skip
-            if born:
-                keeper.local.take(old)
-            else:
-                keeper.keep_here(old, Pending(replaced=True))
-            self._held = None
-        else:
-            if made is None:
-                self._lost(values)
-                return
-            self._held, values = made, made.base
-        self._id, self._mute = identity, False
-        self._kept(key, values, about, say=True)
-
-    async def _write(self, io: IO, values: Mapping[str, bytes], about: About) -> None:
-        keeper, held = self._driver.keeper, self._held
-        say = about.remembered != self._loaded_about.remembered
-        if held is None:
-            assert self._local is not None
-            key = Key.of(self._id)
-            self._keep_here(key, replace(self._local, values=values, about=about))
-        else:
-            key = held.key
-            tried: list[str] = []
-            try:
-                kept = await keeper.write(io, held, values, about, tried=tried)
-            except StoreError as exc:
-                self.degrade(exc)
-                pending = Pending(base=held.base, values=values, about=about, tried=tuple(tried), sent=values)
-                self._keep_here(key, pending)
-                self._held = None
-            else:
-                if kept is None:
-                    self._lost(values)
-                    return
-                if kept.key != key:
-                    self._mute = True  # it went on under an id that this request does not know
-                self._held, key = kept, kept.key
-        self._kept(key, values, about, say=say)
-
-    def _lost(self, values: Mapping[str, bytes]) -> None:
-        """Its session has ended meanwhile: what this request changed goes nowhere, and no cookie brings it back."""
-        self._mute = True
-        self.session.commit(values)
-
-    def _keep_here(self, key: Key, pending: Pending) -> None:
-        self._local = pending
-        self._born = pending.born
-        self._driver.keeper.keep_here(key, pending)
-
-    def _kept(self, key: Key, values: Mapping[str, bytes], about: About, *, say: bool) -> None:
-        session = self.session
-        self._loaded_about = about
-        session.commit(values)
-        session.place(str(key))
-        claims = self._claimed(values)
-        if say or claims != self._claims:
-            self._say(values, about)
-
-    def _claimed(self, values: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        return {key: values[key] for key in self._driver.claimed if key in values}
-
-    def _say(self, values: Mapping[str, bytes], about: About) -> None:
-        """Have the cookie sent."""
-        if self._mute or not self._id:
-            return
-        driver = self._driver
-        self._claims = self._claimed(values)
-        user = about.user if driver.claimed else ""
-        ticket = Ticket(self._id, 0.0, about.remembered, self._born, self._claims, user)
-        now = driver.clock()
-        left = FOREVER if self._held is None else left_of(self._held.record, now)
-        self._line = driver.cookies.line(driver.cookies.issue(ticket, now), remembered=about.remembered, left=left)
-
-    async def _use(self, io: IO) -> None:
-        """Note that the session is used, and renew its cookie where that is due; both once an interval."""
-        driver, held, ticket = self._driver, self._held, self._ticket
-        if held is None or not self.session.accessed:
-            return
-        now = driver.clock()
-        due = ticket is not None and (ticket.detached or driver.cookies.is_due(ticket, now, claimed=bool(self._claims)))
-        if not due and (now - held.record.seen < driver.slack or not driver.may_touch(held.key)):
-            return
-        try:
-            alive = await driver.store.touch(io, held.key, driver.keeper.life(held.about))
-        except StoreError:
-            return
-        if due and alive:  # proved just now: a cookie of an id that was changed meanwhile would undo a login
-            self._born = False
-            self._ticket = None if ticket is None else replace(ticket, issued=now, detached=False)
-            self._say(held.base, held.about)
-
-    async def _keep_alive(self, io: IO) -> None:
-        driver, ticket = self._driver, self._ticket
-        if ticket is None or not driver.options.keep_alive or driver.store.is_away():
-            return
-        key = ticket.key
-        if driver.may_touch(key):
-            try:
-                await driver.store.touch(io, key, driver.keeper.life(About(remembered=ticket.remembered)))
-            except StoreError:
-                pass
+        session.belongs_to(_Late(self, session))
+        del self.session
 
 
-class _NoStore(StoreError):
-    """Stands for a store that is away, where the session was never read from it."""
+class _Late:
+    """The source of a session whose request is over. It does not hold the session; whoever still has that may use it."""
+
+    __slots__ = ("_exchange", "_session")
+
+    def __init__(self, exchange: Exchange, session: Session) -> None:
+        self._exchange = exchange
+        self._session = weakref.ref(session)
+
+    def _again(self) -> Exchange:
+        exchange, session = self._exchange, self._session()
+        assert session is not None  # it is the one who asks
+        exchange.session = session
+        session.belongs_to(exchange)
+        return exchange
+
+    def fetch(self) -> None:
+        self._again().fetch()
+
+    def afetch(self) -> Awaitable[None]:
+        return self._again().afetch()
+
+    def store(self) -> None:
+        self._again().store()
+
+    def astore(self) -> Awaitable[None]:
+        return self._again().astore()
+
+    def csrf(self) -> str:
+        return self._again().csrf()
+
+    def is_csrf(self, token: str) -> bool:
+        return self._again().is_csrf(token)
+
+    def unreadable(self, key: str, error: CodecError) -> None:
+        self._again().unreadable(key, error)
 
 
 def _on_a_loop() -> bool:

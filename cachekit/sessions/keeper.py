@@ -22,9 +22,10 @@ from cachekit.errors import CodecError, SessionError, StoreError
 from cachekit.events import Emit, Event, Kind
 from cachekit.policy import FOREVER, seconds
 from cachekit.sessions.degraded import LocalSessions, Pending
+from cachekit.sessions.guard import GuardedSessions
 from cachekit.sessions.options import AtReturn, SessionOptions
-from cachekit.sessions.payload import About, Payloads
-from cachekit.sessions.store import FullStore, Key, Moved, Record, Verdict, new_version, owner_of
+from cachekit.sessions.payload import About, Extent, Payloads
+from cachekit.sessions.store import Key, Moved, Record, Verdict, new_version, owner_of
 
 _TRIES: Final = 1000
 _CHAIN: Final = 8
@@ -40,12 +41,14 @@ class Held:
         record: what is known to be there.
         about: whose it is.
         base: its values there.
+        extent: how it was written, where it can be added to.
     """
 
     key: Key
     record: Record
     about: About
     base: Mapping[str, bytes]
+    extent: Extent | None = None
 
 
 class Keeper:
@@ -60,10 +63,11 @@ class Keeper:
     """
 
     def __init__(
-        self, store: FullStore, options: SessionOptions, payloads: Payloads, *, clock: Clock, emit: Emit
+        self, store: GuardedSessions, options: SessionOptions, payloads: Payloads, *, clock: Clock, emit: Emit
     ) -> None:
         self.store = store
         self.payloads = payloads
+        self._appends = store.appends
         self.local = LocalSessions(options.max_local, options.life(remembered=False), clock, payloads)
         self.emit = emit
         self._deliveries: dict[Key, Future[None]] = {}
@@ -85,7 +89,8 @@ class Keeper:
 
     def _held(self, key: Key, record: Record) -> Held | None:
         try:
-            about, values = self.payloads.unpack(record.body, str(key).encode())
+            content = self.payloads.unpack(record.body, str(key).encode())
+            about = content.about
             if about.user and owner_of(about.user) != record.owner:
                 raise CodecError("the user of this session and the index it is in contradict each other")
         except CodecError as exc:
@@ -94,15 +99,23 @@ class Keeper:
         kept = Record(
             b"", record.version, record.ttl, record.created, record.seen, record.deadline, record.owner
         )  # without its bytes: they would take up room until the request ends
-        return Held(key, kept, about, values)
+        return Held(key, kept, about, content.cells, content.extent)
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def _record(self, key: Key, values: Mapping[str, bytes], about: About, owner: str | None = None) -> Record:
+    def _addition(self, held: Held, values: Mapping[str, bytes], about: About) -> tuple[bytes, Extent] | None:
+        """Return what to add to the session as it is, None where it is to be written as a whole."""
+        if not self._appends or held.extent is None or about != held.about or held.record.ttl != self.life(about):
+            return None
+        return self.payloads.addition(held.base, values, held.extent)
+
+    def _record(
+        self, key: Key, values: Mapping[str, bytes], about: About, owner: str | None = None, version: str = ""
+    ) -> Record:
         body = self.payloads.pack(about, values, str(key).encode())
         if owner is None:
             owner = owner_of(about.user) if about.user else ""
-        return Record(body, new_version(), self.life(about), deadline=self._absolute, owner=owner)
+        return Record(body, version or new_version(), self.life(about), deadline=self._absolute, owner=owner)
 
     async def make(
         self, io: IO, key: Key, values: Mapping[str, bytes], about: About, *, like: Record | None = None
@@ -118,7 +131,7 @@ class Keeper:
         if not ours and outcome.verdict is not Verdict.DONE:
             raise _TimedOut("this session has reached its absolute time-out")
         self.emit(Event(Kind.SESSION_CREATED, str(key)))
-        return Held(key, record, about, values)
+        return Held(key, record, about, values, self.payloads.extent(record.body))
 
     async def write(
         self,
@@ -136,15 +149,21 @@ class Keeper:
         versions that were sent: one whose answer was lost may be there all the same, and must not be merged with itself.
         """
         for _ in range(_TRIES):
-            record = self._record(held.key, values, about, held.record.owner)
+            version, was = new_version(), held.record
+            extent: Extent | None
             if tried is not None:
-                tried.append(record.version)
-            outcome = await self.store.write(io, held.key, record, held.record.version)
-            there = isinstance(outcome.found, Record) and outcome.found.version == record.version
+                tried.append(version)
+            if (addition := self._addition(held, values, about)) is not None:
+                added, extent = addition
+                outcome = await self.store.append(io, held.key, added, version, was.version)
+            else:
+                record = self._record(held.key, values, about, was.owner, version)
+                extent = self.payloads.extent(record.body)
+                outcome = await self.store.write(io, held.key, record, was.version)
+            there = isinstance(outcome.found, Record) and outcome.found.version == version
             if there or outcome.verdict is Verdict.DONE:
-                was = held.record
-                kept = Record(b"", record.version, record.ttl, was.created, was.seen, was.deadline, was.owner)
-                return Held(held.key, kept, about, values)
+                kept = Record(b"", version, self.life(about), was.created, was.seen, was.deadline, was.owner)
+                return Held(held.key, kept, about, values, extent)
             if isinstance(outcome.found, Moved):
                 return await self._follow(io, outcome.found, held, values)
             theirs = None if outcome.found is None else self._held(held.key, outcome.found)

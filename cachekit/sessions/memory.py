@@ -144,6 +144,19 @@ class MemorySessions:
             self._put(key, replace(record, created=created, seen=now, deadline=deadline), expires, now)
             return DONE
 
+    async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:  # noqa: ARG002 - no I/O here
+        now = self._clock()
+        with self._lock:
+            found = self._checked(key, expected, now)
+            if isinstance(found, Outcome):
+                return found
+            expires = min(now + found.ttl, found.deadline)
+            if expires <= now:
+                self._drop(key)
+                return GONE
+            self._put(key, replace(found, body=found.body + addition, version=version, seen=now), expires, now)
+            return DONE
+
     async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:  # noqa: ARG002 - no I/O here
         now = self._clock()
         with self._lock:

@@ -3,7 +3,8 @@
 Owns the layout of a body. Must not know requests, cookies or stores.
 
 A body is the length of *about* (2 bytes), *about* (who the session belongs to, for lists), one byte that says how the
-rest is made (1: a frame, 2: a frame of zstd, +16: sealed), and the frame of a msgpack map from key to encoded value.
+rest is made, and the rest: groups of cells (3, see ``cells``); or, where sessions are protected, the protected frame of a
+msgpack map from key to encoded value (17; 18 of zstd; 1 and 2 are the same without protection, which is still read).
 A value that cannot be read (its class has changed) is passed on as it is: another release that still runs may read it.
 """
 
@@ -12,7 +13,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, cast
 
 from msgpack import packb, unpackb
 
@@ -20,6 +22,7 @@ from cachekit.codecs.base import Codec
 from cachekit.codecs.frame import opened, seal
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import CodecError, ConfigError, FrameError, SessionTooLarge
+from cachekit.sessions.cells import MAP, Layout, Squeezed, plain_size, read_map
 from cachekit.sessions.merge import ABSENT, Combine, merge, queue, total, union
 from cachekit.sessions.options import SessionOptions
 from cachekit.sessions.store import HEAD_BYTES
@@ -27,13 +30,21 @@ from cachekit.sessions.store import HEAD_BYTES
 FLASH: Final = "_flash"
 CSRF: Final = "_csrf"
 
-MAP_CODEC: Final = 8
-"""The id in the frame of a map of encoded values."""
-
 _LENGTH: Final = struct.Struct(">H")
-_PLAIN, _ZSTD, _SEALED = 1, 2, 16
+_PLAIN, _ZSTD, _GROUPS, _SEALED = 1, 2, 3, 16
+_SMALLEST: Final = 4
+"""How many times what is there must be as large as an addition."""
+_SMALL: Final = 512
+"""Bytes of a body that is written as a whole at about the cost of a small addition."""
+_MOST_ADDED: Final = 8
+_LONGEST_UTF8: Final = 4
+_OVERHEAD: Final = 10
+"""Bytes that the layout takes for each key at most, beside the key and its value."""
 _LONGEST_USER: Final = 512
 _LONGEST_AGENT: Final = 200
+
+_KNOWN: Final = frozenset((_PLAIN, _ZSTD, _GROUPS, _PLAIN + _SEALED, _ZSTD + _SEALED))
+_GROUPS_BYTE: Final = bytes((_GROUPS,))
 
 Packed = Mapping[str, bytes]
 
@@ -57,6 +68,34 @@ class About:
         return replace(self, agent=agent[:_LONGEST_AGENT])
 
 
+class Extent(NamedTuple):
+    """How a body came about.
+
+    Attributes:
+        size: bytes that were written as a whole.
+        added: bytes that were added since.
+        times: how often.
+    """
+
+    size: int
+    added: int = 0
+    times: int = 0
+
+
+class Content(NamedTuple):
+    """What was read of a session.
+
+    Attributes:
+        about: whose it is.
+        cells: its encoded values.
+        extent: how it was written, where it can be added to.
+    """
+
+    about: About
+    cells: dict[str, bytes]
+    extent: Extent | None = None
+
+
 class Payloads:
     """Writes and reads the bodies of sessions.
 
@@ -69,7 +108,11 @@ class Payloads:
         self._limit = options.max_bytes
         self._from = options.compress_from
         self._protection = options.protection
-        self._zstd = _zstandard() if options.compression == "zstd" else None
+        self._squeezes = options.protection is None
+        self._layout = Layout(
+            limit=options.max_bytes, compress_from=options.compress_from, zstd=options.compression == "zstd"
+        )
+        self.opened = self._layout.plain
         self._combine: dict[str, Combine[bytes]] = {
             FLASH: self._on_values(queue),
             **{key: self._on_values(union) for key in options.sets},
@@ -79,28 +122,35 @@ class Payloads:
     # -- values ---------------------------------------------------------------------------------------------------
 
     def encode(self, value: Any) -> bytes:
-        """Return the bytes of one value. Raises ``CodecError``."""
-        return self.codec.encode(value)
+        """Return the cell of one value. Raises ``CodecError``."""
+        return self._cell(self.codec.encode(value))
 
-    def decode(self, data: bytes) -> Any:
-        """Return the value of *data*. Raises ``CodecError``."""
-        return self.codec.decode(data)
+    def decode(self, cell: bytes) -> Any:
+        """Return the value in *cell*. Raises ``CodecError``."""
+        return self.codec.decode(self.opened(cell))
 
-    def same(self, before: bytes, value: Any) -> bytes | None:
-        """Return the bytes of *value*, or None when it is still what *before* holds. Raises ``CodecError``.
+    def _cell(self, data: bytes) -> bytes:
+        return self._layout.cell(data) if self._squeezes else data
+
+    def same(self, before: bytes, value: Any, read: bytes | None = None) -> bytes | None:
+        """Return the cell of *value*, or None when it is still what the cell *before* holds. Raises ``CodecError``.
 
         The order in which a set is written depends on how it was filled: it is compared with what *before* gives when
         it is read and written again.
+
+        Args:
+            before: a cell.
+            value: what is there now.
+            read: what ``opened(before)`` returned, where that is known.
         """
         now = self.codec.encode(value)
-        if now == before:
-            return None
         try:
-            if self.codec.encode(self.codec.decode(before)) == now:
+            read = self.opened(before) if read is None else read
+            if now == read or self.codec.encode(self.codec.decode(read)) == now:
                 return None
         except CodecError:
             pass
-        return now
+        return self._cell(now)
 
     def merge(self, base: Packed, mine: Packed, theirs: Packed, *, yielding: bool = False) -> dict[str, bytes]:
         """Return *theirs* with the changes of this side."""
@@ -109,9 +159,9 @@ class Payloads:
     def _on_values(self, combine: Combine[Any]) -> Combine[bytes]:
         def on_bytes(base: Any, mine: Any, theirs: Any) -> Any:
             try:
-                sides = [ABSENT if side is ABSENT else self.codec.decode(side) for side in (base, mine, theirs)]
+                sides = [ABSENT if side is ABSENT else self.decode(side) for side in (base, mine, theirs)]
                 made = combine(sides[0], sides[1], sides[2])
-                return made if made is ABSENT else self.codec.encode(made)
+                return made if made is ABSENT else self.encode(made)
             except Exception:  # noqa: BLE001 - a key declared as what it is not, or unreadable: the later change holds
                 return mine
 
@@ -119,48 +169,85 @@ class Payloads:
 
     # -- bodies ---------------------------------------------------------------------------------------------------
 
+    def _check(self, values: Packed) -> None:
+        if (
+            sum(map(len, values.values())) + _LONGEST_UTF8 * sum(map(len, values)) + _OVERHEAD * len(values)
+        ) < self._limit and (Squeezed not in set(map(type, values.values()))):
+            return  # without looking at each
+        size = sum(map(plain_size, values.values())) + sum(map(_key_size, values))
+        if size > self._limit:
+            largest = max(values, key=lambda key: plain_size(values[key]))
+            raise SessionTooLarge(
+                f"this session has {size} bytes, over the bound max_bytes={self._limit}; the largest value is {largest!r} "
+                f"with {plain_size(values[largest])} bytes: keep large things elsewhere, and their key in the session",
+                size=size, limit=self._limit,
+            )  # fmt: skip
+
     def pack(self, about: About, values: Packed, context: bytes) -> bytes:
         """Return the body of *values*, bound to *context*. Raises ``SessionTooLarge``."""
-        data = cast("bytes", packb(values))
-        if len(data) > self._limit:
-            largest = max(values, key=lambda key: len(values[key]))
-            raise SessionTooLarge(
-                f"this session has {len(data)} bytes, over the bound max_bytes={self._limit}; the largest value is "
-                f"{largest!r} with {len(values[largest])} bytes: keep large things elsewhere, and their key in the session",
-                size=len(data), limit=self._limit,
-            )  # fmt: skip
-        made = _PLAIN
-        if self._zstd is not None and len(data) >= self._from:
-            data, made = self._zstd.ZstdCompressor(level=3).compress(data), _ZSTD
-        frame = seal(b"", data, codec_id=MAP_CODEC, compress_from=self._from if made == _PLAIN else len(data) + 1)
+        self._check(values)
         head = cast("bytes", packb((about.user, about.agent, about.remembered)))
-        if self._protection is not None:
-            head = self._protection.protect(head, b"about " + context)
-            frame = self._protection.protect(frame, b"values " + context)
-            made += _SEALED
-        return b"".join((_LENGTH.pack(len(head)), head, bytes((made,)), frame))
+        if self._protection is None:
+            return b"".join((_LENGTH.pack(len(head)), head, _GROUPS_BYTE, self._layout.group(values)))
+        try:
+            data = cast("bytes", packb({key: self.opened(cell) for key, cell in values.items()}))
+        except UnicodeEncodeError as exc:
+            raise CodecError(f"a key of a session cannot be stored: {exc}") from exc
+        made = _PLAIN
+        if self._layout.zstd is not None and len(data) >= self._from:
+            data, made = self._layout.zstd.ZstdCompressor(level=3).compress(data), _ZSTD
+        frame = seal(b"", data, codec_id=MAP, compress_from=self._from if made == _PLAIN else len(data) + 1)
+        head = self._protection.protect(head, b"about " + context)
+        frame = self._protection.protect(frame, b"values " + context)
+        return b"".join((_LENGTH.pack(len(head)), head, bytes((made + _SEALED,)), frame))
 
-    def unpack(self, body: bytes, context: bytes) -> tuple[About, dict[str, bytes]]:
+    def extent(self, body: bytes) -> Extent | None:
+        """Return how *body*, just packed, came about; None for what cannot be added to."""
+        return Extent(len(body)) if self._squeezes else None
+
+    def addition(self, base: Packed, values: Packed, extent: Extent) -> tuple[bytes, Extent] | None:
+        """Return what to add to a body that holds *base*, so that it holds *values*; and what it then is.
+
+        None where it is better written as a whole: so much has been added that reading that costs more.
+
+        Raises:
+            SessionTooLarge: it would be.
+        """
+        self._check(values)
+        size = max(extent.size, _SMALL)
+        if extent.times >= _MOST_ADDED:
+            return None
+        changes: dict[str, bytes | None] = {
+            key: cell for key, cell in values.items() if (was := base.get(key)) is not cell and was != cell
+        }
+        if sum(map(len, changes.values())) * _SMALLEST > size:  # type: ignore[arg-type]
+            return None
+        if len(values) - len(changes) < len(base):
+            changes.update(dict.fromkeys(base.keys() - values.keys()))
+        made = self._layout.group(changes)
+        # Each read carries what was added so far, each whole write all of it: about here their sum is least.
+        if len(made) * _SMALLEST > size or extent.added**2 > 2 * size * len(made):
+            return None
+        return made, Extent(extent.size, extent.added + len(made), extent.times + 1)
+
+    def unpack(self, body: bytes, context: bytes) -> Content:
         """Return what is in *body*. Raises ``CodecError``."""
         about, end, made = self._about(body, context)
+        if made == _GROUPS:
+            cells, count, first = self._layout.read(body, end + 1)
+            return Content(about, cells, Extent(first, len(body) - first, count - 1))
         frame: Any = memoryview(body)[end + 1 :]  # a large session is not copied on its way
         if made & _SEALED:
             frame = self._opened(bytes(frame), b"values " + context)
         _, data, codec_id = opened(frame, max_size=self._limit + HEAD_BYTES)
-        if codec_id != MAP_CODEC:
+        if codec_id != MAP:
             raise FrameError("this is no session")
         if made & ~_SEALED == _ZSTD:
-            data = self._decompress(data)
-        try:
-            values = unpackb(data, strict_map_key=True)
-        except Exception as exc:
-            raise CodecError(f"these bytes hold no session: {type(exc).__name__}: {exc}") from exc
-        if type(values) is not dict:
-            raise CodecError("these bytes hold no session")
-        for key, value in values.items():
-            if type(key) is not str or type(value) is not bytes:
-                raise CodecError("these bytes hold no session")
-        return about, values
+            data = self._layout.decompress(data)
+        values = read_map(data)
+        if not all(type(value) is bytes for value in values.values()):
+            raise FrameError("these bytes hold no session")
+        return Content(about, values)
 
     def about(self, body: bytes, context: bytes) -> About:
         """Return whose session *body* is, which may be cut after that. Raises ``CodecError``."""
@@ -172,20 +259,14 @@ class Payloads:
             made = body[end]
         except (struct.error, IndexError) as exc:
             raise FrameError("the session is truncated") from exc
-        if made & ~_SEALED not in (_PLAIN, _ZSTD):
+        if made not in _KNOWN:
             raise FrameError("this session was written by a newer version")
         if (self._protection is not None) != bool(made & _SEALED):
             raise FrameError("this session was stored under other settings of `protection`")
         head = body[_LENGTH.size : end]
         if made & _SEALED:
             head = self._opened(head, b"about " + context)
-        try:
-            user, agent, remembered = unpackb(head)
-        except Exception as exc:
-            raise FrameError("whose session this is cannot be read") from exc
-        if type(user) is not str or type(agent) is not str or type(remembered) is not bool:
-            raise FrameError("whose session this is cannot be read")
-        return About(user, agent, remembered), end, made
+        return _about(head), end, made
 
     def _opened(self, data: bytes, context: bytes) -> bytes:
         assert self._protection is not None
@@ -196,14 +277,6 @@ class Payloads:
         except Exception as exc:
             raise CodecError(f"the protection failed: {type(exc).__name__}: {exc}") from exc
 
-    def _decompress(self, data: bytes) -> bytes:
-        zstd = self._zstd if self._zstd is not None else _zstandard()
-        try:
-            plain: bytes = zstd.ZstdDecompressor().decompress(data, max_output_size=self._limit)
-        except Exception as exc:
-            raise FrameError(f"corrupt, or larger than max_bytes={self._limit}: {exc}") from exc
-        return plain
-
 
 def checked_user(user: object) -> str:
     """Return *user* as the text that sessions are bound to. Raises ``ConfigError``."""
@@ -213,9 +286,16 @@ def checked_user(user: object) -> str:
     return text
 
 
-def _zstandard() -> Any:
+def _key_size(key: str) -> int:
+    return _OVERHEAD + (len(key) if key.isascii() else len(key.encode("utf-8", "surrogatepass")))
+
+
+@lru_cache(maxsize=1024)
+def _about(head: bytes) -> About:
     try:
-        import zstandard
-    except ImportError as exc:
-        raise ConfigError("compression='zstd' needs the extra `zstd` (the package zstandard), not installed") from exc
-    return zstandard
+        user, agent, remembered = unpackb(head)
+    except Exception as exc:
+        raise FrameError("whose session this is cannot be read") from exc
+    if type(user) is not str or type(agent) is not str or type(remembered) is not bool:
+        raise FrameError("whose session this is cannot be read")
+    return About(user, agent, remembered)

@@ -140,6 +140,12 @@ class RedisSessions:
         )
         return _outcome(reply)
 
+    async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:
+        reply = await self.link.script(
+            io, _script("append"), (self._name(key),), (expected, version, self._slack, addition)
+        )
+        return DONE if reply == 1 else _outcome(reply)
+
     async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:
         until = int((self._clock() + grace) * 1000)
         note = f"{_MOVED.decode()}{until:015d}{moved.key.shard}{moved.key.digest}{moved.owner}"
@@ -206,15 +212,15 @@ def _parse(raw: bytes) -> Record | Moved | None:
             return Moved(Key(shard, digest), owner) if is_shard(shard) and int(raw[3:18]) else None
         if raw[:3] != _SESSION or len(raw) < _HEAD:
             return Record(b"", "", 0.0)  # unreadable, which is not absent: whoever opens the body will say so
-        deadline = int(raw[64:79])
-        owner = raw[79:_HEAD].decode("ascii")
+        head = raw[:_HEAD].decode("ascii")
+        deadline, owner = head[64:79], head[79:]
         return Record(
             raw[_HEAD:],
-            raw[33:49].decode("ascii"),
-            int(raw[49:64]) / 1000,
-            int(raw[3:18]) / 1000,
-            int(raw[18:33]) / 1000,
-            deadline / 1000 if deadline else FOREVER,
+            head[33:49],
+            int(head[49:64]) / 1000,
+            int(head[3:18]) / 1000,
+            int(head[18:33]) / 1000,
+            FOREVER if deadline == _NO_TIME else int(deadline) / 1000,
             "" if owner == _NOBODY else owner,
         )
     except (ValueError, UnicodeDecodeError):

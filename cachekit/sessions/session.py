@@ -1,32 +1,19 @@
-"""The session that an application gets: a dictionary that is read when it is first looked at.
+"""The session that an application gets: a dictionary (``lazy``) that is read when it is first looked at, with an end, an
+owner, messages and tokens.
 
 Owns what an application may do with it, and what it did. Must not know stores, cookies or requests: it is given a
 ``Source``, which reads it, and is asked afterwards what has changed.
-
-A ``dict``, because frameworks and ``json`` expect one. A value is decoded when it is first looked at; what was looked at
-and can change in place is compared with what was stored, so that changes deep inside are noticed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Iterator, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from typing import Any, Final, Protocol, Self, SupportsIndex
-from uuid import UUID
+from collections.abc import Awaitable, Mapping
+from typing import Protocol
 
 from cachekit.clock import random_token
 from cachekit.errors import CodecError, SessionError
+from cachekit.sessions.lazy import LazyDict
 from cachekit.sessions.payload import CSRF, FLASH, About, Payloads, checked_user
-
-_FROZEN: Final = frozenset({
-    str, int, float, bool, bytes, type(None), Decimal, UUID, datetime, date, time, timedelta, complex
-})  # fmt: skip
-"""Types whose values cannot change in place."""
-
-_MISSING: Final = object()
-_NOT_READ: Final = object()
-"""Stands in a session that was not read yet: what looks at the size alone, as ``json`` does, must not find it empty."""
 
 
 class Source(Protocol):
@@ -61,16 +48,7 @@ class Source(Protocol):
         ...
 
 
-class _Packed:
-    """A value that nobody has looked at yet."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-
-class Session(dict[str, Any]):
+class Session(LazyDict):
     """What one visitor's requests share.
 
     Attributes:
@@ -79,20 +57,15 @@ class Session(dict[str, Any]):
     """
 
     __slots__ = (
-        "_about", "_base", "_bound", "_codec", "_committed", "_created_at", "_degraded", "_ended", "_forced", "_handle",
-        "_last_activity", "_lost", "_new", "_rotate", "_shareable", "_source", "_suspects", "accessed", "loaded",
+        "_about", "_bound", "_committed", "_created_at", "_degraded", "_ended", "_handle", "_last_activity", "_new",
+        "_rotate", "_shareable", "_source", "accessed", "loaded",
     )  # fmt: skip
-    __hash__ = None  # a dictionary has none
 
     def __init__(self, source: Source, codec: Payloads) -> None:
-        super().__init__({"": _NOT_READ})
+        super().__init__(codec)
         self._source = source
-        self._codec = codec
-        self._base: Mapping[str, bytes] = {}
         self._about = About()
-        self._suspects: set[str] = set()  # what must be compared at the end
-        self._lost: dict[str, bytes] = {}  # what could not be read, and is stored as it was
-        self._ended = self._rotate = self._bound = self._forced = False
+        self._ended = self._rotate = self._bound = False
         self._committed = self._shareable = False
         self.accessed = self.loaded = self._degraded = False
         self._new = True
@@ -105,10 +78,13 @@ class Session(dict[str, Any]):
         """Take in what was read. *base* is what the store is known to hold of *values*."""
         if self.loaded:
             return
-        super().clear()
-        super().update({key: _Packed(data) for key, data in values.items()})
-        self._base, self._about, self._new = base, about, new
+        self._take_in(values, base)
+        self._about, self._new = about, new
         self.loaded = True
+
+    def belongs_to(self, source: Source) -> None:
+        """Ask *source* from now on."""
+        self._source = source
 
     def place(self, handle: str, created_at: float = 0.0, last_activity: float = 0.0) -> None:
         """Take in where it is kept, and since when."""
@@ -120,43 +96,10 @@ class Session(dict[str, Any]):
         """Note that it goes on in this process."""
         self._degraded = True
 
-    def changes(self) -> dict[str, bytes] | None:
-        """Return all values encoded, or None when they are what the store holds. Raises ``CodecError``."""
-        now: dict[str, bytes] = {}
-        base, changed = self._base, self._forced
-        for key, value in super().items():
-            if type(value) is _Packed:
-                now[key] = value.data
-                changed = changed or base.get(key) != value.data
-                continue
-            before = base.get(key)
-            if before is not None:
-                if key not in self._suspects:
-                    now[key] = before
-                    continue
-                fresh = self._codec.same(before, value)
-                now[key] = before if fresh is None else fresh
-                changed = changed or fresh is not None
-            else:
-                now[key] = self._encoded(key, value)
-                changed = True
-        for key, data in self._lost.items():
-            now.setdefault(key, data)
-        return now if changed or len(now) != len(base) else None
-
-    def _encoded(self, key: str, value: Any) -> bytes:
-        try:
-            return self._codec.encode(value)
-        except CodecError as exc:
-            raise CodecError(
-                f"session[{key!r}] cannot be stored: {exc}", path=f"[{key!r}]{exc.path}", type_name=exc.type_name
-            ) from exc
-
     def commit(self, base: Mapping[str, bytes]) -> None:
         """Take *base* for what the store holds from now on."""
-        self._base = base
-        self._suspects = {key for key, value in super().items() if type(value) is not _Packed and _can_change(value)}
-        self._forced = self._rotate = self._bound = False
+        super().commit(base)
+        self._rotate = self._bound = False
 
     def restart(self) -> None:
         """Note that the session has ended; what it holds now is a new one."""
@@ -176,11 +119,6 @@ class Session(dict[str, Any]):
     def about(self) -> About:
         """Return whose it is."""
         return self._about
-
-    @property
-    def base(self) -> Mapping[str, bytes]:
-        """Return what the store is known to hold."""
-        return self._base
 
     @property
     def ended(self) -> bool:
@@ -273,93 +211,12 @@ class Session(dict[str, Any]):
         if value:
             self.mark_modified()
 
-    def _opened(self, key: str, packed: _Packed) -> Any:
-        try:
-            value = self._codec.decode(packed.data)
-        except CodecError as exc:
-            self._lost[key] = packed.data
-            super().__delitem__(key)
-            self._source.unreadable(key, exc)
-            return _MISSING
-        super().__setitem__(key, value)
-        if type(value) not in _FROZEN:
-            self._suspects.add(key)
-        return value
-
-    def _open_all(self) -> None:
-        self._look()
-        for key, value in list(super().items()):
-            if type(value) is _Packed:
-                self._opened(key, value)
-
-    def get(self, key: str, default: Any = None, /) -> Any:
-        self._look()
-        value = super().get(key, _MISSING)
-        if type(value) is _Packed:
-            value = self._opened(key, value)
-        return default if value is _MISSING else value
-
-    def __getitem__(self, key: str) -> Any:
-        value = self.get(key, _MISSING)
-        if value is _MISSING:
-            raise KeyError(key)
-        return value
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.get(key, _MISSING) is not _MISSING
-
-    def __iter__(self) -> Iterator[str]:
-        self._open_all()
-        return super().__iter__()
-
-    def __reversed__(self) -> Iterator[str]:
-        self._open_all()
-        return super().__reversed__()
-
-    def __len__(self) -> int:
-        self._open_all()
-        return super().__len__()
-
-    def __bool__(self) -> bool:
-        return len(self) > 0
-
-    def keys(self) -> Any:
-        self._open_all()
-        return super().keys()
-
-    def values(self) -> Any:
-        self._open_all()
-        return super().values()
-
-    def items(self) -> Any:
-        self._open_all()
-        return super().items()
-
-    def copy(self) -> dict[str, Any]:
-        return dict(self.items())
-
-    def __eq__(self, other: object) -> bool:
-        self._open_all()
-        return super().__eq__(other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        return {**self.copy(), **other}
-
-    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        return {**other, **self.copy()}
+    def _unreadable(self, key: str, error: CodecError) -> None:
+        self._source.unreadable(key, error)
 
     def __repr__(self) -> str:
         # Names only: reprs end up in logs.
-        return f"<Session {sorted(super().keys())}>" if self.loaded else "<Session, not read yet>"
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        return dict, (self.copy(),)
-
-    def __copy__(self) -> dict[str, Any]:
-        return self.copy()
+        return f"<Session {sorted(dict.keys(self))}>" if self.loaded else "<Session, not read yet>"
 
     # -- changing -------------------------------------------------------------------------------------------------
 
@@ -372,59 +229,13 @@ class Session(dict[str, Any]):
                 "the response has begun, and the client has no id for this session: change it before the first of the body"
             )
 
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._touch_key(key)
-        self._lost.pop(key, None)
-        self._suspects.add(key)
-        super().__setitem__(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        if key not in self:
-            raise KeyError(key)
-        self._touch_key(key)
-        super().__delitem__(key)
-
-    def pop(self, key: str, *default: Any) -> Any:
-        value = self.get(key, _MISSING)
-        if value is _MISSING:
-            if default:
-                return default[0]
-            raise KeyError(key)
-        self._touch_key(key)
-        super().__delitem__(key)
-        return value
-
-    def popitem(self) -> tuple[str, Any]:
-        self._open_all()
-        if not super().__len__():
-            raise KeyError("the session is empty")
-        self._touch_key(None)
-        return super().popitem()
-
-    def setdefault(self, key: str, default: Any = None, /) -> Any:
-        value = self.get(key, _MISSING)
-        if value is _MISSING:
-            self[key] = value = default
-        return value
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        for key, value in dict(*args, **kwargs).items():
-            self[key] = value
-
-    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]], /) -> Self:  # type: ignore[override,misc]
-        self.update(other)
-        return self
-
     def clear(self) -> None:
         """End this session: log out. What is put in afterwards begins a new one, with another id."""
         self._look()
         self._ended = True
-        self._rotate = self._bound = self._forced = False
-        self._suspects.clear()
-        self._lost.clear()
-        self._base = {}
+        self._rotate = self._bound = False
         self._about = About(agent=self._about.agent)
-        super().clear()
+        self._forget()
 
     destroy = clear
     invalidate = clear
@@ -532,7 +343,3 @@ class Session(dict[str, Any]):
     async def asave(self) -> None:
         """Keep what has changed now, not only when the response begins: for websockets and long streams."""
         await self._source.astore()
-
-
-def _can_change(value: Any) -> bool:
-    return type(value) not in _FROZEN

@@ -15,7 +15,8 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol, TypeAlias
+from functools import lru_cache
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from cachekit._io import IO
 from cachekit.clock import random_token
@@ -159,6 +160,18 @@ class UserIndex(Protocol):
         ...
 
 
+@runtime_checkable
+class Appending(Protocol):
+    """What a store may also do: take in a small change of a large session without the rest of it."""
+
+    async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:
+        """Add *addition* to the body of the version *expected*, which becomes *version*; else like ``write``.
+
+        What it lives, when it was made, when it ends and whose it is stays.
+        """
+        ...
+
+
 class FullStore(SessionStore, UserIndex, Protocol):
     """Both: what sessions need."""
 
@@ -184,11 +197,13 @@ def is_shard(text: str) -> bool:
     return text in _SHARDS
 
 
+@lru_cache(maxsize=1024)
 def owner_of(user: str) -> str:
     """Return under what the sessions of *user* are found: a digest, so that no store lists who they are."""
     return _text(hashlib.sha256(b"user:" + user.encode("utf-8", "surrogatepass")).digest()[:16])
 
 
+@lru_cache(maxsize=1024)
 def shard_of(owner: str) -> str:
     """Return the shard in which all sessions of an *owner* lie."""
     return f"{hashlib.sha256(owner.encode()).digest()[0] % SHARDS:02x}"

@@ -86,6 +86,64 @@ class SessionStoreContract:
         found = self.find(world, sessions, key)
         assert (found.body, found.created) == (b"2", read.created)
 
+    def test_what_is_added_follows_what_is_there(self, world: Any, sessions: FullStore) -> None:
+        """Stores that can add to a session keep all of it but the version; of others nothing is asked."""
+        add = self.adding(sessions)
+        if add is None:
+            return
+        key = self.keep(world, sessions, b"body", self.ANN, ttl=1000.0, deadline=5000.0)
+        before = self.find(world, sessions, key, 1000.0)
+        first, second = new_version(), new_version()
+        assert world.run(lambda io: add(io, key, b"+1", first, before.version)).verdict is Verdict.DONE
+        assert world.run(lambda io: add(io, key, b"+2" * 9999, second, first)).verdict is Verdict.DONE
+        after = self.find(world, sessions, key, 1000.0)
+        assert (after.body, after.version) == (b"body+1" + b"+2" * 9999, second)
+        assert (after.ttl, after.created, after.owner) == (before.ttl, before.created, before.owner)
+        assert after.deadline == before.deadline
+        outcome = world.run(lambda io: add(io, key, b"late", new_version(), first))
+        assert (outcome.verdict, outcome.found.version) == (Verdict.CONFLICT, second)
+        assert outcome.found.body == after.body
+        assert [each for each, _ in world.run(lambda io: sessions.sessions(io, self.ANN))] == [key]
+        moved = Moved(self.key(), "")
+        world.run(lambda io: sessions.retire(io, key, after, moved, 60.0))
+        outcome = world.run(lambda io: add(io, key, b"late", new_version(), second))
+        assert (outcome.verdict, outcome.found) == (Verdict.MOVED, moved)
+
+    def test_adding_brings_nothing_back(
+        self, world: Any, sessions: FullStore, passing: Callable[[float], None]
+    ) -> None:
+        add = self.adding(sessions)
+        if add is None:
+            return
+        key = self.keep(world, sessions)
+        read = self.find(world, sessions, key)
+        world.run(lambda io: sessions.destroy(io, key, ""))
+        assert world.run(lambda io: add(io, key, b"late", new_version(), read.version)).verdict is Verdict.GONE
+        assert self.find(world, sessions, key) is None
+        ended = self.keep(world, sessions, owner=self.ANN, deadline=0.4)
+        read = self.find(world, sessions, ended)
+        passing(0.5)
+        assert world.run(lambda io: add(io, ended, b"late", new_version(), read.version)).verdict is Verdict.GONE
+        assert world.run(lambda io: sessions.sessions(io, self.ANN)) == []
+
+    def test_adding_slides(self, world: Any, sessions: FullStore, passing: Callable[[float], None]) -> None:
+        add = self.adding(sessions)
+        if add is None:
+            return
+        key = self.keep(world, sessions, owner=self.ANN, ttl=1.5)
+        version = self.find(world, sessions, key, 1.5).version
+        passing(0.9)
+        following = new_version()
+        assert world.run(lambda io: add(io, key, b"+", following, version)).verdict is Verdict.DONE
+        passing(0.9)
+        assert self.find(world, sessions, key, 1.5).body == b"body+"
+        assert [each for each, _ in world.run(lambda io: sessions.sessions(io, self.ANN))] == [key]
+
+    @staticmethod
+    def adding(sessions: Any) -> Any:
+        """Return the ``append`` of a store that has one, else None."""
+        return getattr(sessions, "append", None) if getattr(sessions, "appends", True) else None
+
     def test_a_write_brings_nothing_back(self, world: Any, sessions: FullStore) -> None:
         key = self.keep(world, sessions)
         read = self.find(world, sessions, key)

@@ -122,6 +122,7 @@ class _Response:
             self._finished = True
             if self._write is not None:  # else the client was told nothing, and nothing is kept
                 drive(self._exchange.finish(BLOCKING))
+            self._exchange.let_go()
 
     def _close_body(self) -> None:
         close = getattr(self._body, "close", None)

@@ -7,23 +7,21 @@ Must not know which store it guards.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.breaker import Breaker
 from cachekit.clock import Clock
-from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
+from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Emit, Event, Kind
 from cachekit.stores.base import AnyEntry, Change, Scannable, SharedLeases, Store, Ticket, Vouching
+from cachekit.stores.breaking import Breaking
 
 R = TypeVar("R")
-
-log = logging.getLogger("cachekit")
 
 MAX_PENDING: Final = 10_000
 _PROBE: Final = "cachekit:probe"
@@ -43,8 +41,9 @@ class Guarded:
         self.inner = inner
         self._leases = inner if isinstance(inner, SharedLeases) else None
         self.breaker = breaker
-        self._clock = clock
+        self._breaking = Breaking(breaker, clock=clock, emit=emit)
         self._emit = emit
+        self._clock = clock
         self._lock = threading.Lock()
         renew_in_child(self, Guarded._renew)
         self._pending_tags: dict[str, object] = {}
@@ -65,7 +64,7 @@ class Guarded:
     async def answers(self, io: IO, max_age: float) -> bool:
         """Say whether the store answers, by what it said at most *max_age* seconds ago; else it is asked."""
         now = self._clock()
-        if self.breaker.is_open and self.breaker.retry_after(now) > 0:
+        if self._breaking.is_away:
             return False
         if self.breaker.is_quiet and not self.pending and 0 <= now - self._answered < max_age:
             return True
@@ -76,41 +75,8 @@ class Guarded:
         self._answered = now
         return True
 
-    async def _run(self, io: IO, call: Callable[[], Coroutine[Any, Any, R]]) -> R:
-        if self.breaker.is_quiet and not self.pending:
-            try:
-                return await call()
-            except StoreError as exc:
-                self._record(False, exc)
-                raise
-        with self._lock:
-            allowed = self.breaker.allow(self._clock())
-        if not allowed:
-            raise StoreUnavailable(
-                "the store is away and its breaker is open", retry_after=self.breaker.retry_after(self._clock())
-            )
-        try:
-            if self.pending:
-                await self._deliver(io)
-            result = await call()
-        except StoreError as exc:
-            self._record(False, exc)
-            raise
-        self._record(True, None)
-        return result
-
-    def _record(self, ok: bool, error: StoreError | None) -> None:
-        answered = ok or not isinstance(error, (StoreTimeout, StoreUnavailable))  # an error reply is an answer too
-        with self._lock:
-            changed = self.breaker.record(answered, self._clock(), slow=isinstance(error, StoreTimeout))
-        if error is not None:
-            self._emit(Event(Kind.STORE_ERROR, detail=str(error), error=error))
-        if changed and answered:
-            log.warning("the store answers again")
-            self._emit(Event(Kind.BREAKER_CLOSED))
-        elif changed:
-            log.warning("the store is away, going on without it: %s", error)
-            self._emit(Event(Kind.BREAKER_OPENED, detail=str(error), error=error))
+    async def _run(self, io: IO, call: Callable[[], Awaitable[R]]) -> R:
+        return await self._breaking.run(call, before=(lambda: self._deliver(io)) if self.pending else None)
 
     async def _deliver(self, io: IO) -> None:
         with self._lock:
@@ -167,11 +133,12 @@ class Guarded:
     # -- the Store port -------------------------------------------------------------------------------------------
 
     async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
-        if self.breaker.is_quiet and not self.pending:  # the usual case of the most frequent call, without detours
+        # The usual case of the most frequent call, without detours.
+        if self.breaker.is_quiet and not (self._pending_tags or self._pending_keys or self._pending_clear):
             try:
                 return await self.inner.get(io, key, tags)
             except StoreError as exc:
-                self._record(False, exc)
+                self._breaking.failed(exc)
                 raise
         return await self._run(io, lambda: self.inner.get(io, key, tags))
 

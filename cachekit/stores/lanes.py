@@ -9,10 +9,11 @@ Must not know what the commands mean.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any
 
-Command: TypeAlias = Sequence[Any]
+from cachekit.stores.aiolane import AioLane, Deadlines
+from cachekit.stores.wire import Command, Wire
 
 
 class BlockingLanes:
@@ -25,166 +26,171 @@ class BlockingLanes:
         self._pool = pool
         self._broken = Broken
         self._refused = ResponseError
-        self._idle: list[Any] = []
+        self._most: int = pool.max_connections
+        self._idle: list[Wire] = []
 
     def connection(self, **options: Any) -> Any:
         """Return a connection that is not yet open and belongs to the caller; *options* come before the pool's own."""
         return self._pool.connection_class(**{**self._pool.connection_kwargs, **options})
+
+    def _new(self) -> Wire:
+        return Wire(self.connection())
 
     def run(self, command: Command, *, once: bool = False) -> Any:
         """Run *command*; where it must run at most *once*, a lost reply is an error. Raises what the library raises."""
         try:
             lane = self._idle.pop()
         except IndexError:
-            return self._on(self.connection(), command)
+            return self._on(self._new(), command)
         if once:
-            return self._on(lane if self._stands(lane) else self.connection(), command)
+            return self._on(lane if self._stands(lane) else self._new(), command)
         try:
             return self._on(lane, command)
         except self._broken:
-            return self._on(self.connection(), command)
+            return self._on(self._new(), command)
 
-    def _stands(self, lane: Any) -> bool:
+    def _stands(self, lane: Wire) -> bool:
         """Say whether the other side has not closed an idle *lane*."""
         try:
-            standing = not lane.can_read(timeout=0)
+            standing = not lane.connection.can_read(timeout=0)
         except (self._broken, OSError):
             standing = False
         if not standing:
-            lane.disconnect()
+            lane.connection.disconnect()
         return standing
 
-    def _on(self, lane: Any, command: Command) -> Any:
+    def _on(self, lane: Wire, command: Command) -> Any:
         try:
-            lane.send_packed_command(lane.pack_command(*command), check_health=False)
-            response = lane.read_response()
+            response = lane.ask(command)
         except self._refused:
             self._give_back(lane)  # an answer like any other, as far as the connection is concerned
             raise
         except BaseException:
-            lane.disconnect()
+            lane.connection.disconnect()
             raise
         self._give_back(lane)
         return response
 
     def send(self, commands: Sequence[Command]) -> Any:
         """Send *commands* in one go. Returns the connection, for ``receive``."""
-        lane = self._idle.pop() if self._idle else self.connection()
-        if not self._stands_if_open(lane):
-            lane = self.connection()
+        lane = self._idle.pop() if self._idle else self._new()
+        if lane.connection._sock is not None and not self._stands(lane):
+            lane = self._new()
+        connection = lane.connection
         try:
-            lane.send_packed_command(lane.pack_commands(commands), check_health=False)
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         except BaseException:
-            lane.disconnect()
+            connection.disconnect()
             raise
         return lane
 
-    def _stands_if_open(self, lane: Any) -> bool:
-        return lane._sock is None or self._stands(lane)
-
-    def receive(self, lane: Any, count: int) -> list[Any]:
+    def receive(self, lane: Wire, count: int) -> list[Any]:
         """Return the replies to what was sent on *lane*, error replies among them as values."""
         replies: list[Any] = []
+        read = lane.connection.read_response
         try:
             for _ in range(count):
                 try:
-                    replies.append(lane.read_response())
+                    replies.append(read())
                 except self._refused as exc:
                     replies.append(exc)
         except BaseException:
-            lane.disconnect()
+            lane.connection.disconnect()
             raise
         self._give_back(lane)
         return replies
 
-    def _give_back(self, lane: Any) -> None:
-        if len(self._idle) < self._pool.max_connections:
+    def _give_back(self, lane: Wire) -> None:
+        if len(self._idle) < self._most:
             self._idle.append(lane)
         else:
-            lane.disconnect()
+            lane.connection.disconnect()
 
     def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
-            self._idle.pop().disconnect()
+            self._idle.pop().connection.disconnect()
 
 
 class AioLanes:
-    """Idle connections of one event loop. Whoever runs a command bounds its time; the connections themselves do not."""
+    """Idle connections of one event loop.
 
-    def __init__(self, pool: Any) -> None:
+    Args:
+        pool: the client library's recipe of a connection.
+        loop: where they belong.
+        timeout: seconds that a command may take, connecting included.
+    """
+
+    def __init__(self, pool: Any, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         from redis.exceptions import ConnectionError as Broken
         from redis.exceptions import ResponseError
 
         self._pool = pool
+        self._loop = loop
         self._options = {**pool.connection_kwargs, "socket_timeout": None}
         self._broken = Broken
         self._refused = ResponseError
-        self._idle: list[Any] = []
+        self._idle: list[AioLane] = []
         self._places = asyncio.Semaphore(pool.max_connections)
+        self._deadlines = Deadlines(loop, timeout, lambda: TimeoutError(f"no answer within {timeout:g} s"))
 
     async def run(self, command: Command, *, once: bool = False) -> Any:
-        """Run *command*, once there is a place for it. Raises what the client library raises."""
-        async with self._places:
-            return await self._run(command, once=once)
+        """Run *command*, once there is a place for it. Raises what the client library raises, or ``TimeoutError``."""
+        return await self._run(AioLane.ask, command, once)
 
-    async def _run(self, command: Command, *, once: bool) -> Any:
+    async def run_all(self, commands: Sequence[Command]) -> list[Any]:
+        """Run *commands* in one round trip. Returns the replies, error replies among them as values."""
+        replies: list[Any] = await self._run(AioLane.ask_all, commands, once=True)
+        return replies
+
+    async def _run(self, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any, once: bool) -> Any:
+        until = self._loop.time() + self._deadlines.seconds
+        if self._places.locked():
+            async with asyncio.timeout_at(until):
+                await self._places.acquire()
+        else:
+            await self._places.acquire()
         try:
-            lane = self._idle.pop()
-        except IndexError:
-            return await self._on(self.connection(), command)
-        if once:
-            return await self._on(lane if await self._stands(lane) else self.connection(), command)
+            while self._idle:
+                lane = self._idle.pop()
+                if lane.lost:
+                    continue
+                try:
+                    return await self._on(lane, ask, what)
+                except self._broken:
+                    if once:
+                        raise
+                    break
+            async with asyncio.timeout_at(until):
+                lane = await AioLane.open(self.connection())
+            return await self._on(lane, ask, what)
+        finally:
+            self._places.release()
+
+    async def _on(self, lane: AioLane, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any) -> Any:
         try:
-            return await self._on(lane, command)
-        except self._broken:
-            return await self._on(self.connection(), command)
+            future = ask(lane, what)
+            self._deadlines.watch(future)
+            response = await future
+        except self._refused:
+            self._idle.append(lane)  # an answer like any other, as far as the connection is concerned
+            raise
+        except BaseException:
+            lane.close()
+            raise
+        self._idle.append(lane)
+        return response
 
     def connection(self, **options: Any) -> Any:
         """Return a connection that is not yet open and belongs to the caller; *options* come before the pool's own."""
         return self._pool.connection_class(**{**self._options, **options})
 
-    async def _stands(self, lane: Any) -> bool:
-        reader = lane._reader
-        if reader is not None and not reader.at_eof() and reader.exception() is None:
-            return True
-        await lane.disconnect(nowait=True)
-        return False
-
-    async def _on(self, lane: Any, command: Command) -> Any:
-        try:
-            await lane.send_packed_command(lane.pack_command(*command), check_health=False)
-            response = await lane.read_response()
-        except self._refused:
-            self._idle.append(lane)
-            raise
-        except BaseException:
-            await lane.disconnect(nowait=True)
-            raise
-        self._idle.append(lane)
-        return response
-
-    async def run_all(self, commands: Sequence[Command]) -> list[Any]:
-        """Run *commands* in one round trip. Returns the replies, error replies among them as values."""
-        async with self._places:
-            lane = self._idle.pop() if self._idle else self.connection()
-            if lane.is_connected and not await self._stands(lane):
-                lane = self.connection()
-            replies: list[Any] = []
-            try:
-                await lane.send_packed_command(lane.pack_commands(commands), check_health=False)
-                for _ in commands:
-                    try:
-                        replies.append(await lane.read_response())
-                    except self._refused as exc:
-                        replies.append(exc)
-            except BaseException:
-                await lane.disconnect(nowait=True)
-                raise
-            self._idle.append(lane)
-            return replies
-
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
-            await self._idle.pop().disconnect()
+            self._idle.pop().close()
+
+    def forget(self) -> None:
+        """Free the idle connections of a loop that was closed."""
+        while self._idle:
+            self._idle.pop().forget()

@@ -3,7 +3,8 @@
 The client library lends a connection to each command, so that 64 tasks that read at once cost 64 commands, and the
 connections, not the server, are the limit. Here a read that finds no other under way goes out at once; those that come
 while it is under way wait, and go out together when it is back. A lone caller therefore waits for nobody, and the busier
-the process, the larger the batches. Each event loop has a lane of its own, and all threads together have one.
+the process, the larger the batches. On an event loop where the latest read had company, the first of the next waits for
+those of the same step of the loop, which one answer woke. Each loop has a lane of its own, all threads have one.
 
 Each caller keeps its own time-out and may be cancelled alone. No read joins one that was sent before it came: it might
 miss an invalidation that was complete by then. Must not know how a batch is fetched or what the values mean.
@@ -12,22 +13,22 @@ miss an invalidation that was complete by then. Must not know how a batch is fet
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, TypeAlias
-from weakref import WeakKeyDictionary
 
 from cachekit._fork import renew_in_child
-from cachekit._io import IO
+from cachekit._io import ASYNCIO, IO
+from cachekit._loops import PerLoop
 from cachekit.errors import StoreError, StoreTimeout
+from cachekit.stores.aiolane import Deadlines
 
 Name: TypeAlias = str | bytes
 
-_Read: TypeAlias = tuple[Sequence[Name], "asyncio.Future[list[Any]]", float]
-"""Names, where what lies under them is wanted, and until when."""
+_Read: TypeAlias = tuple[Sequence[Name], "asyncio.Future[list[Any]]"]
+"""Names, and where what lies under them is wanted."""
 
 _MOST: Final = 1000
 
@@ -35,13 +36,15 @@ _MOST: Final = 1000
 class _Lane:
     """The reads of one event loop."""
 
-    __slots__ = ("busy", "flying", "task", "timer", "waiting")
+    __slots__ = ("busy", "deadlines", "latest", "loop", "task", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines) -> None:
+        self.loop = loop
         self.busy = False
+        self.latest = 1
+        """How many reads went out together last."""
         self.waiting: deque[_Read] = deque()
-        self.flying: list[_Read] = []
-        self.timer: asyncio.TimerHandle | None = None
+        self.deadlines = deadlines
         self.task: asyncio.Task[None] | None = None
 
 
@@ -71,14 +74,17 @@ class MultiGet:
         renew_in_child(self, MultiGet._renew)
 
     def _renew(self) -> None:
-        self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane] = WeakKeyDictionary()
+        self._lanes = PerLoop(lambda loop: _Lane(loop, Deadlines(loop, self._timeout, self._late)))
         self._lock = threading.Lock()
         self._busy = False
         self._waiting: list[tuple[Sequence[Name], Future[list[Any] | None]]] = []
 
+    def _late(self) -> StoreTimeout:
+        return StoreTimeout(f"{self._name} did not answer in time")
+
     def read(self, io: IO, names: Sequence[Name]) -> Awaitable[list[Any]]:
         """Return what lies under *names*. Raises ``StoreError``."""
-        return io.call(self.here, self.aread, names)
+        return self.aread(names) if io is ASYNCIO else io.call(self.here, self.aread, names)
 
     # -- threads ------------------------------------------------------------------------------------------------------
 
@@ -99,7 +105,7 @@ class MultiGet:
             found = own.result(self._timeout)
         except TimeoutError as exc:
             if own.cancel():
-                raise StoreTimeout(f"{self._name} did not answer in time") from exc
+                raise self._late() from exc
             found = own.result()  # it came in this moment
         return found if found is not None else self._for_all(names)
 
@@ -141,71 +147,61 @@ class MultiGet:
 
     # -- event loops --------------------------------------------------------------------------------------------------
 
-    async def aread(self, names: Sequence[Name]) -> list[Any]:
+    def aread(self, names: Sequence[Name]) -> Awaitable[list[Any]]:
         """Return what lies under *names*, on the running loop. Raises ``StoreError``."""
-        loop = asyncio.get_running_loop()
-        lane = self._lanes.get(loop)
-        if lane is None:
-            lane = self._lanes[loop] = _Lane()
+        lane = self._lanes.of(asyncio.get_running_loop())
         if not lane.busy:
+            if lane.latest == 1:
+                return self._alone(lane, names)
             lane.busy = True
-            try:
-                found: list[Any] = await self._afetch(names)
-            finally:
-                self._next(loop, lane)
-            return found
-        future: asyncio.Future[list[Any]] = loop.create_future()
-        lane.waiting.append((names, future, loop.time() + self._timeout))
-        if lane.timer is None:
-            lane.timer = loop.call_later(self._timeout, self._late, loop, lane)
-        return await future
+            lane.loop.call_soon(self._next, lane)
+        future: asyncio.Future[list[Any]] = lane.loop.create_future()
+        lane.waiting.append((names, future))
+        lane.deadlines.watch(future)
+        return future
 
-    def _late(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
-        """End the reads whose time is over. One timer serves all of a loop: one for each would cost as much as a read."""
-        now = loop.time()
-        soonest = math.inf
-        for _, future, until in (*lane.flying, *lane.waiting):
-            if future.done():
-                continue
-            if until > now:
-                soonest = min(soonest, until)
-            else:
-                future.set_exception(StoreTimeout(f"{self._name} did not answer in time"))
-        lane.timer = None if soonest == math.inf else loop.call_at(soonest, self._late, loop, lane)
+    async def _alone(self, lane: _Lane, names: Sequence[Name]) -> list[Any]:
+        if lane.busy:  # somebody was quicker between the call and the await
+            return await self.aread(names)
+        lane.busy, lane.latest = True, 1
+        try:
+            return await self._afetch(names)
+        finally:
+            self._next(lane)
 
-    def _next(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
+    def _next(self, lane: _Lane) -> None:
         while lane.waiting and lane.waiting[0][1].done():
             lane.waiting.popleft()
-        lane.flying = []
-        if not lane.waiting or loop.is_closed():
+        if not lane.waiting or lane.loop.is_closed():
             lane.busy = False
             return
-        lane.task = loop.create_task(self._send(loop, lane))
+        lane.task = lane.loop.create_task(self._send(lane))
 
-    async def _send(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
-        batch, waiting = lane.flying, lane.waiting
-        places: dict[Name, int] = {}
+    async def _send(self, lane: _Lane) -> None:
+        batch: list[_Read] = []
+        waiting = lane.waiting
+        places: dict[Name, None] = {}
         while waiting and (not batch or len(places) + len(waiting[0][0]) <= _MOST):
             read = waiting.popleft()
             if read[1].done():
                 continue
             batch.append(read)
-            for name in read[0]:
-                if name not in places:
-                    places[name] = len(places)
+            places.update(dict.fromkeys(read[0]))
+        lane.latest = len(batch)
         try:
             found = await self._afetch(list(places))
         except StoreError as exc:
-            for _, future, _ in batch:
+            for _, future in batch:
                 if not future.done():
                     future.set_exception(exc)
         except BaseException:
-            for _, future, _ in batch:
+            for _, future in batch:
                 future.cancel()
             raise
         else:
-            for names, future, _ in batch:
+            value_of = dict(zip(places, found, strict=True)).__getitem__
+            for names, future in batch:
                 if not future.done():
-                    future.set_result([found[places[name]] for name in names])
+                    future.set_result([*map(value_of, names)])
         finally:
-            self._next(loop, lane)
+            self._next(lane)

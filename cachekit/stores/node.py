@@ -14,11 +14,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from cachekit._fork import renew_in_child
+from cachekit._loops import PerLoop
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
-from cachekit.stores.lanes import AioLanes, BlockingLanes, Command
+from cachekit.stores.lanes import AioLanes, BlockingLanes
+from cachekit.stores.wire import Command
 
 _REPLID: Final = re.compile(rb"master_replid:(\w+)")
 
@@ -93,7 +94,7 @@ class Node:
     def _renew(self) -> None:
         self._lock = threading.Lock()
         self._lanes: BlockingLanes | None = None
-        self._aio_lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, AioLanes] = WeakKeyDictionary()
+        self._aio_lanes = PerLoop(self._aio_made, AioLanes.forget)
         self.settled = not self.replaceable
 
     def __repr__(self) -> str:
@@ -111,14 +112,14 @@ class Node:
         return lanes
 
     def _aio(self) -> AioLanes:
-        loop = asyncio.get_running_loop()
-        if (lanes := self._aio_lanes.get(loop)) is None:
-            import redis.asyncio
-            import redis.asyncio.retry
+        return self._aio_lanes.of(asyncio.get_running_loop())
 
-            more = {"redis_connect_func": self._acheck} if self.replaceable else {}
-            lanes = self._aio_lanes[loop] = AioLanes(self.dial.pool(redis.asyncio, self.place, **more))
-        return lanes
+    def _aio_made(self, loop: asyncio.AbstractEventLoop) -> AioLanes:
+        import redis.asyncio
+        import redis.asyncio.retry
+
+        more = {"redis_connect_func": self._acheck} if self.replaceable else {}
+        return AioLanes(self.dial.pool(redis.asyncio, self.place, **more), loop, self.dial.timeout)
 
     # -- which server it is -------------------------------------------------------------------------------------------
 
@@ -170,9 +171,7 @@ class Node:
     async def arun(self, command: Command, once: bool = False) -> Any:
         """Run one command on the running loop. Raises ``StoreError``."""
         try:
-            lanes = self._aio()
-            async with asyncio.timeout(self.dial.timeout):
-                return await lanes.run(command, once=once)
+            return await self._aio().run(command, once=once)
         except Exception as exc:
             raise translate(exc, self) from exc
 
@@ -197,9 +196,7 @@ class Node:
     async def arun_all(self, commands: Sequence[Command]) -> list[Any]:
         """Run *commands* in one round trip. Returns replies, error replies among them. Raises ``StoreError``."""
         try:
-            lanes = self._aio()
-            async with asyncio.timeout(self.dial.timeout):
-                return await lanes.run_all(commands)
+            return await self._aio().run_all(commands)
         except Exception as exc:
             raise translate(exc, self) from exc
 
@@ -220,9 +217,10 @@ class Node:
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
-        lanes = self._aio_lanes.pop(asyncio.get_running_loop(), None)
+        lanes = self._aio_lanes.pop(asyncio.get_running_loop())
         if lanes is not None:
-            await lanes.close()
+            lanes.close()
+            await asyncio.sleep(0)  # lets the transports end
 
 
 def at(dial: Dial, host: str, port: int, *, replaceable: bool = True) -> Node:

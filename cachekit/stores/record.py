@@ -14,6 +14,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Final
 
 from cachekit.codecs.base import Codec
@@ -25,7 +26,8 @@ from cachekit.stores.base import AnyEntry
 
 _MAGIC: Final = b"\xca\x01"
 _TIMES: Final = struct.Struct(">5d")
-_TIME: Final = struct.Struct(">d")
+_SIX_TIMES: Final = struct.Struct(">6d")
+_TIMES_SIZE: Final = _TIMES.size
 _U16: Final = struct.Struct(">H")
 STAMP: Final = 16
 
@@ -52,9 +54,8 @@ def write_frame(
     Raises:
         CodecError: the value cannot be encoded, or takes more than *max_size* bytes, compressed or not.
     """
-    times = _TIMES.pack(entry.created_at, entry.fresh_until, entry.swr_until, entry.dead_at, entry.delta)
-    if entry.uses_until != math.inf:
-        times += _TIME.pack(entry.uses_until)
+    five = entry.created_at, entry.fresh_until, entry.swr_until, entry.dead_at, entry.delta
+    times = _TIMES.pack(*five) if entry.uses_until == math.inf else _SIX_TIMES.pack(*five, entry.uses_until)
     payload = codec.encode(entry.value)
     if len(payload) > max_size:  # before compression: it could not be read again
         raise CodecError(f"the encoded value has {len(payload):,} bytes, over the bound of {max_size:,}")
@@ -106,39 +107,38 @@ class Head:
             parts.append(b"")
         self._form = b"%b".join(part.replace(b"%", b"%%") for part in parts)
 
-    def length(self, data: bytes, stamps: Sequence[bytes | None]) -> int:
-        """Return the length of the head of *data*, 0 where it is not the one with these *stamps*."""
-        if None in stamps:
-            return 0
-        head = self._form % tuple(stamps)
-        return len(head) if data.startswith(head) else 0
+    def of(self, stamps: Sequence[bytes]) -> bytes:
+        """Return the head with these *stamps*."""
+        return self._form % tuple(stamps)
 
 
 def read_frame(
     frame: bytes,
+    tags: tuple[str, ...],
     stamps: tuple[tuple[str, bytes], ...],
     codecs: dict[int, Codec],
-    *,
     max_size: int,
     protection: Protection | None = None,
     context: bytes = b"",
 ) -> AnyEntry:
-    """Return the entry in *frame*, whose tags have these *stamps*.
+    """Return the entry in *frame*, whose *tags* have these *stamps*.
 
     Raises:
         CodecError: it cannot be read; as ``AuthenticityError`` where it is not what *protection* made for *context*.
     """
-    meta, payload, codec_id = opened(frame, max_size=max_size, protection=protection, context=context)
+    meta, payload, codec_id = opened(frame, max_size, protection, context)
     codec = codecs.get(codec_id)
     if codec is None:
         raise FrameError(f"codec {codec_id} of this value is not configured here")
-    more = len(meta) - _TIMES.size
-    if more not in (0, _TIME.size):
+    uses_until = math.inf
+    size = len(meta)
+    if size == _TIMES_SIZE:
+        created_at, fresh_until, swr_until, dead_at, delta = _TIMES.unpack(meta)
+    elif size == _SIX_TIMES.size:
+        created_at, fresh_until, swr_until, dead_at, delta, uses_until = _SIX_TIMES.unpack(meta)
+    else:
         raise FrameError("the times of this value are damaged")
-    created_at, fresh_until, swr_until, dead_at, delta = _TIMES.unpack_from(meta)
-    uses_until: float = _TIME.unpack_from(meta, _TIMES.size)[0] if more else math.inf
-    if not created_at <= fresh_until <= swr_until <= dead_at or math.isnan(delta) or math.isnan(uses_until):
+    if not created_at <= fresh_until <= swr_until <= dead_at or isnan(delta) or isnan(uses_until):
         raise FrameError("the times of this value contradict each other")
-    tags = tuple([tag for tag, _ in stamps])
     value = codec.decode(payload)
     return Entry(value, created_at, fresh_until, swr_until, dead_at, tags, delta, stamps, uses_until)

@@ -14,7 +14,7 @@ from asyncio import CancelledError
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from cachekit._io import IO
 from cachekit.clock import Clock, random_token, system_clock
@@ -30,6 +30,9 @@ from cachekit.stores.link import Link, Runner
 from cachekit.stores.names import NAMESPACE, Announcement
 from cachekit.stores.record import Head, Record, read_frame, read_record, write_frame
 from cachekit.stores.stamps import Asked, Keeping, script, stamps_of
+
+Stamped: TypeAlias = tuple[tuple[str, bytes], ...]
+"""Tags with their stamps."""
 
 _HINTS: Final = 10_000
 _TRIES: Final = 1000
@@ -53,19 +56,31 @@ class _Proof:
         return replace(self, stamps=stamps)
 
 
-@dataclass(frozen=True, slots=True)
 class Expected:
     """How an entry is read, if it carries the tags that it carried last.
 
     Attributes:
         tags: those tags.
         names: what is asked for: the value, the stamp of the namespace, those of *tags*.
-        head: what the value begins with then.
     """
 
-    tags: tuple[str, ...]
-    names: tuple[str | bytes, ...]
-    head: Head
+    __slots__ = ("_form", "_latest", "names", "tags")
+
+    def __init__(self, tags: tuple[str, ...], every: tuple[str, ...], names: tuple[str | bytes, ...]) -> None:
+        self.tags = tags
+        self.names = names
+        self._form = Head(every)
+        self._latest: tuple[list[bytes | None], bytes, Stamped] | None = None  # stamps seldom change between two reads
+
+    def given(self, stamps: list[bytes | None]) -> tuple[bytes, Stamped] | None:
+        """Return what the value begins with, and the stamp of each tag, if the *stamps* are these; None without some."""
+        latest = self._latest
+        if latest is None or latest[0] != stamps:
+            found = [stamp for stamp in stamps if stamp is not None]
+            if len(found) < len(stamps):
+                return None
+            latest = self._latest = stamps, self._form.of(found), tuple(zip(self.tags, found[1:], strict=True))
+        return latest[1], latest[2]
 
 
 class RedisStore:
@@ -136,11 +151,11 @@ class RedisStore:
     async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
         known_tags = tuple(tags)
         read = self._known.get((key, known_tags)) or self._expect(key, known_tags)
-        raw, *stamps = await self._mget(io, read.names)
+        raw, *stamps = await self.link.read(io, read.names)
         if raw is None:
             return None
-        if at := read.head.length(raw, stamps):
-            return self._opened(key, raw[at:], tuple(zip(read.tags, stamps[1:], strict=True)))  # type: ignore[arg-type]
+        if (given := read.given(stamps)) is not None and raw.startswith(given[0]):
+            return self._opened(key, raw[len(given[0]) :], read.tags, given[1])
         return await self._checked(io, key, raw, known_tags, read.tags, stamps)
 
     async def _checked(
@@ -191,20 +206,14 @@ class RedisStore:
             return None
 
     def _entry(self, key: str, record: Record) -> AnyEntry | None:
-        return self._opened(key, record.frame, tuple((tag, stamp) for tag, stamp in record.stamps.items() if tag))
+        stamps = tuple((tag, stamp) for tag, stamp in record.stamps.items() if tag)
+        return self._opened(key, record.frame, tuple(tag for tag, _ in stamps), stamps)
 
-    def _opened(self, key: str, frame: bytes, stamps: tuple[tuple[str, bytes], ...]) -> AnyEntry | None:
-        """Return the entry in *frame*, whose tags have these *stamps*; None for what cannot be read."""
+    def _opened(self, key: str, frame: bytes, tags: tuple[str, ...], stamps: Stamped) -> AnyEntry | None:
+        """Return the entry in *frame*, whose *tags* have these *stamps*; None for what cannot be read."""
         try:
             context = b"" if self._protection is None else self.names.value(key)
-            entry = read_frame(
-                frame,
-                stamps,
-                self._codecs,
-                max_size=self._max_value_bytes,
-                protection=self._protection,
-                context=context,
-            )
+            entry = read_frame(frame, tags, stamps, self._codecs, self._max_value_bytes, self._protection, context)
         except CodecError as exc:
             kind = Kind.UNAUTHENTIC if isinstance(exc, AuthenticityError) else Kind.UNREADABLE
             self._emit(Event(kind, key, detail=str(exc), error=exc))
@@ -215,7 +224,7 @@ class RedisStore:
         """Return how *key* is read, and remember it."""
         carried = self._hints.get(key, tags)
         every = (NAMESPACE, *carried)
-        read = Expected(carried, (self.names.value(key), *map(self.names.tag, every)), Head(every))
+        read = Expected(carried, every, (self.names.value(key), *map(self.names.tag, every)))
         if len(self._known) >= _HINTS:
             self._known.clear()
         self._known[key, tags] = read
@@ -313,7 +322,7 @@ class RedisStore:
             await self.release(io, ticket)
             return None
         stamps = await self._keep(io, ticket.key, entry, self._frame(ticket.key, entry), mode="lease", proof=proof)
-        return None if stamps is None else replace(entry, stamps=stamps)
+        return None if stamps is None else entry._replace(stamps=stamps)
 
     async def holds(
         self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()

@@ -9,7 +9,8 @@ import pytest
 
 from cachekit import Cache
 from cachekit.decorator import Handle
-from cachekit.stores.record import Head, read_record, write_head
+from cachekit.stores.record import read_record, write_head
+from cachekit.stores.redis import Expected
 from tests.conftest import Server
 
 
@@ -79,13 +80,21 @@ def test_tags_that_change_with_the_result_are_followed(cache: Cache) -> None:
 def test_a_head_is_recognised_only_as_a_whole(tags: tuple[str, ...]) -> None:
     stamps = {tag: bytes([number]) * 16 for number, tag in enumerate(tags)}
     data = write_head(stamps) + b"frame"
-    head, known = Head(tags), list(stamps.values())
-    assert data[head.length(data, known) :] == b"frame"
+    known: list[bytes | None] = list(stamps.values())
+    read = Expected(tags[1:], tags, ())
+
+    def begins(data: bytes, given: tuple[bytes, object] | None) -> bool:
+        assert given is not None
+        return data.startswith(given[0])
+
+    assert read.given(known) == (data.removesuffix(b"frame"), tuple(stamps.items())[1:])
+    assert read.given(list(known)) is not None, "as before"
     assert read_record(data).stamps == stamps
-    assert head.length(data, [None, *known[1:]]) == 0
-    assert head.length(data, [b"x" * 16, *known[1:]]) == 0
-    assert head.length(data[:10], known) == 0
-    assert Head((*tags, "more")).length(data, [*known, b"x" * 16]) == 0
+    assert read.given([None, *known[1:]]) is None
+    assert not begins(data, read.given([b"x" * 16, *known[1:]]))
+    assert not begins(data[:10], read.given(known))
+    assert begins(data, read.given(known))
+    assert not begins(data, Expected((*tags[1:], "more"), (*tags, "more"), ()).given([*known, b"x" * 16]))
 
 
 def test_long_arguments_are_not_held_on_to(cache: Cache) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgpack
 import pytest
 
@@ -279,7 +277,7 @@ def test_stored_values_are_plain(build, fake):
     site.get()
     (entry,) = fake.entries.values()
     packed = msgpack.unpackb(msgpack.packb(entry.value))
-    fake.entries = {key: replace(entry, value=packed) for key in fake.entries}
+    fake.entries = {key: entry._replace(value=packed) for key in fake.entries}
     assert site.get().hit
 
 

@@ -528,7 +528,7 @@ def test_forked_workers_make_their_locks_anew() -> None:
     with held:
         sessions.driver._renew()
         sessions.driver.keeper.local._renew()
-        sessions.store._renew()
+        sessions.store._breaking._renew()
         assert sessions.driver._lock is not held
         done = threading.Thread(target=lambda: sessions.driver.may_touch(None))
         done.start()

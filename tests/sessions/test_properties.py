@@ -130,7 +130,8 @@ payloads = st.dictionaries(
 def test_a_session_comes_back(session, compression) -> None:
     codec = Payloads(SessionOptions(secrets="x" * 32, compression=compression, compress_from=20))
     packed = {key: codec.encode(value) for key, value in session.items()}
-    about, read = codec.unpack(codec.pack(About("ann", "x", True), packed, b"c"), b"c")
+    content = codec.unpack(codec.pack(About("ann", "x", True), packed, b"c"), b"c")
+    about, read = content.about, content.cells
     assert about == About("ann", "x", True)
     assert {key: codec.decode(value) for key, value in read.items()} == session
 

@@ -7,11 +7,13 @@ import time
 import pytest
 
 from cachekit import Cache
+from cachekit._io import BLOCKING, drive
 from cachekit.clock import random_token, system_clock
+from cachekit.sessions import SessionOptions, Sessions
 from cachekit.sessions.generic import StoredSessions
 from cachekit.sessions.memory import MemorySessions
 from cachekit.sessions.redis import RedisSessions
-from cachekit.sessions.store import Key, Verdict, new_id
+from cachekit.sessions.store import DONE, Key, Record, Verdict, new_id, new_version, owner_of, shard_of
 from cachekit.sessions.testing import SessionStoreContract
 from cachekit.stores.link import RedisLink
 from cachekit.stores.links import connect
@@ -148,11 +150,89 @@ class TestAnyStoreOnAServer(SessionStoreContract):
         world.run(cache.store.close)
 
 
+class OfCaches(SessionStoreContract):
+    """The whole way from a cache to its sessions, breaker included: what an application has."""
+
+    @pytest.fixture
+    def kept_in(self, world):
+        caches: list[Cache] = []
+
+        def make(url: str) -> Sessions:
+            caches.append(Cache(url, namespace=f"n{random_token(4).hex()}", timeout=5.0))
+            return Sessions(caches[-1], SessionOptions(secrets="x" * 32, touch_interval=SLACK))
+
+        yield make
+        for cache in caches:
+            world.run(cache.store.close)
+
+    @pytest.fixture
+    def engine(self):
+        """One of them: each engine has its turn in the classes above."""
+        return "valkey"
+
+    @pytest.fixture
+    def passing(self, world):
+        if world.name == "blocking":
+            pytest.skip("servers keep their own time, which is slow: the other world is enough here")
+        return time.sleep
+
+
+@pytest.mark.server
+class TestEmbedded(OfCaches):
+    @pytest.fixture
+    def sessions(self, kept_in):
+        return kept_in("embedded://").store
+
+
+@pytest.mark.server
+class TestTiered(OfCaches):
+    @pytest.fixture
+    def sessions(self, kept_in, valkey):
+        return kept_in(f"tiered+{valkey.url}").store
+
+
+@pytest.mark.server
+class TestTieredCluster(OfCaches):
+    @pytest.fixture
+    def sessions(self, kept_in, cluster):
+        return kept_in(f"tiered+{cluster.url}").store
+
+
+@pytest.mark.server
+class TestSentinel(OfCaches):
+    @pytest.fixture
+    def sessions(self, kept_in, sentinels):
+        return kept_in(sentinels.url).store
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("given", ["cache", "store", "url"])
+def test_a_first_level_never_serves_a_session_that_has_ended(server, given) -> None:
+    """Two processes, each with a first level of its own: a logout in one is seen by the other at once."""
+    url = f"tiered+{server.url}"
+    one, other = (Cache(url, timeout=5.0) for _ in range(2))
+    with one, other:
+        one.get("opens the bus")
+        sources = {"cache": (one, other), "store": (one.store, other.store), "url": (url, url)}[given]
+        made = [Sessions(source, SessionOptions(secrets="x" * 32, timeout=5.0)) for source in sources]
+        here, there = (sessions.store for sessions in made)
+        key = Key.of(new_id(shard_of(owner_of("ann"))))
+        record = Record(b"body", new_version(), 600.0, owner=owner_of("ann"))
+        assert drive(here.write(BLOCKING, key, record, None)) is DONE
+        for store in (here, there, here, there):  # what a first level would keep now
+            found = drive(store.read(BLOCKING, key, 600.0))
+            assert isinstance(found, Record) and found.body == b"body"
+        assert made[1].revoke_all("ann") == 1
+        assert drive(here.read(BLOCKING, key, 600.0)) is None
+        assert drive(here.write(BLOCKING, key, record, record.version)).verdict is Verdict.GONE
+        assert drive(there.read(BLOCKING, key, 600.0)) is None
+        for sessions in made:
+            sessions.close()
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("tier", ["tiered+", ""])
 def test_a_cache_gives_the_server_behind_it(server, tier) -> None:
-    from cachekit.sessions import SessionOptions, Sessions
-
     with Cache(tier + server.url, namespace="mine") as cache:
         sessions = Sessions(cache, SessionOptions(secrets="x" * 32))
         assert isinstance(sessions.store.inner, RedisSessions)
@@ -162,8 +242,6 @@ def test_a_cache_gives_the_server_behind_it(server, tier) -> None:
 
 @pytest.mark.server
 def test_a_private_server() -> None:
-    from cachekit.sessions import SessionOptions, Sessions
-
     sessions = Sessions("embedded://", SessionOptions(secrets="x" * 32, timeout=5.0))
     assert isinstance(sessions.store.inner, RedisSessions)
     assert sessions.count() == 0

@@ -27,8 +27,11 @@ class Server:
         await answer
         return [f"value of {name!r}" for name in names]
 
+    async def read(self, names: Sequence[str]) -> list[Any]:
+        return await self.reads.aread(names)
+
     async def started(self, *reads: Sequence[str]) -> list[asyncio.Task[list[Any]]]:
-        tasks = [asyncio.create_task(self.reads.aread(names)) for names in reads]
+        tasks = [asyncio.create_task(self.read(names)) for names in reads]
         await asyncio.sleep(0)
         return tasks
 
@@ -51,6 +54,24 @@ def test_those_who_come_meanwhile_go_out_together() -> None:
         assert [await one for one in others] == [
             [f"value of {name!r}" for name in names] for names in ("bt", "ct", "bt")
         ]
+
+    asyncio.run(main())
+
+
+def test_those_whom_one_answer_woke_go_out_together_again() -> None:
+    async def main() -> None:
+        server = Server()
+
+        async def reader(name: str) -> None:
+            for _ in range(3):
+                await server.read([name])
+
+        tasks = [asyncio.create_task(reader(name)) for name in "abc"]
+        for turn in range(4):
+            await settle()
+            server.answers[turn].set_result(None)
+        await asyncio.gather(*tasks)
+        assert server.asked == [["a"], ["b", "c", "a"], ["b", "c", "a"], ["b", "c"]], "and none ahead of the others"
 
     asyncio.run(main())
 

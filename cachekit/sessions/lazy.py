@@ -1,0 +1,257 @@
+"""A dictionary whose values are decoded when they are first looked at.
+
+Owns what is decoded, what may have changed in place, and what could not be read. Must not know where values come from, nor
+what a session is beside them: ``Session`` says when it is read, and who may change it.
+
+A ``dict``, because frameworks and ``json`` expect one. What was looked at and can change in place is compared with what was
+stored, so that changes deep inside are noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final, Self, SupportsIndex
+from uuid import UUID
+
+from cachekit.errors import CodecError
+from cachekit.sessions.payload import Payloads
+
+_FROZEN: Final = frozenset({
+    str, int, float, bool, bytes, type(None), Decimal, UUID, datetime, date, time, timedelta, complex
+})  # fmt: skip
+"""Types whose values cannot change in place."""
+
+_MISSING: Final = object()
+_NOT_READ: Final = object()
+"""Stands in a session that was not read yet: what looks at the size alone, as ``json`` does, must not find it empty."""
+
+
+class _Packed:
+    """A value that nobody has looked at yet."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class LazyDict(dict[str, Any]):
+    """What ``Session`` is as a dictionary."""
+
+    __slots__ = ("__weakref__", "_base", "_codec", "_forced", "_lost", "_suspects")
+    __hash__ = None  # a dictionary has none
+
+    def __init__(self, codec: Payloads) -> None:
+        super().__init__({"": _NOT_READ})
+        self._codec = codec
+        self._base: Mapping[str, bytes] = {}
+        self._suspects: dict[str, bytes | None] = {}  # what must be compared at the end, and with what it was read from
+        self._lost: dict[str, bytes] = {}  # what could not be read, and is stored as it was
+        self._forced = False
+
+    def _look(self) -> None:
+        """Have it read, unless that has happened: called before every look."""
+        raise NotImplementedError
+
+    def _touch_key(self, key: object) -> None:
+        """Refuse to change *key* where that cannot be, None for no certain one: called before every change."""
+        raise NotImplementedError
+
+    def _unreadable(self, key: str, error: CodecError) -> None:
+        """Note that one value could not be read."""
+        raise NotImplementedError
+
+    # -- bytes ----------------------------------------------------------------------------------------------------
+
+    def _take_in(self, values: Mapping[str, bytes], base: Mapping[str, bytes]) -> None:
+        super().clear()
+        super().update({key: _Packed(data) for key, data in values.items()})
+        self._base = base
+
+    def _forget(self) -> None:
+        super().clear()
+        self._suspects.clear()
+        self._lost.clear()
+        self._base = {}
+        self._forced = False
+
+    @property
+    def base(self) -> Mapping[str, bytes]:
+        """Return what the store is known to hold."""
+        return self._base
+
+    def changes(self) -> dict[str, bytes] | None:
+        """Return all values encoded, or None when they are what the store holds. Raises ``CodecError``."""
+        now: dict[str, bytes] = {}
+        base, changed = self._base, self._forced
+        for key, value in super().items():
+            if type(value) is _Packed:
+                now[key] = value.data
+                changed = changed or base.get(key) != value.data
+                continue
+            before = base.get(key)
+            if before is not None:
+                if key not in self._suspects:
+                    now[key] = before
+                    continue
+                fresh = self._codec.same(before, value, self._suspects[key])
+                now[key] = before if fresh is None else fresh
+                changed = changed or fresh is not None
+            else:
+                now[key] = self._encoded(key, value)
+                changed = True
+        for key, data in self._lost.items():
+            now.setdefault(key, data)
+        return now if changed or len(now) != len(base) else None
+
+    def _encoded(self, key: str, value: Any) -> bytes:
+        try:
+            return self._codec.encode(value)
+        except CodecError as exc:
+            raise CodecError(
+                f"session[{key!r}] cannot be stored: {exc}", path=f"[{key!r}]{exc.path}", type_name=exc.type_name
+            ) from exc
+
+    def commit(self, base: Mapping[str, bytes]) -> None:
+        """Take *base* for what the store holds from now on."""
+        self._base = base
+        self._suspects = {
+            key: None for key, value in super().items() if type(value) is not _Packed and _can_change(value)
+        }
+        self._forced = False
+
+    def _opened(self, key: str, packed: _Packed) -> Any:
+        try:
+            data = self._codec.opened(packed.data)
+            value = self._codec.codec.decode(data)
+        except CodecError as exc:
+            self._lost[key] = packed.data
+            super().__delitem__(key)
+            self._unreadable(key, exc)
+            return _MISSING
+        super().__setitem__(key, value)
+        if type(value) not in _FROZEN:
+            self._suspects[key] = data
+        return value
+
+    def _open_all(self) -> None:
+        self._look()
+        for key, value in list(super().items()):
+            if type(value) is _Packed:
+                self._opened(key, value)
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        self._look()
+        value = super().get(key, _MISSING)
+        if type(value) is _Packed:
+            value = self._opened(key, value)
+        return default if value is _MISSING else value
+
+    def __getitem__(self, key: str) -> Any:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.get(key, _MISSING) is not _MISSING
+
+    def __iter__(self) -> Iterator[str]:
+        self._open_all()
+        return super().__iter__()
+
+    def __reversed__(self) -> Iterator[str]:
+        self._open_all()
+        return super().__reversed__()
+
+    def __len__(self) -> int:
+        self._open_all()
+        return super().__len__()
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def keys(self) -> Any:
+        self._open_all()
+        return super().keys()
+
+    def values(self) -> Any:
+        self._open_all()
+        return super().values()
+
+    def items(self) -> Any:
+        self._open_all()
+        return super().items()
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self.items())
+
+    def __eq__(self, other: object) -> bool:
+        self._open_all()
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        return {**self.copy(), **other}
+
+    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        return {**other, **self.copy()}
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return dict, (self.copy(),)
+
+    def __copy__(self) -> dict[str, Any]:
+        return self.copy()
+
+    # -- changing -------------------------------------------------------------------------------------------------
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._touch_key(key)
+        self._lost.pop(key, None)
+        self._suspects.setdefault(key, None)
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self._touch_key(key)
+        super().__delitem__(key)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            if default:
+                return default[0]
+            raise KeyError(key)
+        self._touch_key(key)
+        super().__delitem__(key)
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        self._open_all()
+        if not super().__len__():
+            raise KeyError("the session is empty")
+        self._touch_key(None)
+        return super().popitem()
+
+    def setdefault(self, key: str, default: Any = None, /) -> Any:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            self[key] = value = default
+        return value
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]], /) -> Self:  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
+
+def _can_change(value: Any) -> bool:
+    return type(value) not in _FROZEN

@@ -1,0 +1,177 @@
+"""The bytes of sessions: what is added to them, what is compressed by itself, and what older ones look like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgpack import packb
+
+from cachekit import CodecError, Kind
+from cachekit.codecs.frame import seal
+from cachekit.sessions import SessionOptions
+from cachekit.sessions.cells import MAP, Layout, Squeezed
+from cachekit.sessions.payload import About, Extent, Payloads
+from tests.sessions.conftest import put
+
+ANN = About("ann", "tests", True)
+LONG = st.integers(3000, 9000).map(lambda size: f"{size} words " * (size // 10))
+VALUES = st.integers(-(2**63), 2**63) | st.text(max_size=20) | st.lists(st.text(max_size=30), max_size=20) | LONG
+NAMES = st.sampled_from(["a", "b", "cart", "\u00fc", ""])
+
+
+def payloads(**more: Any) -> Payloads:
+    return Payloads(SessionOptions(secrets="x" * 32, **more))
+
+
+@given(
+    st.dictionaries(NAMES, VALUES),
+    st.lists(st.dictionaries(NAMES, VALUES | st.just(None), min_size=1), max_size=20),
+    st.sampled_from(["snappy", "zstd"]),
+)
+def test_what_is_added_up_is_what_was_meant(first, changes, compression) -> None:
+    """Whatever is changed in whatever order: what is read is what a dictionary would hold, and it does not grow for ever."""
+    codec = payloads(compression=compression, compress_from=100)
+    model = {key: codec.encode(value) for key, value in first.items()}
+    body = codec.pack(ANN, model, b"c")
+    content = codec.unpack(body, b"c")
+    for change in changes:
+        values = dict(content.cells)
+        for key, value in change.items():
+            if value is None:
+                values.pop(key, None)
+            else:
+                values[key] = codec.encode(value)
+        added = codec.addition(content.cells, values, content.extent)
+        body = codec.pack(ANN, values, b"c") if added is None else body + added[0]
+        content = codec.unpack(body, b"c")
+        if added is not None:
+            assert content.extent == added[1]
+        assert content.about == ANN
+        assert content.cells == values
+        assert [codec.decode(cell) for cell in content.cells.values()] == [codec.decode(c) for c in values.values()]
+        assert content.extent.times <= 8
+        assert content.extent.added <= max(content.extent.size, 512)
+
+
+@given(st.integers(0, 400), st.integers(0, 255), st.booleans())
+def test_damage_is_a_codec_error_and_nothing_else(at, byte, cut) -> None:
+    codec = payloads(compress_from=100)
+    values = {"n": codec.encode(1), "small": codec.encode("v" * 150), "large": codec.encode("word " * 3000)}
+    extent = codec.extent(codec.pack(ANN, values, b"c"))
+    added, _ = codec.addition(values, {**values, "n": codec.encode(2)}, extent)
+    good = codec.pack(ANN, values, b"c") + added
+    at = len(good) - 1 - at % len(good)
+    bad = good[:at] if cut else good[:at] + bytes((byte,)) + good[at + 1 :]
+    try:
+        content = codec.unpack(bad, b"c")
+    except CodecError:
+        return
+    for cell in content.cells.values():
+        try:
+            codec.decode(cell)
+        except CodecError:
+            continue
+
+
+NUMBERS = st.integers(-(2**63), 2**64 - 1)
+ANYTHING = st.recursive(
+    st.none() | NUMBERS | st.binary() | st.text(), lambda x: st.lists(x) | st.dictionaries(NUMBERS | st.text(), x)
+)
+
+
+@given(ANYTHING)
+def test_a_map_that_says_nonsense_is_a_codec_error(said) -> None:
+    """Its checksum is right: somebody wrote it so."""
+    from zlib import crc32
+
+    data = packb(said)
+    block = b"\0" + len(data).to_bytes(4, "big") + crc32(data).to_bytes(4, "big") + data
+    layout = Layout(limit=1000, compress_from=100, zstd=False)
+    try:
+        groups = layout.read(block, 0)
+    except CodecError:
+        return
+    assert all(type(cell) in (bytes, Squeezed) for cell in groups.cells.values())
+
+
+@pytest.mark.parametrize("made", [1, 2])
+def test_the_layout_before_is_read(made) -> None:
+    """One frame around all values, as it was written before sessions were added to."""
+    zstandard = pytest.importorskip("zstandard")
+    codec = payloads()
+    data = packb({"n": codec.codec.encode(1), "text": codec.codec.encode("word " * 500)})
+    frame = seal(b"", data if made == 1 else zstandard.ZstdCompressor().compress(data), codec_id=MAP)
+    head = packb(("ann", "tests", True))
+    content = codec.unpack(len(head).to_bytes(2, "big") + head + bytes((made,)) + frame, b"c")
+    assert content.about == ANN
+    assert {key: codec.decode(cell) for key, cell in content.cells.items()} == {"n": 1, "text": "word " * 500}
+    assert content.extent is None, "it is written as a whole the next time"
+
+
+def test_what_is_not_looked_at_is_not_decompressed(site, monkeypatch) -> None:
+    browser = site().browser()
+    browser.ask(lambda session: session.update(user=7, cart=["kettle"] * 3000))
+    opened = []
+    monkeypatch.setattr("cachekit.sessions.cells.opened", lambda *args, **kw: opened.append(args) or real(*args, **kw))
+    from cachekit.codecs.frame import opened as real
+
+    assert browser.look(lambda session: session["user"]) == 7
+    browser.ask(put("user", 8))
+    assert opened == []
+    assert browser.look(lambda session: len(session["cart"])) == 3000
+    assert len(opened) == 1
+
+
+def test_damage_of_one_value_costs_that_value(site, watch) -> None:
+    edge = site()
+    browser = edge.browser()
+    browser.ask(lambda session: session.update(user=7, cart=["kettle"] * 3000))
+    inner = edge.sessions.store.inner
+    ((key, (until, record)),) = inner._kept.items()
+    from dataclasses import replace
+
+    inner._kept[key] = (until, replace(record, body=record.body[:-3] + b"???"))
+    assert browser.look() == {"user": 7}
+    assert len(watch.of(Kind.UNREADABLE)) == 1
+    browser.ask(put("cart", []))
+    assert browser.look() == {"user": 7, "cart": []}
+
+
+@pytest.mark.server
+def test_a_small_change_of_a_large_session_sends_the_change_alone(server, site) -> None:
+    edge = site(server.url)
+    browser = edge.browser()
+    import random
+
+    chance = random.Random(1)
+    large = [chance.randbytes(20).hex() for _ in range(2500)]
+    browser.ask(lambda session: session.update(hits=0, cart=large))
+    with server.client() as client:
+        browser.ask(put("hits", 1))  # the server knows the script
+        before = client.info("stats")["total_net_input_bytes"]
+        browser.ask(put("hits", 2))
+        sent = client.info("stats")["total_net_input_bytes"] - before
+        assert sent < 600
+        (name,) = client.keys("*:s:*")
+        assert client.memory_usage(name) < 1.3 * client.strlen(name), "what is added leaves no room behind"
+    assert browser.look() == {"hits": 2, "cart": large}
+
+
+def test_a_first_addition_to_a_tiny_session_is_worth_it() -> None:
+    codec = payloads()
+    values = {"n": codec.encode(1), "m": codec.encode("x" * 100)}
+    assert codec.addition(values, {**values, "n": codec.encode(2)}, Extent(200)) is not None
+    assert codec.addition(values, {**values, "m": codec.encode("y" * 100)}, Extent(200)) is not None
+    assert codec.addition(values, {**values, "m": codec.encode("y" * 200)}, Extent(200)) is None
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_a_key_that_is_no_text_is_a_codec_error(protected) -> None:
+    from cachekit import Signing
+
+    codec = payloads(protection=Signing([b"k" * 32])) if protected else payloads()
+    with pytest.raises(CodecError, match="a key of a session"):
+        codec.pack(ANN, {"\ud800": codec.encode(1)}, b"c")
