@@ -20,11 +20,13 @@ from cachekit.http.exchange import invalidated
 from cachekit.http.headers import HeaderList, Headers
 from cachekit.http.parts import part_key
 from cachekit.http.past import CACHE_CONTROL
+from cachekit.http.warm import Trait
 from cachekit.tags import Groups, Tags
 
 log = logging.getLogger("cachekit")
 
 _NAMES: Final = 1024
+_KEYED: Final = int(Trait.KEYED)
 _REFERENCES: Final = (b"location", b"content-location")
 
 
@@ -136,8 +138,8 @@ class Bypass:
 
     def _own(self, scope: Scope) -> Sequence[str]:
         """Return the keys of the URL of a request."""
-        key, _ = self._reader.read(scope)
-        if key is None:
+        key, traits = self._reader.read(scope)
+        if key is None or traits & _KEYED:
             return self._named(scope, [])
         return (key, part_key(key)) if self._driver.options.store_parts else (key,)
 

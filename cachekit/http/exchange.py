@@ -452,7 +452,12 @@ def invalidated(request: Request, headers: Headers, options: HttpOptions) -> tup
     """Return the keys that a successful unsafe *request* makes invalid, answered with *headers* (RFC 9111 section 4.4)."""
     references = (first(headers, name) for name in ("location", "content-location"))
     others = (same_origin(request, reference.strip(" \t")) for reference in references if reference)
-    found = (options.keying.key(request, target) for target in (request.target, *others) if target)
+    asking = [request]
+    keyed = {name for name, _ in request.headers} & {*options.keying.headers, "forwarded"}
+    if keyed:  # they keep responses apart, but what is changed is the URL, as everybody knows it
+        asking.append(replace(request, headers=without(request.headers, keyed)))
+    targets = [target for target in (request.target, *others) if target]
+    found = (options.keying.key(one, target) for one in asking for target in targets)
     return dropped(dict.fromkeys(key for key in found if key is not None), options)
 
 

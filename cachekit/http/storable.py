@@ -141,11 +141,19 @@ def judge_response(
         return refuse(missing)
     base = holds if by_rule is None else said
     unsure = _listed(base.directives, "no-cache", options)
+    # A field that a rule adds hides nothing that the application said.
+    asked_about = _listed(said.directives, "no-cache", options)
+    if asked_about is not None:
+        left_out |= asked_about
+    elif rule is None or not rule.override:
+        unsure = None
     if unsure is None and by_rule is None:
         marks |= Mark.NO_CACHE
-    if base.forbids_stale or unsure is None:
+    strict = said if rule is None or not rule.override else base
+    if base.forbids_stale or strict.forbids_stale or unsure is None:
         marks |= Mark.FORBIDS_STALE
-    windows = (0.0, 0.0) if unsure is None else _windows(base, rule, options)
+    never = unsure is None or "must-revalidate" in strict.directives or "proxy-revalidate" in strict.directives
+    windows = (0.0, 0.0) if never else _windows(base, rule, options)
     names = selecting(vary, options.codings, options.any_language_order)
     return Terms(lifetime, *windows, marks, names, left_out | (unsure or frozenset()))
 

@@ -16,6 +16,7 @@ from cachekit.http.exchange import invalidated
 from cachekit.http.headers import HeaderList
 from cachekit.http.parts import part_key
 from cachekit.http.past import CACHE_CONTROL
+from cachekit.http.warm import Trait
 from cachekit.http.wsgi_request import Environ, Reader, request_of
 from cachekit.http.wsgi_response import ExcInfo, StartResponse, Write
 from cachekit.tags import Groups, Tags
@@ -23,6 +24,7 @@ from cachekit.tags import Groups, Tags
 log = logging.getLogger("cachekit")
 
 _NAMES: Final = 1024
+_KEYED: Final = int(Trait.KEYED)
 _REFERENCES: Final = ("location", "content-location")
 _LENGTHS: Final = frozenset(map(len, _REFERENCES))
 
@@ -109,8 +111,8 @@ class Bypass:
 
     def _own(self, environ: Environ) -> Sequence[str]:
         """Return the keys of the URL of a request."""
-        key, _ = self._reader.read(environ)
-        if key is None:
+        key, traits = self._reader.read(environ)
+        if key is None or traits & _KEYED:
             return self._named(environ, [])
         return (key, part_key(key)) if self._driver.options.store_parts else (key,)
 

@@ -338,3 +338,24 @@ def test_no_rule_speaks_against_a_targeted_field_that_keeps_a_response_from_othe
         got = site.get()
         assert (got.all("surrogate-control"), got.all("cache-control")) == ([said] if field[0] == "S" else [], [])
         assert not site.get().hit
+
+
+def test_what_a_rule_adds_for_caches_hides_no_no_cache(site):
+    site.setup([Rule("/x", surrogate_control="max-age=60")])
+    site.says("no-cache, max-age=60", headers=[("ETag", '"a"')])
+    site.get()
+    assert not site.get().hit
+    site.setup([Rule("/y", surrogate_control="max-age=60")])
+    site.says('no-cache="x-a", max-age=60', headers=[("X-A", "1")])
+    assert site.get("/y").get("x-a") == "1"
+    got = site.get("/y")
+    assert (got.hit, got.get("x-a")) == (True, None)
+
+
+@pytest.mark.parametrize(("control", "served"), [("max-age=1", True), ("max-age=1, must-revalidate", False)])
+def test_what_a_rule_adds_for_caches_hides_no_must_revalidate(site, clock, control, served):
+    site.setup([Rule("/x", surrogate_control="max-age=60", stale_if_error=60)])
+    site.answer([("Cache-Control", control)], Answer(503))
+    site.get()
+    clock.advance(61)
+    assert (site.get().status == 200) is served
