@@ -90,9 +90,12 @@ class CacheKit:
             self._outside = Degradation(self._outside, cache=cache, options=degradation, emit=emit)
         self._webhook = None if webhook is None else (webhook.path, WebhookApp(webhook, cache))
         self._dashboard = None if dashboard is None else DashboardApp(dashboard, cache)
+        self._alone = webhook is None and dashboard is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._webhook is not None and scope["type"] == "http" and scope["path"] == self._webhook[0]:
+        if self._alone:
+            await self._outside(scope, receive, send)
+        elif self._webhook is not None and scope["type"] == "http" and scope["path"] == self._webhook[0]:
             await self._webhook[1](scope, receive, send)
         elif (
             self._dashboard is not None and scope["type"] == "http" and self._dashboard.dashboard.answers(scope["path"])

@@ -47,8 +47,8 @@ class Tags(AbstractSet[str]):
 
     __slots__ = ("groups",)
 
-    def __init__(self) -> None:
-        self.groups: Groups = set()
+    def __init__(self, groups: Groups | None = None) -> None:
+        self.groups: Groups = set() if groups is None else groups
 
     @property
     def every(self) -> frozenset[str]:
@@ -152,12 +152,17 @@ class collecting:  # noqa: N801 - used as a statement: `with collecting() as tag
         self.tags = Tags()
 
     def __enter__(self) -> Tags:
-        found, groups = _groups.get(), self.tags.groups
-        self._token = _groups.set(Refusing(groups, found.mode) if type(found) is Refusing else groups)
+        self._token = collect(self.tags.groups)
         return self.tags
 
     def __exit__(self, *_: object) -> None:
         _groups.reset(self._token)
+
+
+def collect(groups: Groups) -> Token[Groups | Refusing | None]:
+    """Collect in *groups* until the token is given to ``leave``: ``collecting`` for who seldom looks at what was used."""
+    found = _groups.get()
+    return _groups.set(Refusing(groups, found.mode) if type(found) is Refusing else groups)
 
 
 def tag(*tags: str) -> None:

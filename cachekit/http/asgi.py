@@ -8,24 +8,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from collections.abc import Set as AbstractSet
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from cachekit._io import ASYNCIO
 from cachekit.http.asgi_client import Client, Message, Receive, Send
-from cachekit.http.asgi_request import Reader, Scope, is_plain, request_of, values_of
-from cachekit.http.driver import Driver, Passage
-from cachekit.http.exchange import Exchange, Serve, invalidated
+from cachekit.http.asgi_past import Bypass, decode, encode
+from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
+from cachekit.http.driver import Driver
+from cachekit.http.exchange import Exchange, Serve
 from cachekit.http.following import Following
-from cachekit.http.headers import HeaderList, Headers
 from cachekit.http.options import HttpOptions
-from cachekit.http.parts import part_key
-from cachekit.http.past import CACHE_CONTROL
+from cachekit.http.passage import Passage
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.http.warm import Trait, Warm
-from cachekit.tags import collecting
+from cachekit.tags import Groups, collect, collecting, leave
 
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -33,9 +31,7 @@ log = logging.getLogger("cachekit")
 
 _CREDENTIALS: Final = int(Trait.CREDENTIALS)
 _ODD: Final = int(Trait.ODD)
-_NAMES: Final = 1024
-_REFERENCES: Final = (b"location", b"content-location")
-_LENGTHS: Final = frozenset(map(len, _REFERENCES))
+_READS: Final = ("GET", "HEAD")
 
 
 class HttpCache:
@@ -56,10 +52,10 @@ class HttpCache:
         self._reader = Reader(driver.options)
         self._warm: Warm[Scope, tuple[bytes, bytes]] = Warm(cache, driver.options, _field, values_of)
         self._peek = cache.peek
-        past = driver.past
-        self._method = None if past.method is None else (b"cache-status", past.method.encode("latin-1"))
-        self._miss = None if past.miss is None else (b"cache-status", past.miss.encode("latin-1"))
-        self._meanings: dict[bytes, int] = {}
+        self._past = driver.past
+        self._methods = driver.past.methods
+        bypass = Bypass(driver, self._reader)
+        self._of_method, self._of_miss = bypass.of_method, bypass.of_miss
 
     @property
     def hits(self) -> int:
@@ -73,24 +69,40 @@ class HttpCache:
         """Return what ``__call__`` awaits: for a caller that awaits it at once, and saves a coroutine."""
         if scope["type"] != "http":
             return self.app(scope, receive, send)
-        driver = self._driver
         method = scope["method"]
-        if method != "GET" and (unsafe := driver.past.by_method(method)) is not None:
-            return self.app(scope, receive, self._beside(scope, send, unsafe))
-        short = self._short(scope)
-        if short is None:
+        if method != "GET":
+            unsafe = self._methods.get(method)
+            if unsafe is None and method not in self._methods:
+                unsafe = self._past.by_method(method)
+            if unsafe is not None:
+                return self.app(scope, receive, self._of_method(scope, send, unsafe))
+        passes = False
+        try:
+            key, traits = self._reader.read(scope)
+            if key is not None and not traits & _ODD and method in _READS:
+                entry = self._peek(key)
+                if entry is not None:
+                    short = self._warm.answer(key, entry, traits, scope)
+                    if short is not None:
+                        self._driver.hits += 1
+                        return _answer(send, short[0], short[2], b"" if method == "HEAD" else short[3])
+                else:
+                    passes = method == "GET" and self._driver.goes_past(key, traits & _CREDENTIALS != 0)
+        except Exception:  # noqa: BLE001 - the long way meets the same fault, and reports it
+            passes = False
+        if not passes:
             return self._exchange(scope, receive, send)
-        if isinstance(short, str):
-            if driver.past.tells:
-                return self._telling(scope, receive, send)
-            return self.app(scope, receive, self._past(scope, send, frozenset()))
-        driver.hits += 1
-        status, _, fields, body = short
-        return _answer(send, status, fields, b"" if method == "HEAD" else body)
+        if self._past.tells:
+            return self._telling(scope, receive, send)
+        return self.app(scope, receive, self._of_miss(scope, send, set()))
 
     async def _telling(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with collecting() as tags:
-            await self.app(scope, receive, self._past(scope, send, tags))
+        used: Groups = set()
+        token = collect(used)
+        try:
+            await self.app(scope, receive, self._of_miss(scope, send, used))
+        finally:
+            leave(token)
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         driver = self._driver
@@ -113,114 +125,9 @@ class HttpCache:
             self._refresh(scope, exchange)
         await _serve(send, answer)
 
-    def _short(self, scope: Scope) -> tuple[int, str, list[tuple[bytes, bytes]], bytes] | str | None:
-        """Return the ready answer, or the key of what goes past the cache; None when an exchange is needed."""
-        try:
-            method = scope["method"]
-            key, traits = self._reader.read(scope)
-            if key is None or traits & _ODD or method not in ("GET", "HEAD"):
-                return None
-            entry = self._peek(key)
-            if entry is not None:
-                return self._warm.answer(key, entry, traits, scope)
-            return key if method == "GET" and self._driver.goes_past(key, traits & _CREDENTIALS != 0) else None
-        except Exception:  # noqa: BLE001 - the long way meets the same fault, and reports it
-            return None
-
-    def _beside(self, scope: Scope, send: Send, unsafe: bool) -> Send:
-        """Return the ``send`` of an application that is called with another method than GET and HEAD.
-
-        It is no coroutine function: what it returns is what *send* returns, unless a server has to be told first.
-        """
-
-        def relay(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                try:
-                    if type(headers := message.get("headers")) is not list:
-                        headers, message = _fields_of(message)
-                    if unsafe and message["status"] < 400:
-                        keys = self._invalid(scope, headers)
-                        if keys and not self._driver.forget(keys):
-                            return self._drop_first(keys, message, send)
-                    if (told := self._method) is not None:
-                        message = {**message, "headers": [*headers, told]}
-                except Exception:
-                    log.exception("the HTTP cache could not read a response; it passes by")
-            return send(message)
-
-        return relay
-
-    async def _drop_first(self, keys: Sequence[str], message: Message, send: Send) -> None:
-        await self._driver.drop(ASYNCIO, keys)
-        if self._method is not None:
-            message = {**message, "headers": [*message.get("headers", ()), self._method]}
-        await send(message)
-
-    def _invalid(self, scope: Scope, headers: Any) -> Sequence[str]:
-        """Return the keys that a successful request makes invalid, answered with *headers*."""
-        driver = self._driver
-        options = driver.options
-        for name, _ in headers:
-            if len(name) in _LENGTHS and name.lower() in _REFERENCES:
-                break
-        else:
-            if driver.untrodden(raw := scope.get("raw_path")) and is_plain(raw, scope["path"]):
-                return ()
-            key, _ = self._reader.read(scope)
-            if key is not None:
-                return (key, part_key(key)) if options.store_parts else (key,)
-        return invalidated(request_of(scope), _decode(headers), options)
-
-    def _past(self, scope: Scope, send: Send, tags: AbstractSet[str]) -> Send:
-        """Return the ``send`` of an application whose response goes past the cache, known to be uncacheable."""
-
-        def relay(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                try:
-                    if type(headers := message.get("headers")) is not list:
-                        headers, message = _fields_of(message)
-                    control: list[str] = []
-                    seen = 0
-                    meanings = self._meanings
-                    for name, value in headers:
-                        meaning = meanings.get(name)
-                        if meaning is None:
-                            meaning = self._learn(name)
-                        if meaning:
-                            seen |= meaning
-                            if meaning == CACHE_CONTROL:
-                                control.append(str(value, "latin-1"))
-                    expected = self._driver.past.passes(control, seen)
-                    if not expected or (not control and tags):
-                        return self._tell(scope, message, send, tags, expected=expected)
-                    if (told := self._miss) is not None:
-                        message = {**message, "headers": [*headers, told]}
-                except Exception:
-                    log.exception("the HTTP cache could not read a response; it passes by")
-            return send(message)
-
-        return relay
-
-    async def _tell(
-        self, scope: Scope, message: Message, send: Send, tags: AbstractSet[str], *, expected: bool
-    ) -> None:
-        try:
-            request, fields, status = request_of(scope), _decode(message.get("headers", ())), message["status"]
-            sent = await self._driver.went_past(ASYNCIO, request, status, fields, tags, expected=expected)
-            message = {**message, "headers": _encode(sent)}
-        except Exception:
-            log.exception("the HTTP cache could not read a response; it passes by")
-        await send(message)
-
-    def _learn(self, name: bytes) -> int:
-        meaning = self._driver.past.field(str(name, "latin-1").lower())
-        if len(self._meanings) < _NAMES:
-            self._meanings[bytes(name)] = meaning
-        return meaning
-
     async def _forward(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
         if passage.headers is not None:
-            scope = {**scope, "headers": _encode(passage.headers)}
+            scope = {**scope, "headers": encode(passage.headers)}
         if passage.flight is None:
             await self._call(scope, receive, send, passage)
             return
@@ -269,7 +176,7 @@ class HttpCache:
 
     async def _revalidate(self, scope: Scope, passage: Passage) -> None:
         assert passage.headers is not None
-        scope = {**scope, "method": "GET", "headers": _encode(passage.headers), "extensions": {}}
+        scope = {**scope, "method": "GET", "headers": encode(passage.headers), "extensions": {}}
         if "state" in scope:
             scope["state"] = scope["state"].copy()
         try:
@@ -313,7 +220,7 @@ class _Relay:
     async def _start(self, message: Message) -> None:
         passage = self._passage
         try:
-            headers = _decode(message.get("headers", ()))
+            headers = decode(message.get("headers", ()))
         except Exception:
             log.exception("the HTTP cache could not read a response; it passes by")
             passage.exchange.recording.spoil("malformed")
@@ -330,14 +237,14 @@ class _Relay:
         elif answer.silent:
             self._swallowed = True
             self._held = {
-                "type": "http.response.start", "status": answer.status, "headers": _encode(answer.headers)
+                "type": "http.response.start", "status": answer.status, "headers": encode(answer.headers)
             }  # fmt: skip
             if not passage.open:
                 await self._let_go()
         elif answer.headers is headers:
             await self._send(message)
         else:
-            await self._send({**message, "status": answer.status, "headers": _encode(answer.headers)})
+            await self._send({**message, "status": answer.status, "headers": encode(answer.headers)})
 
     async def _body(self, message: Message) -> None:
         passage = self._passage
@@ -391,26 +298,9 @@ async def _discard(message: Message) -> None:
     del message
 
 
-def _fields_of(message: Message) -> tuple[Any, Message]:
-    """Return the fields of the head *message*, and *message* itself; fields that can be read only once are kept."""
-    headers = message.get("headers", ())
-    if not isinstance(headers, (list, tuple)):
-        headers = list(headers)
-        message = {**message, "headers": headers}
-    return headers, message
-
-
-def _decode(headers: Any) -> HeaderList:
-    return [(str(name, "latin-1"), str(value, "latin-1")) for name, value in headers]
-
-
 @lru_cache(maxsize=512)
 def _field(name: str, value: str) -> tuple[bytes, bytes]:
     return name.lower().encode("latin-1"), value.encode("latin-1")
-
-
-def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 async def _answer(send: Send, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -420,7 +310,7 @@ async def _answer(send: Send, status: int, fields: list[tuple[bytes, bytes]], bo
 
 async def _follow(send: Send, answer: Following) -> None:
     try:
-        await send({"type": "http.response.start", "status": answer.status, "headers": _encode(answer.headers)})
+        await send({"type": "http.response.start", "status": answer.status, "headers": encode(answer.headers)})
         while (piece := await answer.next(ASYNCIO)) is not None:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -429,5 +319,5 @@ async def _follow(send: Send, answer: Following) -> None:
 
 
 async def _serve(send: Send, answer: Serve) -> None:
-    await send({"type": "http.response.start", "status": answer.status, "headers": _encode(answer.headers)})
+    await send({"type": "http.response.start", "status": answer.status, "headers": encode(answer.headers)})
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})

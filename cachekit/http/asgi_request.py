@@ -53,11 +53,6 @@ def values_of(scope: Scope, name: str) -> tuple[str, ...]:
     return tuple([value.decode("latin-1") for field, value in scope["headers"] if field.lower() == wanted])
 
 
-def is_plain(raw: bytes | None, path: str) -> bool:
-    """Say whether *raw* is *path* in plain letters and digits: it is then the path of the request target too."""
-    return raw is not None and not raw.translate(None, _IN_PATH) and raw.decode() == path
-
-
 class Reader:
     """Reads keys and traits of requests, and remembers those of the latest."""
 
@@ -93,7 +88,13 @@ class Reader:
         if prefixes is not None and not keyed and (prefix := prefixes.get(host)) is not None:
             # The short way to what _plain says; anything else goes by it.
             path, raw, query = scope["path"], get("raw_path"), get("query_string")
-            if raw and len(raw) <= _SHORT and raw[0] == _SLASH and is_plain(raw, path):
+            if (
+                raw
+                and len(raw) <= _SHORT
+                and raw[0] == _SLASH
+                and not raw.translate(None, _IN_PATH)
+                and raw.decode() == path
+            ):
                 if not query:
                     return prefix + path, traits
                 if len(raw) + len(query) <= _SHORT and not query.translate(None, _IN_QUERY):

@@ -24,6 +24,18 @@ def delta_seconds(text: str | None) -> float | None:
     return MAX_SECONDS if len(digits) > 10 else min(float(digits or 0), MAX_SECONDS)
 
 
+_FIELD: Final = re.compile(r"[!#$%&*+.^_`|~0-9A-Za-z-]+\Z")
+"""A token without single quotes: whoever writes those means a string."""
+
+INDISPENSABLE: Final = frozenset(
+    {
+        "age", "cache-control", "content-encoding", "content-length", "content-range", "content-type", "date", "etag",
+        "expires", "last-modified", "surrogate-control", "transfer-encoding", "vary",
+    }
+)  # fmt: skip
+"""Fields without which a stored response would be another one, or be used in another way."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheControl:
     """Directives in the order written: lower-case name and argument, None where there is no argument.
@@ -93,6 +105,21 @@ class CacheControl:
                 return delta_seconds(argument) or 0.0
         return None
 
+    def fields(self, name: str) -> frozenset[str] | None:
+        """Return the fields (lower case) that the directive *name* is about, none where it is absent.
+
+        None says that it is about the whole response: written without an argument, with one that is no list of names, or
+        with one that names what a stored response cannot do without (RFC 9111 sections 5.2.2.4 and 5.2.2.7).
+        """
+        found: set[str] = set()
+        for own, argument in self.pairs:
+            if own == name:
+                listed = {member.lower() for member in members(argument or "")}
+                if not listed or not all(map(_FIELD.match, listed)) or listed & INDISPENSABLE:
+                    return None
+                found |= listed
+        return frozenset(found)
+
     def without(self, names: Iterable[str]) -> CacheControl:
         """Return the directives apart from *names*."""
         dropped = frozenset(names)
@@ -147,7 +174,7 @@ def parse_targeted(headers: Headers, field: str) -> CacheControl | None:
         name, argument = match[1], match[2]
         found.pop(name, None)
         if argument != "?0":
-            found[name] = None if argument in (None, "?1") else _plain(argument)
+            found[name] = None if argument in (None, "?1") else _plain(name, argument)
         if match.end() == len(text):
             return CacheControl(tuple(found.items()))
         if (comma := _COMMA.match(text, match.end())) is None:
@@ -156,5 +183,8 @@ def parse_targeted(headers: Headers, field: str) -> CacheControl | None:
     return None
 
 
-def _plain(item: str) -> str:
-    return f"'{unquoted(item)}'" if item.startswith('"') else item
+def _plain(name: str, item: str) -> str:
+    """Return *item* as an argument; a string is one only where it lists fields, and no number."""
+    if not item.startswith('"'):
+        return item
+    return unquoted(item) if name in ("no-cache", "private") else f"'{unquoted(item)}'"

@@ -14,18 +14,20 @@ from typing import Any, Final, TypeVar
 
 from cachekit._io import IO
 from cachekit.clock import random_token, stopwatch
+from cachekit.entry import Entry
 from cachekit.events import Event, Kind
 from cachekit.http.collapse import Flight, Flights, Landing
+from cachekit.http.dropping import Dropping
 from cachekit.http.exchange import Drop, Exchange, Forward, Keep, Outcome, Refuse, Relay, Serve, Validate
 from cachekit.http.following import BrokenOff, Following, Stream
 from cachekit.http.headers import Headers
-from cachekit.http.message import Request, url_of
+from cachekit.http.message import Request
 from cachekit.http.options import HttpOptions
+from cachekit.http.passage import Passage
 from cachekit.http.past import Past
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.stores.base import Ticket
-from cachekit.stores.memory import TRAIL
 from cachekit.tags import Tags
 
 log = logging.getLogger("cachekit")
@@ -35,54 +37,9 @@ R = TypeVar("R")
 _NAME: Final = "http"
 _BODY_PATIENCE: Final = 2.0
 """Seconds that followers wait for a body that has begun: its client may read it slowly."""
-_MASK: Final = TRAIL - 1
 _LOOKS: Final = 3
 _FIRST_POLL: Final = 0.01
 _LONGEST_POLL: Final = 0.04
-
-
-class Passage:
-    """A request on its way through the application.
-
-    Attributes:
-        exchange: what decides.
-        headers: the request fields to call the application with, or None for those that came.
-        tags: the tags that were used so far.
-    """
-
-    __slots__ = ("committed", "exchange", "flight", "headers", "led", "open", "stream", "tags", "ticket")
-
-    def __init__(self, exchange: Exchange, flight: Flight | None = None) -> None:
-        self.exchange = exchange
-        self.headers: Headers | None = None
-        self.tags: AbstractSet[str] = frozenset()
-        self.ticket: Ticket | None = None
-        self.flight = flight
-        self.led = flight is not None
-        self.open = True
-        self.committed = False
-        self.stream: Stream | None = None
-
-    def feed(self, chunk: bytes) -> bool:
-        """Take in a piece of the body; says whether it is complete by now."""
-        recording = self.exchange.recording
-        recording.feed(chunk)
-        if (stream := self.stream) is not None:
-            if recording.active or recording.terms.refused == "size":
-                stream.feed(chunk)
-            else:
-                stream.end(False)
-        return recording.complete
-
-    def over(self, whole: bool) -> None:
-        """Tell those who follow that nothing more comes."""
-        if self.stream is not None:
-            self.stream.end(whole and self.exchange.recording.terms.refused in ("", "size"))
-
-    def evidence(self) -> tuple[tuple[str, ...], tuple[tuple[str, bytes], ...]]:
-        """Return the tags used so far, and the stamps that they came with."""
-        used: AbstractSet[str] = getattr(self.tags, "every", self.tags)
-        return self.exchange.recording.tags(used), getattr(self.tags, "stamps", ())
 
 
 class Driver:
@@ -90,18 +47,17 @@ class Driver:
 
     def __init__(self, cache: CachePort, rules: Rules | Sequence[Rule], options: HttpOptions | None) -> None:
         self._cache = cache
+        self._clock = cache.clock
         self._rules = rules if isinstance(rules, Rules) else Rules(rules)
         self.options = options or HttpOptions()
         self._flights = Flights(self.options.span("collapse_timeout"))
-        self._trail: bytearray | None = getattr(cache, "trail", None)
-        self._purges = self.options.purge_urls
+        self.dropping = Dropping(cache, self.options.purge_urls)
         self.past = Past(self.options, self._rules)
         self.hits = 0
 
     def open(self, request: Request) -> Exchange:
         """Return the exchange for *request*."""
-        if (trail := self._trail) is not None:
-            trail[hash(request.target.partition("?")[0].encode("latin-1", "replace")) & _MASK] = 1
+        self.dropping.tread(request.path)
         return Exchange(request, self._rules, self.options)
 
     # Past the cache
@@ -111,7 +67,7 @@ class Driver:
 
         It was found uncacheable a moment ago.
         """
-        return self._flights.is_bare((key, credentials), self._cache.clock) and self.past.plain
+        return self.past.plain and self._flights.is_bare((key, credentials), self._clock)
 
     async def went_past(
         self, io: IO, request: Request, status: int, headers: Headers, tags: AbstractSet[str], *, expected: bool
@@ -128,37 +84,6 @@ class Driver:
         passage = Passage(exchange)
         passage.tags = tags
         return (await self.started(io, passage, status, "", headers)).headers
-
-    def untrodden(self, path: bytes | None) -> bool:
-        """Say whether nothing of *path*, written as in a request target, is stored or being made, whatever its query.
-
-        Every exchange leaves its trail in the memory before it stores, so False says only that something may be there.
-        """
-        return (trail := self._trail) is not None and bool(path) and not trail[hash(path) & _MASK] and not self._purges
-
-    def forget(self, keys: Sequence[str]) -> bool:
-        """Drop *keys* at once, where that takes no more than this process."""
-        if self._purges and self._outbox is not None:
-            return False
-        return self._cache.forget(keys)  # by the store's own fault it raises nothing: it is this process's memory
-
-    async def drop(self, io: IO, keys: Sequence[str]) -> None:
-        """Drop *keys*, here and, where the options want it, at the CDNs."""
-        try:
-            await self._cache.drop(io, *keys)
-            await self._purge(io, keys)
-        except Exception:  # a broken cache never breaks a response
-            log.exception("the HTTP cache failed; the response goes on without it")
-
-    async def _purge(self, io: IO, keys: Sequence[str]) -> None:
-        """Purge the URLs of *keys* at the CDNs, after they were dropped here."""
-        if (outbox := self._outbox) is not None:
-            await outbox.put(io, (), [url for key in keys if (url := url_of(key)) is not None])
-
-    @property
-    def _outbox(self) -> Any:
-        """Return where URLs of CDNs are put that are to be purged, or None."""
-        return getattr(self._cache, "outbox", None) if self._purges else None
 
     # Before the application
 
@@ -441,7 +366,7 @@ class Driver:
         if isinstance(outcome, Drop):
             await self._guard(self._cache.drop(io, *outcome.keys), exchange, None)
             if exchange.request.method not in ("GET", "HEAD"):  # those replace what is at a CDN by their own answer
-                await self._guard(self._purge(io, outcome.keys), exchange, None)
+                await self._guard(self.dropping.purge(io, outcome.keys), exchange, None)
         landing = Landing.FAILED
         if isinstance(outcome, Keep) and (ticket := passage.ticket) is not None:
             passage.ticket = None
@@ -449,7 +374,10 @@ class Driver:
             if isinstance(passage.tags, Tags):  # what it used: the stamps of their tags, and the functions that made it
                 used = dict.fromkeys((*entry.tags, *passage.tags.every))
                 entry = entry._replace(tags=tuple(used), stamps=passage.tags.stamps)
-            passage.committed = await self._guard(self._cache.commit(io, ticket, entry), exchange, False)
+            if outcome.key == ticket.key:
+                passage.committed = await self._guard(self._cache.commit(io, ticket, entry), exchange, False)
+            else:
+                passage.committed = await self._guard(self._promote(io, ticket, outcome.key, entry), exchange, False)
             reusable = outcome.entry.fresh_until > self._cache.clock()
             landing = Landing.STORED if passage.committed and reusable else Landing.FAILED
         if landing is Landing.STORED:
@@ -462,6 +390,23 @@ class Driver:
                 self._emit(Kind.NOT_STORED, exchange, detail=refused)
         return landing
 
+    async def _promote(self, io: IO, ticket: Ticket, key: str, entry: Entry[Any]) -> bool:
+        """Keep *entry* at *key* although the *ticket*, taken before it was made, is for another one: that of a part.
+
+        In this order nothing is lost: what was invalidated before the new ticket, the old one no longer holds against;
+        what is invalidated afterwards, the new one does not.
+        """
+        try:
+            own = await self._cache.begin(io, key, entry.tags)
+            if own is None or not own.leads:
+                return False
+            if own.found is None and await self._cache.holds(io, ticket, entry.tags, entry.stamps):
+                return await self._cache.commit(io, own, entry)
+            await self._cache.release(io, own)
+            return False
+        finally:
+            await self._cache.release(io, ticket)
+
     async def overrun(self, io: IO, passage: Passage) -> None:
         """Take back what was stored: more came after the body that Content-Length announced."""
         if passage.committed:
@@ -472,7 +417,7 @@ class Driver:
         """Return the stale response to send although the application raised *error*, or None."""
         exchange = passage.exchange
         try:
-            instead = exchange.failed(self._cache.clock())
+            instead = exchange.failed(self._cache.clock(), disconnected=is_disconnected(error))
         except Exception as exc:  # noqa: BLE001 - a broken cache never breaks a response
             self._report(exc, exchange)
             instead = None
@@ -522,4 +467,16 @@ class Driver:
             log.exception("an event of the HTTP cache could not be emitted")
 
 
-__all__ = ["Driver", "Passage"]
+def is_disconnected(error: BaseException) -> bool:
+    """Say whether *error* is, or was caused by, a connection that could not be made, broke or took too long."""
+    seen: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        if isinstance(found, (ConnectionError, TimeoutError)):
+            return True
+        seen.append(found)
+        found = found.__cause__ or found.__context__
+    return False
+
+
+__all__ = ["Driver"]

@@ -42,6 +42,7 @@ from cachekit.http.storable import unmet
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
 _ERRORS: Final = frozenset({500, 502, 503, 504})
+_UNREACHED: Final = (502, 504)
 BYPASS: Final = ("if-match", "if-unmodified-since")
 RANGES: Final = ("range", "if-range")
 CONDITIONS: Final = ("if-none-match", "if-modified-since")
@@ -135,7 +136,8 @@ class Exchange:
     __slots__ = (
         "_candidates", "_conditions", "_control", "_credentials", "_depth", "_drops", "_found_tags", "_freshened",
         "_generation", "_head", "_key", "_miss", "_next", "_options", "_parts", "_plain", "_ranged", "_stripped",
-        "_validating", "bypass", "collapsed", "found", "fwd", "key", "part", "recording", "request", "tags", "unreadable",
+        "_validating", "_whole", "bypass", "collapsed", "found", "fwd", "key", "part", "recording", "request", "tags",
+        "unreadable",
     )  # fmt: skip
 
     def __init__(self, request: Request, rules: Rules, options: HttpOptions) -> None:
@@ -174,6 +176,7 @@ class Exchange:
         self._validating = self._stripped = False
         self._freshened: StoredResponse | None = None
         self._parts = False
+        self._whole = "", ""  # where the whole would lie, and with what generation, while a part is asked for
         self.part: StoredResponse | None = None
         self._drops: tuple[str, ...] = ()
         self.recording = Recording(self.request, self._candidates, self._credentials, self._options)
@@ -189,6 +192,7 @@ class Exchange:
         self._supply(entry)
         if self._next is None and self.found is None and self._ranged and not self._parts and self._options.store_parts:
             self._parts = True
+            self._whole = self._key, self._generation
             self._depth = 0
             self._next = part_key(self.key or "")
 
@@ -388,14 +392,19 @@ class Exchange:
             return Relay(304, without(sent, _NOT_IN_304), silent=True)
         return Relay(status, sent)
 
-    def failed(self, now: float, status: int | None = None) -> Serve | None:
-        """Return the stale response to send in place of an error (RFC 5861 section 4), or None when there is none."""
+    def failed(self, now: float, status: int | None = None, *, disconnected: bool = False) -> Serve | None:
+        """Return the stale response to send in place of an error (RFC 5861 section 4), or None when there is none.
+
+        *disconnected* says that the application could not reach what it asks (RFC 9111 section 4.2.4), as do 502 and 504.
+        """
         found = self.found
         if found is None or found.marks & Mark.NO_CACHE:
             return None
         window = found.sie
         if not found.marks & Mark.FORBIDS_STALE:
             window = max(window, self._control.seconds("stale-if-error") or 0.0)
+            if disconnected or status in _UNREACHED:
+                window = max(window, self._options.span("stale_if_disconnected"))
         if found.age_at(now) - found.lifetime >= window:
             return None
         self.recording.spoil("error")
@@ -416,6 +425,9 @@ class Exchange:
                 return Freshen(self._key, recording.updated_entry(self._freshened, {*self._found_tags, *tags}, tags))
             return Drop((self._key,)) if recording.supersedes else None
         if recording.active:
+            whole = self._parts and recording.completes(self.part)
+            if whole:
+                self._key, self._generation = self._whole
             entry = recording.entry(self._generation or nonce, tags, self.part)
             return None if entry is None else Keep(self._key, entry)
         return Drop((self._key,)) if self.found is not None and recording.supersedes else None
@@ -440,7 +452,12 @@ def invalidated(request: Request, headers: Headers, options: HttpOptions) -> tup
     """Return the keys that a successful unsafe *request* makes invalid, answered with *headers* (RFC 9111 section 4.4)."""
     references = (first(headers, name) for name in ("location", "content-location"))
     others = (same_origin(request, reference.strip(" \t")) for reference in references if reference)
-    found = (options.keying.key(request, target) for target in (request.target, *others) if target)
+    asking = [request]
+    keyed = {name for name, _ in request.headers} & {*options.keying.headers, "forwarded"}
+    if keyed:  # they keep responses apart, but what is changed is the URL, as everybody knows it
+        asking.append(replace(request, headers=without(request.headers, keyed)))
+    targets = [target for target in (request.target, *others) if target]
+    found = (options.keying.key(one, target) for one in asking for target in targets)
     return dropped(dict.fromkeys(key for key in found if key is not None), options)
 
 

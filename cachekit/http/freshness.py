@@ -43,7 +43,7 @@ class Declared:
     def forbids_stale(self) -> bool:
         """Say whether a stale response must not be served without asking (RFC 9111 section 4.2.4)."""
         found = self.directives
-        return "must-revalidate" in found or "proxy-revalidate" in found or "no-cache" in found or "s-maxage" in found
+        return "must-revalidate" in found or "proxy-revalidate" in found or "s-maxage" in found
 
 
 def declared(headers: Headers, targets: Sequence[str], now: float) -> Declared:
@@ -67,9 +67,9 @@ def explicit_lifetime(control: CacheControl, headers: Headers, now: float) -> fl
             return given
     if (expires := first(headers, "expires")) is None:
         return None
-    if (until := parse_date(expires)) is None:
+    if (until := parse_date(expires, now)) is None:
         return 0.0
-    date = parse_date(first(headers, "date"))
+    date = parse_date(first(headers, "date"), now)
     return min(max(0.0, until - (now if date is None else date)), MAX_SECONDS)
 
 
@@ -84,8 +84,8 @@ def heuristic_lifetime(
     """
     if not fraction or not (status in _HEURISTIC or "public" in found) or first(headers, "etag") is not None:
         return None
-    modified = parse_date(first(headers, "last-modified"))
-    date = parse_date(first(headers, "date"))
+    modified = parse_date(first(headers, "last-modified"), now)
+    date = parse_date(first(headers, "date"), now)
     since = (now if date is None else date) - modified if modified is not None else 0.0
     return min(since * fraction, longest) if since > 0 else None
 
@@ -96,7 +96,7 @@ def initial_age(headers: Headers, asked_at: float, now: float) -> float:
     Of several ages the first counts, and one that is no number counts for nothing (section 5.1). A response with
     neither Age nor Date was made here and now.
     """
-    date = parse_date(first(headers, "date"))
+    date = parse_date(first(headers, "date"), now)
     ages = members(first(headers, "age") or "")
     if date is None and not ages:
         return 0.0

@@ -110,14 +110,21 @@ _MONTHS: Final = {name: number for number, name in enumerate(_NAMES, 1)}
 _CLOCK: Final = r"(?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d)"
 _MONTH: Final = f"(?P<month>{'|'.join(_NAMES)})"
 _DATES: Final = (
-    re.compile(rf"(?:{_DAYS}), (?P<day>\d\d) {_MONTH} (?P<year>\d{{4}}) {_CLOCK} GMT\Z", re.ASCII),
-    re.compile(rf"(?:{_LONG_DAYS}), (?P<day>\d\d)-{_MONTH}-(?P<year>\d\d) {_CLOCK} GMT\Z", re.ASCII),
-    re.compile(rf"(?:{_DAYS}) {_MONTH} (?P<day>[ \d]\d) {_CLOCK} (?P<year>\d{{4}})\Z", re.ASCII),
+    re.compile(rf"(?:{_DAYS}), (?P<day>\d\d) {_MONTH} (?P<year>\d{{4}}) {_CLOCK} GMT\Z", re.ASCII | re.IGNORECASE),
+    re.compile(rf"(?:{_LONG_DAYS}), (?P<day>\d\d)-{_MONTH}-(?P<year>\d\d) {_CLOCK} GMT\Z", re.ASCII | re.IGNORECASE),
+    re.compile(rf"(?:{_DAYS}) {_MONTH} (?P<day>[ \d]\d) {_CLOCK} (?P<year>\d{{4}})\Z", re.ASCII | re.IGNORECASE),
 )
+_HALF_A_CENTURY: Final = 50 * 31556952.0
+_SOMETIME: Final = 1577836800.0
+"""Stands for now where dates are only compared with each other: the first second of 2020."""
 
 
-def parse_date(text: str | None) -> float | None:
-    """Return the seconds since the epoch that an HTTP date means, or None when it is not one of the three forms."""
+def parse_date(text: str | None, now: float = _SOMETIME) -> float | None:
+    """Return the seconds since the epoch that an HTTP date means, or None when it is not one of the three forms.
+
+    Upper and lower case make no difference (RFC 9111 section 4.2). A year of two digits is never more than 50 years ahead
+    of *now* (RFC 9110 section 5.6.7).
+    """
     if text is None:
         return None
     for form in _DATES:
@@ -125,18 +132,28 @@ def parse_date(text: str | None) -> float | None:
             break
     else:
         return None
-    year, month, day = int(match["year"]), _MONTHS[match["month"]], int(match["day"])
-    if len(match["year"]) == 2:
-        year += 1900 if year >= 70 else 2000
+    year, month, day = int(match["year"]), _MONTHS[match["month"].title()], int(match["day"])
+    two_digits = len(match["year"]) == 2
+    if two_digits:
+        latest = datetime.fromtimestamp(max(0.0, min(now + _HALF_A_CENTURY, _LATEST)), UTC).year
+        year += latest // 100 * 100
+        year -= 100 if year > latest else 0
     hour, minute, second = int(match["h"]), int(match["m"]), int(match["s"])
     if hour > 23 or minute > 59 or second > 60 or year < 1 or not 1 <= day <= calendar.monthrange(year, month)[1]:
         return None
-    return float(calendar.timegm((year, month, day, hour, minute, second)))
+    found = float(calendar.timegm((year, month, day, hour, minute, second)))
+    if two_digits and found > now + _HALF_A_CENTURY:
+        found = float(calendar.timegm((year - 100, month, day, hour, minute, second)))
+    return found
+
+
+_LATEST: Final = 253402300799
+"""The end of the year 9999."""
 
 
 def format_date(at: float) -> str:
     """Return *at* as an IMF-fixdate."""
-    utc = datetime.fromtimestamp(max(0, min(int(at), 253402300799)), UTC)
+    utc = datetime.fromtimestamp(max(0, min(int(at), _LATEST)), UTC)
     day = _DAYS.split("|")[utc.weekday()]
     return f"{day}, {utc.day:02} {_NAMES[utc.month - 1]} {utc.year:04} {utc:%H:%M:%S} GMT"
 

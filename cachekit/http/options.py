@@ -62,9 +62,14 @@ class HttpOptions:
             Accept-Encoding, others make no difference. Left out, each set of codings is a variant of its own.
         any_language_order: take ``en, de`` and ``de, en`` for the same where the application varies by Accept-Language.
             Right only for applications that go by the weights; many take what stands first.
+        field_lists: take ``private="set-cookie"`` and ``no-cache="set-cookie"`` to be about these fields alone: they are
+            not stored, and the rest is. False takes them to be about the whole response, as many caches do.
         request_directives: obey Cache-Control in requests; False also ignores a visitor's reload.
         stale_while_revalidate: window for responses that do not give one themselves.
         stale_if_error: window for responses that do not give one themselves.
+        stale_if_disconnected: seconds of staleness in which a response is served although nobody allowed it, where the
+            application cannot reach what it asks: it raises ``ConnectionError`` or ``TimeoutError``, or something caused by
+            one, or answers 502 or 504 (RFC 9111 section 4.2.4). Never against ``must-revalidate`` and its kin.
         keep_stale: how long a stale response is kept that can be revalidated, or that varies.
         follow_functions: a stored response is fresh no longer than the results of the ``@cached`` functions that it used.
         store_parts: store a 206, serve ranges from it, and combine it with others.
@@ -101,9 +106,11 @@ class HttpOptions:
     heuristic_max: Duration = "5m"
     codings: Sequence[str] = ()
     any_language_order: bool = False
+    field_lists: bool = True
     request_directives: bool = True
     stale_while_revalidate: Duration = 0
     stale_if_error: Duration = 0
+    stale_if_disconnected: Duration = 0
     keep_stale: Duration = "1h"
     follow_functions: bool = False
     store_parts: bool = True
@@ -163,7 +170,8 @@ class HttpOptions:
 
 
 _SPANS: Final = (
-    "stale_while_revalidate", "stale_if_error", "keep_stale", "heuristic_max", "collapse_timeout", "uncacheable_for",
+    "stale_while_revalidate", "stale_if_error", "stale_if_disconnected", "keep_stale", "heuristic_max", "collapse_timeout",
+    "uncacheable_for",
 )  # fmt: skip
 
 

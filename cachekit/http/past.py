@@ -27,13 +27,14 @@ class Past:
     """What one cache knows about the requests that go past it.
 
     Attributes:
+        methods: what ``by_method`` said of the methods met so far.
         method: the value of Cache-Status for other methods than GET and HEAD, None when the field is off.
         miss: the same for what is not stored.
         plain: whether nothing else has to be added.
         tells: whether the tags that were used are told, where a response does not keep to itself.
     """
 
-    __slots__ = ("_guesses", "_methods", "_ruled", "_rules", "_targets", "method", "miss", "plain", "tells")
+    __slots__ = ("_guesses", "_ruled", "_rules", "_targets", "method", "methods", "miss", "plain", "tells")
 
     def __init__(self, options: HttpOptions, rules: Rules) -> None:
         told = options.cache_status
@@ -41,7 +42,7 @@ class Past:
         self.miss = CacheStatus(fwd="uri-miss").print(options) if told else None
         self.plain = not (told and (options.status_key or options.status_detail))
         self.tells = options.emit_tags == EmitTags.ALL
-        self._methods: dict[str, bool | None] = {}
+        self.methods: dict[str, bool | None] = {}
         self._rules = rules.speaks
         self._guesses = options.heuristic > 0
         self._ruled = rules.methods
@@ -49,14 +50,14 @@ class Past:
 
     def by_method(self, method: str) -> bool | None:
         """Say whether what *method* does may make stored responses invalid; None when an exchange has to see it."""
-        found = self._methods.get(method)
-        if found is None and method not in self._methods:
+        found = self.methods.get(method)
+        if found is None and method not in self.methods:
             ours = (
                 self.plain and method not in ("GET", "HEAD") and method.upper() == method and method not in self._ruled
             )
             found = method not in SAFE_METHODS if ours else None
-            if len(self._methods) < _METHODS:
-                self._methods[method] = found
+            if len(self.methods) < _METHODS:
+                self.methods[method] = found
         return found
 
     def field(self, name: str) -> int:
@@ -92,6 +93,6 @@ _FIELDS: Final = {
 def _keeps_to_itself(line: str) -> bool | None:
     """Say whether Cache-Control *line* is private or no-store; None when more has to be known."""
     control = CacheControl.parse(line)
-    if "must-understand" in control:
+    if "must-understand" in control or control.argument("private") is not None:
         return None
     return "private" in control or "no-store" in control

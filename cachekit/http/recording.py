@@ -94,6 +94,8 @@ class Recording:
         self._expected = content_length(headers)
         self.terms = self._judge(status, headers, now)
         if not self.terms.refused:
+            if self._part and status == 200 and first(headers, "content-range") is None:
+                self._part = False  # who asked for a part got all of it
             if self._part is not (status == 206) or (self._part and content_range(headers) is None):
                 self.terms = refuse("partial")
             elif not self._is_of_use(headers):
@@ -142,6 +144,14 @@ class Recording:
             return False
         return self.terms.refused not in ("", "not-asked", "error", "incomplete", "no-ticket", "fault")
 
+    def completes(self, held: StoredResponse | None) -> bool:
+        """Say whether the response is the whole: all of it came, or what came and the part *held* are all of it together."""
+        if not self._part:
+            return True
+        headers, body = combined(held, list(self.kept), b"".join(self._chunks), self._options.max_body)
+        part = content_range(headers)
+        return part is not None and (part.begin, part.end) == (0, part.whole) and len(body) == part.whole
+
     def entry(self, generation: str, tags: Iterable[str], held: StoredResponse | None = None) -> Entry[Any] | None:
         """Return the entry that the whole response makes, or None when it is not whole.
 
@@ -169,6 +179,9 @@ class Recording:
                 self.spoil("incomplete")
                 return None
             headers, body = combined(held, headers, body, self._options.max_body)
+            if len(body) == part.whole:  # RFC 9110 section 15.3.7.3: together they are a complete 200
+                headers = without(headers, ("content-range",))
+                self.status, self._reason = 200, ""
         marks = self.terms.marks
         added = [*self.added, *self.tag_fields(tags)]
         if self._options.generate_etag and self.status == 200 and first(headers, "etag") is None:
@@ -178,7 +191,7 @@ class Recording:
 
     def preview(self) -> StoredResponse:
         """Return what the response will be stored as, of which only the head is known yet."""
-        headers = without(end_to_end(self.kept), ("age",))
+        headers = without(end_to_end(self.kept), {"age", *self.terms.left_out})
         vary = tuple((name, nominated(self._request.headers, name)) for name in self.terms.vary)
         terms = self.terms
         return StoredResponse(
@@ -228,13 +241,17 @@ class Recording:
         if before is not None and after is not None and (before.opaque != after.opaque or before.weak > after.weak):
             self.terms = refuse("etag")
         self.active = self.active and not self.terms.refused
+        if not self.active or "set-cookie" in terms.left_out:
+            shown = [*self.kept, *cookies]
+        else:
+            shown = list(self.kept)
         ours = [pair for pair in found.added if pair[0] in ("ETag", self._options.tag_header)]
         marks = int(terms.marks) | (found.marks & Mark.OWN_ETAG)
         fresh = replace(
-            found, headers=self.kept, added=[*self.added, *ours], made_at=now, age=self._age, lifetime=terms.lifetime,
+            found, headers=shown, added=[*self.added, *ours], made_at=now, age=self._age, lifetime=terms.lifetime,
             swr=terms.swr, sie=terms.sie, marks=marks,
         )  # fmt: skip
-        return (fresh if self.active else replace(fresh, headers=[*self.kept, *cookies])), self.active
+        return fresh, self.active
 
     def _follow(self, tags: Iterable[str]) -> bool:
         """Let the freshness end with that of what was used, where the options say so; False when nothing is left of it."""
@@ -267,6 +284,8 @@ class Recording:
     ) -> Entry[Any]:
         terms, request = self.terms, self._request.headers
         vary = tuple((name, nominated(request, name)) for name in terms.vary)
+        if terms.left_out:
+            headers = without(headers, terms.left_out)
         stored = StoredResponse(
             self.status, self._reason, headers, body, self._made_at, self._age, terms.lifetime, terms.swr, terms.sie,
             int(marks), vary, generation, added,
@@ -277,6 +296,8 @@ class Recording:
         swr_until = fresh_until + terms.swr if terms.swr else fresh_until
         # What varies is kept too: the keys of the other variants are made with it.
         keep = self._options.span("keep_stale") if vary or has_validator(headers) else 0.0
+        if not terms.marks & Mark.FORBIDS_STALE:
+            keep = max(keep, self._options.span("stale_if_disconnected"))
         dead_at = max(swr_until, fresh_until + terms.sie, self._made_at + max(0.0, terms.lifetime - self._age) + keep)
         return Entry(stored.pack(), self._made_at, fresh_until, swr_until, dead_at, tags)
 

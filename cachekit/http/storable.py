@@ -41,6 +41,7 @@ class Terms:
         sie: seconds for stale-if-error.
         marks: what else holds.
         vary: names of the request fields that select it, as ``selecting`` makes them.
+        left_out: names of the response fields (lower case) that are not stored.
         refused: why it must not be stored, in a word; empty when it may.
     """
 
@@ -49,6 +50,7 @@ class Terms:
     sie: float = 0.0
     marks: Mark = _NO_MARKS
     vary: tuple[str, ...] = ()
+    left_out: frozenset[str] = frozenset()
     refused: str = ""
 
 
@@ -86,10 +88,10 @@ def narrow(control: CacheControl) -> CacheControl:
 
 
 def is_personal(headers: Headers, options: HttpOptions) -> bool:
-    """Say whether the application keeps a response from others, by its own Cache-Control or by setting a cookie."""
-    control = CacheControl.of(headers)
-    if "private" in control or "no-store" in control:
-        return True
+    """Say whether the application keeps a response from others, by its own Cache-Control, a targeted field or a cookie."""
+    for control in (CacheControl.of(headers), declared(headers, options.targets, 0.0).directives):
+        if "private" in control or "no-store" in control:
+            return True
     return not options.allow_set_cookie and bool(values(headers, "set-cookie"))
 
 
@@ -120,6 +122,7 @@ def judge_response(
     rule = match.rule if match is not None else None
     said = declared(own, options.targets, now)
     holds = declared(effective, options.targets, now)
+    left_out = _listed(holds.directives, "private", options) or frozenset()
     if reason := _refusal(status, effective, holds, rule, options):
         return refuse(reason)
     vary = parse_vary(effective)
@@ -137,13 +140,27 @@ def judge_response(
     if (missing := unmet(credentials, marks, vary if spoke else (), options)) is not None:
         return refuse(missing)
     base = holds if by_rule is None else said
-    if "no-cache" in base.directives and by_rule is None:
+    unsure = _listed(base.directives, "no-cache", options)
+    # A field that a rule adds hides nothing that the application said.
+    asked_about = _listed(said.directives, "no-cache", options)
+    if asked_about is not None:
+        left_out |= asked_about
+    elif rule is None or not rule.override:
+        unsure = None
+    if unsure is None and by_rule is None:
         marks |= Mark.NO_CACHE
-    if base.forbids_stale:
+    strict = said if rule is None or not rule.override else base
+    if base.forbids_stale or strict.forbids_stale or unsure is None:
         marks |= Mark.FORBIDS_STALE
-    return Terms(
-        lifetime, *_windows(base, rule, options), marks, selecting(vary, options.codings, options.any_language_order)
-    )
+    never = unsure is None or "must-revalidate" in strict.directives or "proxy-revalidate" in strict.directives
+    windows = (0.0, 0.0) if never else _windows(base, rule, options)
+    names = selecting(vary, options.codings, options.any_language_order)
+    return Terms(lifetime, *windows, marks, names, left_out | (unsure or frozenset()))
+
+
+def _listed(control: CacheControl, name: str, options: HttpOptions) -> frozenset[str] | None:
+    """Return the fields that the directive *name* is about, none where it is absent; None for the whole response."""
+    return control.fields(name) if options.field_lists or name not in control else None
 
 
 def unmet(credentials: Sequence[str], marks: int, vary: Sequence[str], options: HttpOptions) -> str | None:
@@ -173,9 +190,10 @@ def _refusal(status: int, headers: Headers, found: Declared, rule: Rule | None, 
         return "must-understand"
     if "no-store" in control and not understood:
         return "no-store"
-    if "private" in control:
+    if (listed := _listed(control, "private", options)) is None:
         return "private"
-    if not options.allow_set_cookie and values(headers, "set-cookie"):
+    listed |= _listed(control, "no-cache", options) or frozenset()
+    if not options.allow_set_cookie and "set-cookie" not in listed and values(headers, "set-cookie"):
         return "set-cookie"
     return ""
 
@@ -205,7 +223,7 @@ def _audience(said: Declared, rule: Rule | None, options: HttpOptions) -> Mark:
 def _windows(base: Declared, rule: Rule | None, options: HttpOptions) -> tuple[float, float]:
     """Return the windows of stale-while-revalidate and stale-if-error: of the rule, the response, or the options."""
     control = base.directives
-    if "must-revalidate" in control or "proxy-revalidate" in control or "no-cache" in control:
+    if "must-revalidate" in control or "proxy-revalidate" in control:
         return 0.0, 0.0
     found: list[float] = []
     for option in ("stale_while_revalidate", "stale_if_error"):

@@ -41,6 +41,8 @@ class Trait(IntFlag):
 
 _CREDENTIALS: Final = int(Trait.CREDENTIALS)
 _REMEMBERED: Final = 4096
+_ROUNDING: Final = 0.001
+"""Seconds by which what was sent last is given up early, so that no sum of fractions keeps it too long."""
 _SHARED: Final = int(Mark.SHARED)
 _NO_CACHE: Final = int(Mark.NO_CACHE)
 
@@ -79,14 +81,15 @@ class _Encoded(Generic[F]):
     would be held after it was dropped.
     """
 
-    __slots__ = ("added", "fields", "headers", "last")
+    __slots__ = ("added", "fields", "headers", "said")
 
     def __init__(self, headers: Headers, added: Headers, fields: list[F]) -> None:
         self.headers = headers
         self.added = added
         self.fields = fields
-        self.last: tuple[int, int, list[F]] = (-1, -1, fields)
-        """What was sent last, with the seconds of age and left that it was made for: a second brings many hits."""
+        self.said: tuple[float, float, tuple[float, float, float], list[F]] = (0.0, 0.0, (0.0, 0.0, 0.0), fields)
+        """What was sent last: from when until when it says the same, since a second brings many hits; of which response,
+        by when it was made, its age by then and its lifetime; and the fields. In one piece, for threads."""
 
 
 class Warm(Generic[S, F]):
@@ -141,28 +144,31 @@ class Warm(Generic[S, F]):
             or (traits & _CREDENTIALS and not marks & _SHARED)
         ):
             return None
-        passed = cache.clock() - made_at
-        if passed > 0.0:
-            age += passed
-        left = lifetime - age
-        if left <= 0:
-            return None
+        now = cache.clock()
         encoded = self._encoded.young.get(key) or self._encoded.get(key)
         if encoded is None or encoded.headers is not headers or encoded.added is not added:
             if type(headers) is not tuple or type(added) is not tuple:
                 return None
             encoded = _Encoded(headers, added, [self._form(name, value) for name, value in (*headers, *added)])
             self._encoded.put(key, encoded)
-        whole, ttl = int(age), int(left)
-        last = encoded.last
-        if last[0] == whole and last[1] == ttl:
-            fields = last[2]
         else:
-            fields = [*encoded.fields, self._ages.get(whole) or self._age(whole)]
-            if self._told:
-                fields.append(self._hits.get(ttl) or self._hit(ttl, key))
-            encoded.last = whole, ttl, fields
-        # A list of its own each time: whoever wraps this cache may change it in place.
+            since, until, times, fields = encoded.said
+            if since <= now < until and times == (made_at, age, lifetime):
+                return status, reason, fields.copy(), body  # a list of its own each time, as below
+        times = made_at, age, lifetime
+        passed = now - made_at
+        if passed > 0.0:
+            age += passed
+        left = lifetime - age
+        if left <= 0:
+            return None
+        whole, ttl = int(age), int(left)
+        fields = [*encoded.fields, self._ages.get(whole) or self._age(whole)]
+        if self._told:
+            fields.append(self._hits.get(ttl) or self._hit(ttl, key))
+        if passed > 0.0:
+            encoded.said = now, now + min(whole + 1 - age, left - ttl) - _ROUNDING, times, fields
+        # Whoever wraps this cache may change it in place.
         return status, reason, fields.copy(), body
 
     def _age(self, seconds: int) -> F:

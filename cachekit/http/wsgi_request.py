@@ -19,6 +19,7 @@ Environ: TypeAlias = dict[str, Any]
 _KEYED: Final = int(Trait.KEYED)
 _ODD: Final = int(Trait.ODD)
 _LONGEST: Final = 512
+_SITES: Final = 8
 
 
 def request_of(environ: Environ) -> Request:
@@ -79,6 +80,7 @@ class Reader:
         self._traits = {name: trait for name, trait in traits.items() if trait}
         self._special = frozenset(self._traits)
         self._keys: Recent[tuple[Any, ...], str] = Recent()
+        self._sites: dict[tuple[str, str | None], Recent[str, str]] = {}
         self._simple = options.keying.by_url and not {"host", "content-type"} & {*options.keying.headers}
 
     def read(self, environ: Environ) -> tuple[str | None, int]:
@@ -94,6 +96,15 @@ class Reader:
         if not self._simple:
             return None, traits
         get = environ.get
+        path, host = get("PATH_INFO"), get("HTTP_HOST")
+        plain = not keyed and not get("SCRIPT_NAME") and not get("QUERY_STRING")
+        if plain and (get("REQUEST_URI") or get("RAW_URI") or path) == path:
+            # The path as it is: of the latest of them the keys are at hand.
+            site = self._sites.get((environ["wsgi.url_scheme"], host))
+            if site is not None and path is not None and (known := site.young.get(path) or site.get(path)) is not None:
+                return known, traits
+        else:
+            plain = False
         sign = (
             environ["wsgi.url_scheme"], get("HTTP_HOST"), get("PATH_INFO"), get("SCRIPT_NAME"), get("QUERY_STRING"),
             get("REQUEST_URI"), get("RAW_URI"), get("SERVER_NAME"), get("SERVER_PORT"), keyed,
@@ -103,7 +114,18 @@ class Reader:
             key = self._options.keying.key(request_of(environ))
             if key is not None and sum(len(part) for part in (*sign[:9], *keyed) if part) < _LONGEST:
                 self._keys.put(sign, key)
+        if plain and host and path and key is not None and len(path) < _LONGEST:
+            self._learn((environ["wsgi.url_scheme"], host), path, key)
         return key, traits
+
+    def _learn(self, site: tuple[str, str], path: str, key: str) -> None:
+        """Remember the *key* of *path* on *site*."""
+        found = self._sites.get(site)
+        if found is None:
+            if len(self._sites) >= _SITES or len(site[1]) > _LONGEST:
+                return
+            found = self._sites[site] = Recent()
+        found.put(path, key)
 
 
 def _variable(name: str) -> str:

@@ -28,6 +28,7 @@ SLOTS: Final = 16384
 
 _HOPS: Final = 6
 _ON_THE_WAY: Final = 0.005
+_READS: Final = 8
 _SWEEP: Final = 1000
 
 
@@ -84,6 +85,7 @@ class ClusterLink:
         self._shared = Shared()
         self.moves = 0
         """How many times a slot was seen to move."""
+        self._settled = 0  # how many times a primary was settled
 
     def __repr__(self) -> str:
         return f"ClusterLink({self.address.shown!r})"
@@ -167,8 +169,12 @@ class ClusterLink:
         async def run(key: Arg, command: Sequence[Arg]) -> Any:
             return replies_of(self, await self.run(io, [Routed(key, command)], trusting=True))[0]
 
+        async def settled() -> None:
+            await settle(io, node, self._settlers, run)
+            self._settled += 1
+
         if not node.settled:
-            await self._shared.run(io, node, 3 * self.timeout, lambda: settle(io, node, self._settlers, run))
+            await self._shared.run(io, node, 3 * self.timeout, settled)
 
     def settle_by(self, settle: WeakMethod[Settle]) -> None:
         """Have *settle* called with each primary before anything else uses it."""
@@ -315,9 +321,20 @@ class ClusterLink:
         return replies_of(self, replies), others
 
     async def read(self, io: IO, names: Sequence[Name]) -> list[bytes | None]:
-        """Return the values of *names*; the reads of one loop share round trips to each primary."""
+        """Return the values of *names*; the reads of one loop share round trips to each primary.
+
+        None of them is older than what it means that a primary is new: the stamp of the namespace, read before that
+        primary was settled, and the stamp of a tag, read there afterwards, would make an old value look current.
+        """
+        for _ in range(_READS):
+            owners, settled = (await self._slots(io)).owners, self._settled
+            found = await self._read_once(io, names, owners)
+            if self._settled == settled:
+                return found
+        raise StoreUnavailable(f"{self!r}: its primaries changed {_READS} times while they were read")
+
+    async def _read_once(self, io: IO, names: Sequence[Name], owners: Sequence[Node | None]) -> list[bytes | None]:
         places: dict[Node, list[int]] = {}
-        owners = (await self._slots(io)).owners
         for i, name in enumerate(names):
             owner = owners[slot_of(name)]
             if owner is not None and owner.settled:

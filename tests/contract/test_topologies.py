@@ -122,6 +122,21 @@ def test_many_tasks_at_once(cluster, process) -> None:
     assert cache.watch.of(Kind.STORE_ERROR) == []
 
 
+def test_a_primary_that_turns_out_to_be_new_while_it_is_read(cluster, process) -> None:
+    """The stamp of the namespace, read before, may not vouch for what is read there afterwards."""
+    cache = process(cluster.url)
+    link, names = cache.store.inner.link, cache.store.inner.names
+    here = cluster.owner(names.tag(""))
+    tag = next(f"t{number}" for number in count() if cluster.owner(names.tag(f"t{number}")).port != here.port)
+    cache.set_many({"k": "before", "j": "before"}, tags=[tag])
+    assert cache.get("k") == cache.get("j") == "before"
+    for read in (lambda: cache.get("k"), lambda: cache.get_many(["j"]).get("j")):
+        node = link.owner(names.tag(tag))
+        cluster.owner(names.seen).client.delete(names.seen)  # nobody knows the history of any primary
+        node.unsettle()  # as when a connection breaks, or somebody else has moved in
+        assert read() is None
+
+
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 def test_slots_that_move_are_followed(cluster, process, kind) -> None:
     """Values, leases and stamps are found while their slots are on the way and when they have arrived."""

@@ -174,3 +174,37 @@ def test_fields_that_can_be_read_once_are_read_once(method):
     asyncio.run(job())
     heads = [list(message["headers"]) for message in sent if "headers" in message]
     assert [(b"x", b"y") in head and head[-1][0] == b"cache-status" for head in heads] == [True] * 3
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_an_application_that_rewrites_its_request_in_place_drops_what_was_asked_for(build, edge, kind):
+    """Mounts, prefixes and languages are often taken off the path in the very scope or environ that came."""
+    if kind != edge:
+        pytest.skip("one edge at a time")
+    site = build(Cache("memory://"))
+    site.says("max-age=60")
+    site.get("/de/x")
+    inner = site.app.app
+
+    async def asgi_app(scope, receive, send):
+        scope["path"], scope["raw_path"] = "/x", b"/x"
+        await inner(scope, receive, send)
+
+    def wsgi_app(environ, start_response):
+        environ["PATH_INFO"] = "/x"
+        return inner(environ, start_response)
+
+    site.app.app = asgi_app if kind == "asgi" else wsgi_app
+    assert site.get("/de/x").hit
+    site.request("POST", "/de/x")
+    assert not site.get("/de/x").hit
+
+
+@pytest.mark.parametrize("location", ["/y", "https://example.org/y"])
+def test_a_path_of_which_nothing_is_known_names_another(site, location):
+    site.says("max-age=60")
+    site.get("/y")
+    site.answer(Answer(status=201, headers=[("LOCATION", location)]))
+    site.request("POST", "/never-seen")
+    site.says("max-age=60")
+    assert not site.get("/y").hit

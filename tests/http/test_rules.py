@@ -326,3 +326,36 @@ def test_no_value_of_a_query_makes_a_header_line(site):
     got = site.get("/x?a=%0d%0aX-Evil:1")
     assert got.get("x-evil") is None
     assert got.get("cache-tag") is None
+
+
+@pytest.mark.parametrize("said", ["private", "no-store", 'private="x-a"', "no-store, max-age=60"])
+@pytest.mark.parametrize("field", ["CDN-Cache-Control", "Surrogate-Control"])
+@pytest.mark.parametrize("override", [False, True])
+def test_no_rule_speaks_against_a_targeted_field_that_keeps_a_response_from_others(site, said, field, override):
+    more = {"ttl": 60, "cache_control": "public, max-age=60", "surrogate_control": "max-age=60", "tags": ["t"]}
+    for name, value in more.items():
+        site.setup([Rule("/x", **{name: value}, override=override)]).answer([(field, said)])
+        got = site.get()
+        assert (got.all("surrogate-control"), got.all("cache-control")) == ([said] if field[0] == "S" else [], [])
+        assert not site.get().hit
+
+
+def test_what_a_rule_adds_for_caches_hides_no_no_cache(site):
+    site.setup([Rule("/x", surrogate_control="max-age=60")])
+    site.says("no-cache, max-age=60", headers=[("ETag", '"a"')])
+    site.get()
+    assert not site.get().hit
+    site.setup([Rule("/y", surrogate_control="max-age=60")])
+    site.says('no-cache="x-a", max-age=60', headers=[("X-A", "1")])
+    assert site.get("/y").get("x-a") == "1"
+    got = site.get("/y")
+    assert (got.hit, got.get("x-a")) == (True, None)
+
+
+@pytest.mark.parametrize(("control", "served"), [("max-age=1", True), ("max-age=1, must-revalidate", False)])
+def test_what_a_rule_adds_for_caches_hides_no_must_revalidate(site, clock, control, served):
+    site.setup([Rule("/x", surrogate_control="max-age=60", stale_if_error=60)])
+    site.answer([("Cache-Control", control)], Answer(503))
+    site.get()
+    clock.advance(61)
+    assert (site.get().status == 200) is served

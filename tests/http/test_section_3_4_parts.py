@@ -243,3 +243,119 @@ def test_whatever_is_combined_its_bytes_are_those_of_the_whole(parts, begin, las
     made = cut_part([("range", f"bytes={begin}-{last}")], stored, list(stored.headers))
     if made is not None:
         assert made[2] == content[begin : last + 1]
+
+
+# Parts that are the whole (RFC 9110 section 15.3.7.3)
+
+
+def whole(status=200, **more):
+    return Answer(status, [(CC, "max-age=60")], WHOLE, **more)
+
+
+JOINED = [
+    # name, the parts that come, whether they are the whole
+    ("two", [(0, 6), (6, 10)], True),
+    ("two that overlap", [(0, 8), (2, 10)], True),
+    ("backwards", [(6, 10), (0, 6)], True),
+    ("three", [(0, 3), (3, 5), (5, 10)], True),
+    ("one that is all", [(0, 10)], True),
+    ("not the end", [(0, 4), (4, 9)], False),
+    ("not the beginning", [(1, 4), (4, 10)], False),
+    ("a gap", [(0, 4), (5, 10)], False),
+]
+
+
+@pytest.mark.parametrize(("parts", "is_whole"), [row[1:] for row in JOINED], ids=[row[0] for row in JOINED])
+def test_parts_that_are_all_of_it_together_are_the_whole(site, parts, is_whole):
+    for begin, end in parts:
+        site.answer(part(begin, end))
+        site.get(range=f"bytes={begin}-{end - 1}")
+    site.answer(Answer(headers=[(CC, "max-age=60")], body=b"anew"))
+    got = site.get()
+    assert (got.status, got.body, got.hit) == (200, WHOLE if is_whole else b"anew", is_whole)
+    assert got.all("content-range") == []
+    assert got.all("content-length") in ([str(len(got.body))], [])
+    if is_whole:
+        got = site.get(range="bytes=3-6")
+        assert (got.status, got.body, got.all("content-range"), got.hit) == (206, b"3456", ["bytes 3-6/10"], True)
+
+
+@pytest.mark.parametrize("tags", [('W/"a"', 'W/"a"'), ('"a"', '"b"'), (None, None)])
+def test_parts_of_what_may_be_different_are_no_whole(site, tags):
+    for (begin, end), etag in zip([(0, 6), (6, 10)], tags, strict=True):
+        site.answer(part(begin, end, etag=etag))
+        site.get(range=f"bytes={begin}-{end - 1}")
+    site.says("max-age=60")
+    assert not site.get().hit
+
+
+def test_all_of_it_in_answer_to_a_range_is_stored_as_the_whole(site):
+    site.answer(whole())
+    assert "stored" in site.get(range="bytes=0-4").cache_status
+    assert site.get().body == WHOLE
+    got = site.get(range="bytes=2-3")
+    assert (got.status, got.body, got.hit) == (206, b"23", True)
+    assert site.forwards == 1
+
+
+@pytest.mark.parametrize("status", [203, 404, 301])
+def test_other_answers_to_a_range_are_not(site, status):
+    site.answer(whole(status))
+    site.get(range="bytes=0-4")
+    assert not site.get().hit
+
+
+def test_each_variant_is_a_whole_of_its_own(site):
+    for language, etag in (("de", '"d"'), ("en", '"e"')):
+        for begin, end in ((0, 6), (6, 10)):
+            site.answer(part(begin, end, ("Vary", "accept-language"), etag=etag))
+            site.get(range=f"bytes={begin}-{end - 1}", accept_language=language)
+    for language, etag in (("de", '"d"'), ("en", '"e"')):
+        got = site.get(accept_language=language)
+        assert (got.hit, got.get("etag"), got.body) == (True, etag, WHOLE)
+    assert not site.get(accept_language="fr").hit
+
+
+@pytest.mark.parametrize("answer", ["the rest", "all of it"])
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_what_changes_while_the_rest_comes_is_no_whole(site, answer, when):
+    """The right to store the whole is taken late: nothing may have been dropped since the part was asked for."""
+
+    def change():
+        site.cache.invalidate("t")
+
+    from cachekit.http.rules import Rule
+
+    site.setup([Rule("/x", tags=["t"], status=[200])])
+    site.answer(part(0, 6))
+    site.get(range="bytes=0-5")
+    made = part(6, 10) if answer == "the rest" else whole()
+    setattr(made, when, change)
+    site.answer(made, Answer(headers=[(CC, "max-age=60")], body=b"anew"))
+    site.get(range="bytes=6-9")
+    assert site.get().body == b"anew"
+
+
+def test_an_unsafe_method_meanwhile_leaves_no_whole(site):
+    import threading
+
+    from tests.http.conftest import AsgiSite
+
+    other = AsgiSite(site.cache, site.clock)
+    other.says("no-store")
+
+    def change():
+        worker = threading.Thread(target=other.request, args=("POST", "/x"))
+        worker.start()
+        worker.join(10)
+
+    site.answer(whole(before=change), Answer(headers=[(CC, "max-age=60")], body=b"anew"))
+    site.get(range="bytes=6-9")
+    assert site.get().body == b"anew"
+    other.close()
+
+
+def test_nothing_is_joined_where_no_parts_are_stored(site):
+    site.setup(store_parts=False).answer(whole())
+    site.get(range="bytes=0-4")
+    assert not site.get().hit

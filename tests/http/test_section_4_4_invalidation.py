@@ -70,3 +70,17 @@ def test_what_is_being_loaded_meanwhile_is_not_kept(site):
     assert site.get().body == b"old"
     site.answer(Answer(headers=[FRESH], body=b"new"))
     assert site.get().body == b"new"
+
+
+@pytest.mark.parametrize("name", ["x-forwarded-host", "x-original-url", "forwarded"])
+@pytest.mark.parametrize("more", [[], [("Location", "/elsewhere")]])
+def test_what_sets_responses_apart_keeps_no_change_from_the_url(site, name, more):
+    site.says("max-age=60")
+    value = "host=other.org" if name == "forwarded" else "other.org"
+    for headers in ([], [(name, value)]):
+        site.request("GET", "/x", headers)
+    site.answer(Answer(headers=more))
+    site.request("POST", "/x", [(name, value)])
+    site.says("max-age=60")
+    for headers in ([], [(name, value)]):
+        assert not site.request("GET", "/x", headers).hit

@@ -299,9 +299,74 @@ def test_an_error_is_no_reason_to_forget(site, clock):
     assert site.forwards == 3
 
 
+def caused(error):
+    made = RuntimeError("wrapped")
+    made.__cause__ = error
+    return made
+
+
+UNREACHED = [
+    # name, what the application does, is the stale response served
+    ("502", Answer(502), True),
+    ("504", Answer(504), True),
+    ("500", Answer(500), False),
+    ("503", Answer(503), False),
+    ("refused", Answer(error=ConnectionRefusedError()), True),
+    ("timed out", Answer(error=TimeoutError()), True),
+    ("caused by one", Answer(error=caused(ConnectionResetError())), True),
+    ("another error", Answer(error=OSError("disk")), False),
+    ("caused by another", Answer(error=caused(KeyError())), False),
+]
+
+
+@pytest.mark.parametrize(("answer", "served"), [row[1:] for row in UNREACHED], ids=[row[0] for row in UNREACHED])
+@pytest.mark.parametrize("window", [0, 100])
+def test_stale_if_disconnected(site, clock, answer, served, window):
+    """RFC 9111 section 4.2.4: a cache that is disconnected may serve stale responses that nobody allowed; asked for only."""
+    site.setup(stale_if_disconnected=window).answer(Answer(headers=[(CC, "max-age=60")], body=b"good"), answer)
+    site.get()
+    clock.advance(159)
+    if served and window:
+        got = site.get()
+        assert (got.status, got.body, got.get("age")) == (200, b"good", "159")
+        clock.advance(1)
+    if answer.error is None:
+        assert site.get().status == answer.status
+    else:
+        with pytest.raises(type(answer.error)):
+            site.get()
+
+
+@pytest.mark.parametrize("more", ["must-revalidate", "proxy-revalidate", "s-maxage=60", "no-cache"])
+def test_what_forbids_stale_forbids_it_to_the_disconnected(site, clock, more):
+    site.setup(stale_if_disconnected=100)
+    site.answer(Answer(headers=[(CC, f"max-age=60, {more}"), ("ETag", '"a"')]), Answer(504))
+    site.get()
+    clock.advance(61)
+    assert site.get().status == 504
+
+
 def test_the_application_s_exception_comes_through(site):
     error = ValueError("mine")
     site.answer(Answer(error=error))
     with pytest.raises(ValueError, match="mine") as caught:
         site.get()
     assert caught.value is error
+
+
+def test_the_age_is_that_of_what_is_stored_now(site):
+    """What is said of one second is kept for the next hits, but not for another response with the same fields."""
+    site.setup(generate_etag=False)
+    site.says("max-age=60")
+    site.get()
+    site.clock.advance(5.5)
+    assert (site.get().get("age"), site.get().get("age")) == ("5", "5")
+    site.request("POST")
+    site.get()
+    site.clock.advance(0.2)
+    got = site.get()
+    assert (got.get("age"), got.cache_status) == ("0", "cachekit; hit; ttl=59")
+    site.clock.advance(0.9)
+    assert site.get().get("age") == "1"
+    site.clock.advance(-0.9)
+    assert site.get().get("age") == "0"
