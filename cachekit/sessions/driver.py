@@ -288,6 +288,7 @@ class Exchange(Keeping):
         session, options = self.session, self._driver.options
         self._failed = status >= 500 and not options.save_on_server_error
         await self.keep(io)
+        self._used = True  # the end of the response need not note it again
         if self._renewed and self._line is None and not self._failed and self._held is not None:
             self._say(self._held.base, self._held.about)
         cookies = [self._line] if self._line is not None else []

@@ -68,7 +68,7 @@ class Keeping:
     _line: str | None
     _claims: Mapping[str, bytes]
     _loaded_about: About
-    _used: bool  # that it is used was noted already
+    _used: bool  # this response has noted already that it is used
     session: Session
 
     @property
@@ -109,7 +109,6 @@ class Keeping:
         elif values is not None:
             await self._write(io, values, about)
         elif not self._used:
-            self._used = True
             await self._use(io)
 
     async def _end(self, io: IO) -> None:
