@@ -22,6 +22,12 @@ EVERYTHING = [Rule("/**", ttl="1h")]
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the applications, whatever versions they meet
 
 
+@pytest.fixture(autouse=True)
+def importers(monkeypatch):
+    """Let nobody stay among those who are asked for modules: pypiserver brings one of an old kind, which Python warns of."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+
+
 async def datasette(path):
     from datasette.app import Datasette
 
