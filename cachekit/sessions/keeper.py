@@ -143,11 +143,13 @@ class Keeper:
         *,
         yielding: bool = False,
         tried: list[str] | None = None,
+        pending: Pending | None = None,
     ) -> Held | None:
         """Keep the changes that led from ``held.base`` to *values*, together with what others changed meanwhile.
 
         Returns what is kept now; None when the session has ended, or now belongs to somebody else. *tried* receives the
-        versions that were sent: one whose answer was lost may be there all the same, and must not be merged with itself.
+        versions that were sent: one whose answer was lost may be there all the same, and must not be merged with itself;
+        neither may those of *pending*, of which *values* were made.
         """
         for _ in range(_TRIES):
             version, was = new_version(), held.record
@@ -172,7 +174,10 @@ class Keeper:
                 self._discarded(held.key)
                 return None
             self.emit(Event(Kind.SESSION_MERGED, str(held.key)))
-            values = self.payloads.merge(held.base, values, theirs.base, yielding=yielding)
+            if pending is not None and theirs.record.version in pending.tried:  # it arrived in this moment
+                values = self.payloads.merge(pending.sent, pending.values, theirs.base)
+            else:
+                values = self.payloads.merge(held.base, values, theirs.base, yielding=yielding)
             about = theirs.about if about == held.about else theirs.about.lasting_as(about)
             held = theirs
         raise SessionError(f"a session was changed by others {_TRIES} times in a row: give up")
@@ -325,7 +330,8 @@ class Keeper:
             merged = self.payloads.merge(pending.sent if arrived else pending.base, pending.values, found.base)
             lasting = replace(pending.about, life=pending.about.life or found.about.life)  # 0.0: not known here
             about = found.about.lasting_as(lasting)
-            if (merged != found.base or about != found.about) and await self.write(io, found, merged, about) is None:
+            changed = merged != found.base or about != found.about
+            if changed and await self.write(io, found, merged, about, pending=pending) is None:
                 return
         else:
             self._discarded(key)
