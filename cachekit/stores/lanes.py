@@ -140,32 +140,34 @@ class AioLanes:
 
     async def run_all(self, commands: Sequence[Command]) -> list[Any]:
         """Run *commands* in one round trip. Returns the replies, error replies among them as values."""
+        if not commands:
+            return []
         replies: list[Any] = await self._run(AioLane.ask_all, commands, once=True)
         return replies
 
     async def _run(self, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any, once: bool) -> Any:
         until = self._loop.time() + self._deadlines.seconds
-        if self._places.locked():
-            async with asyncio.timeout_at(until):
-                await self._places.acquire()
-        else:
-            await self._places.acquire()
-        try:
-            while self._idle:
-                lane = self._idle.pop()
-                if lane.lost:
-                    continue
-                try:
-                    return await self._on(lane, ask, what)
-                except self._broken:
-                    if once:
-                        raise
-                    break
-            async with asyncio.timeout_at(until):
-                lane = await AioLane.open(self.connection())
-            return await self._on(lane, ask, what)
-        finally:
-            self._places.release()
+        if not self._places.locked():
+            async with self._places:
+                return await self._lend(ask, what, once, until)
+        async with asyncio.timeout_at(until), self._places:
+            return await self._lend(ask, what, once, until)
+
+    async def _lend(
+        self, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any, once: bool, until: float
+    ) -> Any:
+        while self._idle:
+            lane = self._idle.pop()
+            if lane.lost:
+                continue
+            try:
+                return await self._on(lane, ask, what)
+            except self._broken:
+                if once:
+                    raise
+                break
+        async with asyncio.timeout_at(until):
+            return await self._on(await AioLane.open(self.connection()), ask, what)
 
     async def _on(self, lane: AioLane, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any) -> Any:
         try:

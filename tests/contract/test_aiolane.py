@@ -207,6 +207,33 @@ def test_loops_that_end_without_closing_the_cache_leave_one_connection_at_most(s
     asyncio.run(last())
 
 
+def test_no_command_at_all_is_answered_at_once(tmp_path) -> None:
+    async def job(_served: Served, link: RedisLink) -> None:
+        assert await link.node.arun_all([]) == []
+
+    asyncio.run(with_server(tmp_path, job))
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_waiting_for_a_place_and_connecting_are_part_of_a_command_s_time(tmp_path, monkeypatch, waits) -> None:
+    """What bounds the whole of it bounds the reply too, which would have the whole time again by itself."""
+    monkeypatch.setattr(Deadlines, "watch", lambda _self, _future: None)
+
+    async def job(served: Served, link: RedisLink) -> None:
+        served.replies = [b""]
+        lanes = link.node._aio()
+        if waits:
+            lanes._places = asyncio.Semaphore(0)
+        asking = asyncio.create_task(link.aio_command(("PING",)))
+        if waits:
+            await asyncio.sleep(0)
+            lanes._places.release()
+        with pytest.raises(StoreTimeout):
+            await asyncio.wait_for(asking, 10)
+
+    asyncio.run(with_server(tmp_path, job, timeout=0.1))
+
+
 def test_a_lane_is_asked_by_one_at_a_time(tmp_path) -> None:
     async def job(served: Served, link: RedisLink) -> None:
         served.replies = [b"+OK\r\n"] * 8
