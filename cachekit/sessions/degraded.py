@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cachekit._fork import renew_in_child
@@ -29,8 +29,7 @@ class Pending:
         replaced: whether another key takes its place: it is dead here, and delivered by that one.
         ended: whether it has ended.
         owner: whose it was when it ended.
-        tried: versions that were sent to the store, and perhaps arrived there.
-        sent: the values that they brought.
+        sent: versions that were sent to the store, and perhaps arrived there; with what the session held here then.
     """
 
     base: Mapping[str, bytes] = field(default_factory=dict)
@@ -41,8 +40,20 @@ class Pending:
     replaced: bool = False
     ended: bool = False
     owner: str = ""
-    tried: tuple[str, ...] = ()
-    sent: Mapping[str, bytes] = field(default_factory=dict)
+    sent: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+
+    @property
+    def is_unheard_of(self) -> bool:
+        """Return whether the store certainly has nothing of it."""
+        return self.born and not self.sent
+
+    def after(self, versions: Iterable[str]) -> Pending:
+        """Return the same after it was sent under *versions*."""
+        return replace(self, sent={**self.sent, **dict.fromkeys(versions, self.values)})
+
+    def base_of(self, version: str) -> Mapping[str, bytes]:
+        """Return what of this was in the store already, where *version* of the session is there."""
+        return self.sent.get(version, self.base)
 
     @property
     def is_dead(self) -> bool:
@@ -105,7 +116,7 @@ class LocalSessions:
         later = self.take(key)
         if later is not None and not pending.is_dead and not later.is_dead:
             values = self._payloads.merge(later.base, later.values, pending.values)
-            later = replace(pending, values=values, about=later.about)
+            later = replace(pending, values=values, about=later.about, sent={**pending.sent, **later.sent})
         return self.put(key, later if later is not None else pending)
 
     def clear(self) -> None:

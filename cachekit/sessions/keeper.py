@@ -119,10 +119,22 @@ class Keeper:
         return Record(body, version or new_version(), self.life(about), deadline=self._absolute, owner=owner)
 
     async def make(
-        self, io: IO, key: Key, values: Mapping[str, bytes], about: About, *, like: Record | None = None
+        self,
+        io: IO,
+        key: Key,
+        values: Mapping[str, bytes],
+        about: About,
+        *,
+        like: Record | None = None,
+        tried: list[str] | None = None,
     ) -> Held:
-        """Keep a new session; its absolute time-out is that of the session *like*, or begins now."""
+        """Keep a new session; its absolute time-out is that of the session *like*, or begins now.
+
+        *tried* is as in ``write``.
+        """
         record = self._record(key, values, about)
+        if tried is not None:
+            tried.append(record.version)
         if like is not None and like.created:
             record = replace(record, created=like.created, deadline=like.deadline)
         outcome = await self.store.write(io, key, record, None)
@@ -174,8 +186,8 @@ class Keeper:
                 self._discarded(held.key)
                 return None
             self.emit(Event(Kind.SESSION_MERGED, str(held.key)))
-            if pending is not None and theirs.record.version in pending.tried:  # it arrived in this moment
-                values = self.payloads.merge(pending.sent, pending.values, theirs.base)
+            if pending is not None and theirs.record.version in pending.sent:  # it arrived in this moment
+                values = self.payloads.merge(pending.base_of(theirs.record.version), pending.values, theirs.base)
             else:
                 values = self.payloads.merge(held.base, values, theirs.base, yielding=yielding)
             about = theirs.about if about == held.about else theirs.about.lasting_as(about)
@@ -203,7 +215,15 @@ class Keeper:
         return None
 
     async def rotate(
-        self, io: IO, held: Held, key: Key, values: Mapping[str, bytes], about: About, *, fresh: bool
+        self,
+        io: IO,
+        held: Held,
+        key: Key,
+        values: Mapping[str, bytes],
+        about: About,
+        *,
+        fresh: bool,
+        tried: list[str] | None = None,
     ) -> Held | None:
         """Keep the session under the new *key*, and end it under the old one. None when it had ended.
 
@@ -211,7 +231,7 @@ class Keeper:
         *fresh* says that somebody has logged in: then the absolute time-out begins anew.
         """
         try:
-            made = await self.make(io, key, values, about, like=None if fresh else held.record)
+            made = await self.make(io, key, values, about, like=None if fresh else held.record, tried=tried)
         except _TimedOut:
             self._discarded(held.key)
             return None
@@ -283,14 +303,15 @@ class Keeper:
             return
         under_way: Future[None] = Future()
         self._deliveries[key] = under_way
+        tried: list[str] = []
         try:
-            await self._deliver(io, key, pending)
+            await self._deliver(io, key, pending, tried)
         except CodecError as exc:
             self.emit(Event(Kind.UNENCODABLE, str(key), name="sessions", detail=str(exc), error=exc))
         except SessionError as exc:
             self._discarded(key, str(exc))
         except BaseException:
-            self.local.give_back(key, pending)
+            self.local.give_back(key, pending.after(tried))
             raise
         finally:
             self._deliveries.pop(key, None)
@@ -312,7 +333,7 @@ class Keeper:
         """Say whether something of *key* waits, or is on its way."""
         return self.local.find(key) is not None or (bool(self._deliveries) and key in self._deliveries)
 
-    async def _deliver(self, io: IO, key: Key, pending: Pending) -> None:
+    async def _deliver(self, io: IO, key: Key, pending: Pending, tried: list[str]) -> None:
         if pending.ended:
             await self.end(io, key, pending.owner)
             return
@@ -324,38 +345,48 @@ class Keeper:
             self._discarded(key, "changes made while the store was away are dropped (at_return='drop')")
             return
         if found is None and pending.born:
-            await self._deliver_new(io, key, pending)
-        elif isinstance(found, Held):
-            arrived = found.record.version in pending.tried  # although nobody heard of it
-            merged = self.payloads.merge(pending.sent if arrived else pending.base, pending.values, found.base)
+            await self._deliver_new(io, key, pending, tried)
+        elif isinstance(found, Held):  # or what was sent has arrived, although nobody heard of it
+            merged = self.payloads.merge(pending.base_of(found.record.version), pending.values, found.base)
             lasting = replace(pending.about, life=pending.about.life or found.about.life)  # 0.0: not known here
             about = found.about.lasting_as(lasting)
             changed = merged != found.base or about != found.about
-            if changed and await self.write(io, found, merged, about, pending=pending) is None:
+            kept = await self.write(io, found, merged, about, tried=tried, pending=pending) if changed else found
+            if kept is None:
                 return
+            await self._leave_previous(io, kept, pending)
         else:
             self._discarded(key)
             return
         self.emit(Event(Kind.SESSION_RETURNED, str(key)))
 
-    async def _deliver_new(self, io: IO, key: Key, pending: Pending) -> None:
+    async def _deliver_new(self, io: IO, key: Key, pending: Pending, tried: list[str]) -> None:
         values, before = pending.values, None
         if pending.previous is not None:
             before = await self.read(io, pending.previous, remembered=pending.about.remembered)
             if isinstance(before, Held):
-                values = self.payloads.merge(pending.base, values, before.base, yielding=False)
+                base = pending.base_of(before.record.version)
+                values = self.payloads.merge(base, values, before.base, yielding=False)
         try:
-            made = await self.make(io, key, values, pending.about)
+            made = await self.make(io, key, values, pending.about, tried=tried)
         except _Exists as exists:  # another process was there first
             there = self._held(key, exists.record)
             if there is not None:
                 await self.write(io, there, self.payloads.merge({}, values, there.base), there.about)
             return
-        if pending.previous is not None:
-            if isinstance(before, Held):
-                note = Moved(key, made.record.owner)
-                await self.store.retire(io, pending.previous, before.record, note, self._grace)
-            self.local.take(pending.previous)
+        await self._leave_previous(io, made, pending)
+
+    async def _leave_previous(self, io: IO, made: Held, pending: Pending) -> None:
+        """End what has the id in whose place *made* has come: it must open nothing any more."""
+        if pending.previous is None:
+            return
+        before = await self.read(io, pending.previous, remembered=pending.about.remembered)
+        if isinstance(before, Held):
+            note = Moved(made.key, made.record.owner)
+            outcome = await self.store.retire(io, pending.previous, before.record, note, self._grace)
+            if outcome.verdict is Verdict.CONFLICT:  # changed in this moment by who has the old id
+                await self.store.destroy(io, pending.previous, before.record.owner)
+        self.local.take(pending.previous)
 
     async def deliver_all(self, io: IO) -> int:
         """Bring everything that waits to the store. Returns how many still wait."""

@@ -122,7 +122,7 @@ class Keeping:
             try:
                 if self._local is not None:
                     keeper.local.take(key)
-                if self._local is None or not self._local.born:
+                if self._local is None or not self._local.is_unheard_of:
                     await keeper.end(io, key, owner)
             except StoreError as exc:
                 self.degrade(exc)
@@ -143,12 +143,13 @@ class Keeping:
             return
         self._id, self._next, self._mute = self._identity(about), "", False
         key, keeper = Key.of(self._id), self._driver.keeper
+        tried: list[str] = []
         try:
-            self._held = await keeper.make(io, key, values, about)
+            self._held = await keeper.make(io, key, values, about, tried=tried)
             self._born = False
         except StoreError as exc:
             self.degrade(exc)
-            self._keep_here(key, Pending(values=values, about=about, born=True))
+            self._keep_here(key, Pending(values=values, about=about, born=True).after(tried))
         self._kept(key, values, about, say=True)
 
     async def _rotate(self, io: IO, values: Mapping[str, bytes], about: About) -> None:
@@ -156,22 +157,28 @@ class Keeping:
         fresh = self.session.bound
         identity, self._next = self._identity(about), ""
         key = Key.of(identity)
+        tried: list[str] = []
         try:
             if held is None:
                 raise _NoStore("the session of this request is held here")
-            made = await keeper.rotate(io, held, key, values, about, fresh=fresh)
+            made = await keeper.rotate(io, held, key, values, about, fresh=fresh, tried=tried)
         except StoreError as exc:
             old = held.key if held is not None else Key.of(self._id)
             self.degrade(exc)
             born = self._local is not None and self._local.born
             base = held.base if held is not None else self._local.base if self._local is not None else {}
             previous = self._previous if born else old
-            self._keep_here(
-                key, Pending(base=base, values=values, about=about, born=True, previous=previous,
-                             owner=held.record.owner if held is not None else "")
+            pending = Pending(
+                base=base, values=values, about=about, born=True, previous=previous,
+                owner=held.record.owner if held is not None else "",
+                sent={} if self._local is None else self._local.sent,
             )  # fmt: skip
-            if born:
+            unheard_of = self._local is not None and self._local.is_unheard_of
+            self._keep_here(key, pending.after(tried))
+            if unheard_of:
                 keeper.local.take(old)
+            elif born:  # it may have arrived all the same
+                keeper.keep_here(old, Pending(ended=True))
             else:
                 keeper.keep_here(old, Pending(replaced=True))
             self._held = None
@@ -197,8 +204,7 @@ class Keeping:
                 kept = await keeper.write(io, held, values, about, tried=tried)
             except StoreError as exc:
                 self.degrade(exc)
-                pending = Pending(base=held.base, values=values, about=about, tried=tuple(tried), sent=values)
-                self._keep_here(key, pending)
+                self._keep_here(key, Pending(base=held.base, values=values, about=about).after(tried))
                 self._held = None
             else:
                 if kept is None:

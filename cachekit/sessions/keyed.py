@@ -177,7 +177,7 @@ async def end(io: IO, driver: Shared, session_id: str, owner: str = "") -> None:
     key, keeper = Key.of(session_id), driver.keeper
     pending = keeper.local.take(key)
     try:
-        if pending is None or not pending.born:
+        if pending is None or not pending.is_unheard_of:
             await keeper.end(io, key, owner)
     except StoreError:
         keeper.keep_here(key, Pending(ended=True, owner=owner))
