@@ -24,7 +24,7 @@ from cachekit.loading import Loading, Outcomes
 from cachekit.loading import here as loading_here
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
-from cachekit.stores.base import AnyEntry, SharedLeases, Store, Ticket
+from cachekit.stores.base import AnyEntry, Listening, SharedLeases, Store, Ticket
 from cachekit.stores.memory import Memory, Tally
 from cachekit.tags import Refusing, collecting, current, note, note_until
 
@@ -119,6 +119,7 @@ class Engine(Keeping):
     def __init__(self, store: Store, *, clock: Clock, chance: Chance, events: Events, l1: Memory | None) -> None:
         super().__init__(store, events)
         self._leases = store if isinstance(store, SharedLeases) else None
+        self._listening = store if isinstance(store, Listening) else None
         self.clock = clock
         self.chance = chance
         self.l1 = l1
@@ -151,6 +152,10 @@ class Engine(Keeping):
         if type(used) is Refusing and (mode := mode_here()) is not None:
             job = Job(key, tags, load, plan)
             return await (self.load(io, replace(job, force=True)) if mode is Mode.REFRESH else self._alone(job))
+        if self._listening is not None:
+            await self._listening.listen(
+                io
+            )  # before the next look: many may wait here, and one of them loads meanwhile
         # What a load that is under way was started for need not be looked for again.
         entry: AnyEntry | None = None
         if not self.flights.aloft or not self.flights.cold(io.scope, key):
@@ -317,10 +322,11 @@ class Engine(Keeping):
         ticket = await self.begin(io, key, job.tags, lease=plan.policy.lease, exclusive=not job.force)
         if ticket is not None and not job.force:
             if (found := self._appeared(ticket.found, job.seen)) is not None:
+                await self.release(io, ticket)
+                found, certain = await self._for_all(io, flight, job, found)
                 flight.tags.update(found.tags)
                 flight.until = found.until
-                await self.release(io, ticket)
-                return found.value, Certainty.FOUND  # valid when it was found: followers look for themselves
+                return found.value, Certainty.SURE if certain else Certainty.FOUND
             if not ticket.leads and job.behind:
                 return (job.seen.value if job.seen is not None else None), Certainty.FOUND
             stopped = stopped_scope(io)
@@ -395,7 +401,7 @@ class Engine(Keeping):
             kept = await self.ended(io, ticket, pause)
             pause = min(pause * 1.5, _LONGEST_POLL)
             if kept:
-                self.flights.land(flight)  # who joined did so before this look, and may have what it finds
+                self.flights.land(flight)  # as in _for_all
                 if (found := self._appeared(await self.read(io, job.key, job.tags), job.seen)) is not None:
                     self.events(Event(Kind.COLLAPSED, job.key, job.plan.name))
                     return ticket, found, True
@@ -403,8 +409,20 @@ class Engine(Keeping):
             if ticket is not None and (found := self._appeared(ticket.found, job.seen)) is not None:
                 await self.release(io, ticket)
                 self.events(Event(Kind.COLLAPSED, job.key, job.plan.name))
-                return ticket, found, False
+                return ticket, *await self._for_all(io, flight, job, found)
         return ticket, None, False
+
+    async def _for_all(self, io: IO, flight: Flight, job: Job, found: AnyEntry) -> tuple[AnyEntry, bool]:
+        """Return an entry where *found* was, and whether those who joined may have it.
+
+        They may have come after *found* was looked for, and have to know what was invalidated before they came. One look
+        after the last of them serves all; otherwise each would look for itself.
+        """
+        self.flights.land(flight)
+        if not flight.followers:
+            return found, True
+        again = self._appeared(await self.read(io, job.key, job.tags), job.seen)
+        return (found, False) if again is None else (again, True)
 
     async def _run(self, job: Job) -> Any:
         started = stopwatch()

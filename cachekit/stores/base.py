@@ -109,6 +109,15 @@ class Vouching(Protocol):
 
 
 @runtime_checkable
+class Listening(Protocol):
+    """A capability of stores: hearing what other processes change, which takes a moment at the first time."""
+
+    async def listen(self, io: IO) -> None:
+        """Begin to listen, and wait until that is so, or cannot be."""
+        ...
+
+
+@runtime_checkable
 class SharedLeases(Protocol):
     """A capability of stores whose leases other processes hold: learning that one ended, and holding one longer."""
 

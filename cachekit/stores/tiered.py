@@ -99,7 +99,8 @@ class Tiered:
         """Return whether the first level is trusted now."""
         return not self.l1.suspended
 
-    async def _ensure_bus(self, io: IO) -> None:
+    async def listen(self, io: IO) -> None:
+        """Hear what other processes change from now on; wait for that at the first time, and for at most the time-out."""
         if self._bus is not None:
             return
         with self._lock:
@@ -146,7 +147,7 @@ class Tiered:
     # -- the Store port -------------------------------------------------------------------------------------------
 
     async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
-        await self._ensure_bus(io)
+        await self.listen(io)
         since = self.l1.sequence
         if (entry := await self.l1.get(io, key)) is not None:
             return entry
@@ -161,7 +162,7 @@ class Tiered:
         return entry
 
     async def get_many(self, io: IO, keys: Sequence[str]) -> dict[str, AnyEntry]:
-        await self._ensure_bus(io)
+        await self.listen(io)
         since = self.l1.sequence
         found = await self.l1.get_many(io, keys)
         missing = [key for key in keys if key not in found]
@@ -200,7 +201,7 @@ class Tiered:
             self.l1.forget([key])
 
     async def begin(self, io: IO, key: str, tags: Sequence[str], lease: float, *, exclusive: bool = True) -> Ticket:
-        await self._ensure_bus(io)
+        await self.listen(io)
         since = self.l1.sequence
         try:
             ticket = await self.l2.begin(io, key, tags, lease, exclusive=exclusive)

@@ -10,6 +10,8 @@ from itertools import count
 import pytest
 
 from cachekit import Cache, CacheKitError, Kind, Policy, StoreUnavailable
+from cachekit.entry import seal
+from cachekit.stores.base import Ticket
 from cachekit.stores.memory import Memory
 from cachekit.testing import FlakyStore, ManualClock
 
@@ -468,3 +470,74 @@ def test_a_caller_who_comes_while_the_result_is_on_its_way_to_the_store_looks_ag
         return [await early, await late]
 
     assert asyncio.run(job()) == ["old", "new"]
+
+
+# -- what another process made -----------------------------------------------------------------------------------------
+
+
+class Elsewhere(FlakyStore):
+    """A store in which another process has made the value by the time that somebody here may."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(Memory(clock=clock))
+        self.clock = clock
+        self.asked, self.answer = asyncio.Event(), asyncio.Event()
+
+    async def begin(self, io, key, tags, lease, *, exclusive=True):
+        self.calls.append("begin")
+        self.asked.set()
+        await self.answer.wait()
+        made = seal("theirs", Policy(ttl=60), self.clock())
+        await self.inner.set_many(io, {key: made})
+        return Ticket(key, leads=False, found=made, retry_in=1.0, proof=None)
+
+    async def release(self, io, ticket):
+        self.calls.append("release")
+
+
+@pytest.mark.parametrize("callers", [1, 2, 9])
+def test_one_look_serves_all_who_waited_for_what_another_process_made(clock: ManualClock, callers: int) -> None:
+    async def main() -> None:
+        store = Elsewhere(clock)
+        cache = Cache(store, clock=clock)
+        tasks = [asyncio.create_task(cache.aget_or_set("k", lambda: "ours")) for _ in range(callers)]
+        await store.asked.wait()
+        await asyncio.sleep(0)
+        before = store.calls.count("get")
+        store.answer.set()
+        assert await asyncio.gather(*tasks) == ["theirs"] * callers
+        assert store.calls.count("get") - before == (callers > 1), "none for the leader alone"
+        assert store.calls.count("begin") == 1
+
+    asyncio.run(main())
+
+
+def test_who_waits_for_the_store_to_listen_does_not_ask_what_is_loading_by_then(clock: ManualClock) -> None:
+    """All come before it listens; the first one that goes on loads, and the others need not ask the server."""
+
+    class Listening(FlakyStore):
+        def __init__(self) -> None:
+            super().__init__(Memory(clock=clock))
+            self.live = asyncio.Event()
+
+        async def listen(self, io) -> None:
+            await self.live.wait()
+
+    async def main() -> None:
+        store, done = Listening(), asyncio.Event()
+        cache = Cache(store, clock=clock)
+
+        async def load() -> str:
+            await done.wait()
+            return "value"
+
+        tasks = [asyncio.create_task(cache.aget_or_set("k", load)) for _ in range(6)]
+        await asyncio.sleep(0)
+        store.live.set()
+        while cache.stats().events.get("collapsed", 0) < 5:
+            await asyncio.sleep(0)
+        assert store.calls.count("get") == 1
+        done.set()
+        assert await asyncio.gather(*tasks) == ["value"] * 6
+
+    asyncio.run(main())
