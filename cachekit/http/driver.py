@@ -398,9 +398,9 @@ class Driver:
         """
         try:
             own = await self._cache.begin(io, key, entry.tags)
-            if own is None or not own.leads:
+            if own is None:
                 return False
-            if own.found is None and await self._cache.holds(io, ticket, entry.tags, entry.stamps):
+            if own.leads and own.found is None and await self._cache.holds(io, ticket, entry.tags, entry.stamps):
                 return await self._cache.commit(io, own, entry)
             await self._cache.release(io, own)
             return False

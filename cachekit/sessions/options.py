@@ -27,8 +27,8 @@ _RESERVED: Final = "_"
 
 _KINDS: Final[tuple[tuple[str, type | tuple[type, ...], str], ...]] = (
     *((name, str, "text") for name in ("cookie_name", "path", "same_site", "compression", "at_return", "load", "namespace")),
-    *((name, bool, "True or False") for name in ("keep_alive", "partitioned", "development", "save_on_server_error",
-                                                 "no_store")),
+    *((name, bool, "True or False") for name in ("sliding", "keep_alive", "partitioned", "development",
+                                                 "save_on_server_error", "no_store")),
     *((name, int, "a whole number") for name in ("max_bytes", "compress_from", "max_local")),
     ("domain", (str, type(None)), "text, or None"),
     ("timeout", (int, float), "a positive number of seconds"),

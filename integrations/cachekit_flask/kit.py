@@ -106,8 +106,8 @@ class CacheKit(Decorators):
         compression = given["compression"]
         if compression is None:
             compression = settings.compression
-        if settings.purgers and cache.outbox is None:
-            cache.attach(*settings.purgers)
+        if settings.purgers:
+            _purge_at(cache, settings.purgers)
         kept = given["sessions"] or settings.sessions
         if kept:
             app.extensions["cachekit.sessions"] = install(app, kept, cache)
@@ -152,6 +152,17 @@ class CacheKit(Decorators):
     def cache(self) -> Cache:
         """Return the cache of the running application. Raises ``ConfigError`` as ``state`` does."""
         return self.state.cache
+
+
+def _purge_at(cache: Cache, purgers: Sequence[Any]) -> None:
+    """Have *cache* tell *purgers*; several applications with one cache may name the same. Raises ``ConfigError``."""
+    if cache.outbox is None:
+        cache.attach(*purgers)
+    elif unknown := [purger.name for purger in purgers if cache.outbox.purgers.get(purger.name) is not purger]:
+        raise ConfigError(
+            f"CACHEKIT_PURGERS={unknown!r}: this cache has purgers of its own, {', '.join(cache.outbox.purgers)}: name "
+            "all of them in Cache(purgers=...), or in CACHEKIT_PURGERS"
+        )
 
 
 def _default(app: Flask) -> Cache:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cachekit import Cache
 from cachekit.http.message import StoredResponse
 from cachekit.http.parts import Part, combined, content_range, cut_part, part_key
 from tests.http.conftest import Answer
@@ -278,6 +279,26 @@ def test_parts_that_are_all_of_it_together_are_the_whole(site, parts, is_whole):
     if is_whole:
         got = site.get(range="bytes=3-6")
         assert (got.status, got.body, got.all("content-range"), got.hit) == (206, b"3456", ["bytes 3-6/10"], True)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("parts", [[(0, 6), (6, 10)], [(0, 10)]])
+@pytest.mark.parametrize("level", ["", "tiered+"])
+def test_they_are_on_a_server_too(build, server, clock, parts, level):
+    cache = Cache(level + server.url, clock=clock, timeout=5.0)
+    site = build(cache)
+    for begin, end in parts:
+        site.answer(part(begin, end))
+        site.get(range=f"bytes={begin}-{end - 1}")
+    site.answer(Answer(headers=[(CC, "max-age=60")], body=b"anew"))
+    got = site.get()
+    assert (got.status, got.body, got.hit) == (200, WHOLE, True)
+    site.request("POST")
+    assert site.get().body == b"anew", "and are dropped with the URL"
+    if hasattr(site, "loop"):
+        site.loop.run_until_complete(cache.aclose())
+    else:
+        cache.close()
 
 
 @pytest.mark.parametrize("tags", [('W/"a"', 'W/"a"'), ('"a"', '"b"'), (None, None)])

@@ -100,6 +100,17 @@ def test_purgers() -> None:
         cdn.close()
 
 
+def test_purgers_beside_those_of_the_cache_are_refused_and_not_forgotten() -> None:
+    ours, theirs = (Cloudflare(zone=f"z{n}", token="sesame", name=name) for n, name in enumerate(("ours", "theirs")))
+    cache = Cache(purgers=[theirs])
+    with pytest.raises(ConfigError, match=r"CACHEKIT_PURGERS=\['ours'\].*theirs.*name all of them"):
+        CacheKit(application(CACHEKIT_PURGERS=[ours]), cache=cache)
+    shared = Cache()
+    for _ in range(2):  # two applications with one cache
+        CacheKit(application(CACHEKIT_PURGERS=[ours]), cache=shared)
+    assert list(shared.outbox.purgers) == ["ours"]
+
+
 # -- what a wrong value is told ---------------------------------------------------------------------------------------
 
 WRONG: list[tuple[str, Any, str]] = [

@@ -817,6 +817,12 @@ def test_without_sliding_looking_costs_one_command_and_no_touch(site, clock, ser
     assert seen == ["GET"]
 
 
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_sliding_is_yes_or_no(value) -> None:
+    with pytest.raises(ConfigError, match="sliding=.* must be True or False"):
+        options(sliding=value)
+
+
 def test_keeping_alive_without_sliding_is_refused() -> None:
     with pytest.raises(ConfigError, match="contradict"):
         options(keep_alive=True, sliding=False)
