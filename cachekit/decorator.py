@@ -102,7 +102,8 @@ class Handle(Generic[T]):
             is_async=self.is_async,
             l1=None if options.copy or engine.l1 is None else engine.l1,
             clock=engine.clock,
-            slow=self._aslow if self.is_async else self._slow,
+            slow=self._slow if not self.is_async else self._ask_store if engine.l1 is None else self._aslow,
+            finish=self._given if self.is_async and engine.l1 is None else None,
         )
 
     # -- keys -----------------------------------------------------------------------------------------------------
@@ -189,6 +190,11 @@ class Handle(Generic[T]):
         if engine.l1 is not None:
             self._link(engine.l1, key, values)
         return self._given(value)
+
+    def _ask_store(self, values: tuple[Any, ...]) -> Awaitable[Any]:
+        """Return what is to be awaited for a call where there is no first level, in a transaction neither."""
+        key, tags = self._ask(values)
+        return self._engine.here().fetch(ASYNCIO, key, tags, self._loader(values), self._plan)
 
     async def _aslow(self, values: tuple[Any, ...]) -> Any:
         key, tags = self._ask(values)

@@ -186,7 +186,8 @@ class MultiGet:
             if read[1].done():
                 continue
             batch.append(read)
-            places.update(dict.fromkeys(read[0]))
+            for name in read[0]:
+                places[name] = None
         lane.latest = len(batch)
         try:
             found = await self._afetch(list(places))

@@ -141,4 +141,6 @@ def read_frame(
     if not created_at <= fresh_until <= swr_until <= dead_at or isnan(delta) or isnan(uses_until):
         raise FrameError("the times of this value contradict each other")
     value = codec.decode(payload)
-    return Entry(value, created_at, fresh_until, swr_until, dead_at, tags, delta, stamps, uses_until)
+    # As Entry(...) does, without the step in Python that a named tuple takes in between.
+    fields = (value, created_at, fresh_until, swr_until, dead_at, tags, delta, stamps, uses_until)
+    return tuple.__new__(Entry, fields)

@@ -149,17 +149,20 @@ class RedisStore:
     # -- reading --------------------------------------------------------------------------------------------------
 
     async def get(self, io: IO, key: str, tags: Sequence[str] = ()) -> AnyEntry | None:
-        return (await self._look(io, key, tuple(tags)))[1]
-
-    async def _look(self, io: IO, key: str, tags: tuple[str, ...]) -> tuple[bytes | None, AnyEntry | None]:
-        """Return what is kept under *key*, and the entry that it is, if it holds."""
+        tags = tuple(tags)
         read = self._known.get((key, tags)) or self._expect(key, tags)
         raw, *stamps = await self.link.read(io, read.names)
         if raw is None:
-            return None, None
+            return None
         if (given := read.given(stamps)) is not None and raw.startswith(given[0]):
-            return raw, self._opened(key, raw[len(given[0]) :], read.tags, given[1])
-        return raw, await self._checked(io, key, raw, tags, read.tags, stamps)
+            return self._opened(key, raw[len(given[0]) :], read.tags, given[1])
+        return await self._checked(io, key, raw, tags, read.tags, stamps)
+
+    async def _look(self, io: IO, key: str) -> tuple[bytes | None, AnyEntry | None]:
+        """Return what is kept under *key*, and the entry that it is, if it holds."""
+        read = self._known.get((key, ())) or self._expect(key, ())
+        raw, *stamps = await self.link.read(io, read.names)
+        return raw, None if raw is None else await self._checked(io, key, raw, (), read.tags, stamps)
 
     async def _checked(
         self,
@@ -261,7 +264,7 @@ class RedisStore:
 
     async def update(self, io: IO, key: str, change: Change) -> AnyEntry | None:
         for _ in range(_TRIES):
-            raw, old = await self._look(io, key, ())
+            raw, old = await self._look(io, key)
             new = change(old)
             if new is old:
                 return old
