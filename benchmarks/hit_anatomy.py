@@ -65,7 +65,7 @@ def contestants(cache: Cache) -> dict[str, Callable[[], object]]:
     kept(1)
     node = cache.l1.peek(kept.key_for(1))
     assert node is not None
-    source = shells._source(shells.shape_of(product, ()), [], is_async=False, fast=True)
+    source = shells._source(shells.shape_of(product, ()), [], is_async=False, fast=True, finishes=False)
     namespace: dict[str, Any] = {
         "_ck_memo": {1: node}, "_ck_l1": cache.l1, "_ck_clock": cache.clock, "_ck_tags": current, "_ck_slow": None,
         "_ck_type": type, "_ck_id": id, "_ck_none": None, "_ck_refused": Refused, "_ck_found": node,
