@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from cachekit.stores.aiolane import AioLane, Deadlines
@@ -131,12 +132,52 @@ class AioLanes:
         self._broken = Broken
         self._refused = ResponseError
         self._idle: list[AioLane] = []
+        self._out: set[AioLane] = set()
+        """Those that no task has, which would close them when the loop ends."""
         self._places = asyncio.Semaphore(pool.max_connections)
         self._deadlines = Deadlines(loop, timeout, lambda: TimeoutError(f"no answer within {timeout:g} s"))
 
     async def run(self, command: Command, *, once: bool = False) -> Any:
         """Run *command*, once there is a place for it. Raises what the client library raises, or ``TimeoutError``."""
         return await self._run(AioLane.ask, command, once)
+
+    def ask_now(self, command: Command, then: Callable[[Any, BaseException | None], object]) -> bool:
+        """Send *command* before this returns, and give *then* the reply, or the error in its place.
+
+        Returns False, with nothing sent, where no open connection is free.
+        """
+        if self._places.locked() or (lane := self._free()) is None:
+            return False
+        with suppress(StopIteration):
+            self._places.acquire().send(None)  # there is a place: it is taken without waiting
+        try:
+            future = lane.ask(command)
+        except BaseException:
+            self._places.release()
+            lane.close()
+            raise
+        self._deadlines.watch(future)
+        self._out.add(lane)
+
+        def arrived(future: asyncio.Future[Any]) -> None:
+            self._out.discard(lane)
+            self._places.release()
+            exc = future.exception()
+            if exc is None or isinstance(exc, self._refused):
+                self._idle.append(lane)
+            else:
+                lane.close()
+            then(None if exc is not None else future.result(), exc)
+
+        future.add_done_callback(arrived)
+        return True
+
+    def _free(self) -> AioLane | None:
+        """Return an open connection that nobody uses, or None."""
+        while self._idle:
+            if not (lane := self._idle.pop()).lost:
+                return lane
+        return None
 
     async def run_all(self, commands: Sequence[Command]) -> list[Any]:
         """Run *commands* in one round trip. Returns the replies, error replies among them as values."""
@@ -156,16 +197,12 @@ class AioLanes:
     async def _lend(
         self, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any, once: bool, until: float
     ) -> Any:
-        while self._idle:
-            lane = self._idle.pop()
-            if lane.lost:
-                continue
+        if (lane := self._free()) is not None:
             try:
                 return await self._on(lane, ask, what)
             except self._broken:
                 if once:
                     raise
-                break
         async with asyncio.timeout_at(until):
             return await self._on(await AioLane.open(self.connection()), ask, what)
 
@@ -193,6 +230,7 @@ class AioLanes:
             self._idle.pop().close()
 
     def forget(self) -> None:
-        """Free the idle connections of a loop that was closed."""
-        while self._idle:
-            self._idle.pop().forget()
+        """Free the connections of a loop that was closed."""
+        for lanes in (self._idle, self._out):
+            while lanes:
+                lanes.pop().forget()

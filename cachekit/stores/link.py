@@ -148,6 +148,7 @@ class Single:
             lambda names: self.aio_command(("MGET", *names)),
             timeout=timeout,
             name=repr(self),
+            ask_now=lambda names, then: self.ask_now(("MGET", *names), then),
         )
 
     def __repr__(self) -> str:
@@ -194,6 +195,10 @@ class Single:
         node = await self._node(io)
         return await io.call(node.run_all, node.arun_all, batch)
 
+    def ask_now(self, args: Sequence[Arg], then: Callable[[Any], object]) -> bool:  # noqa: ARG002 - see RedisLink
+        """Send one command on the running loop before this returns, where that can be done without waiting."""
+        return False
+
     def read(self, io: IO, names: Sequence[Name]) -> Awaitable[list[bytes | None]]:
         return self._reads.read(io, names)
 
@@ -235,6 +240,9 @@ class RedisLink(Single):
 
     async def aio_command(self, args: Sequence[Arg], once: bool = False) -> Any:
         return await self.node.arun(args, once)
+
+    def ask_now(self, args: Sequence[Arg], then: Callable[[Any], object]) -> bool:
+        return self.node.ask_now(args, then)
 
     async def _node(self, io: IO) -> Node:  # noqa: ARG002 - there is nothing to look up
         return self.node

@@ -4,7 +4,8 @@ The client library lends a connection to each command, so that 64 tasks that rea
 connections, not the server, are the limit. Here a read that finds no other under way goes out at once; those that come
 while it is under way wait, and go out together when it is back. A lone caller therefore waits for nobody, and the busier
 the process, the larger the batches. On an event loop where the latest read had company, the first of the next waits for
-those of the same step of the loop, which one answer woke. Each loop has a lane of its own, all threads have one.
+those of the same step of the loop, which one answer woke; two batches may be under way there, so that the server looks for
+one while the callers of the other are served. Each loop has a lane of its own, all threads have one.
 
 Each caller keeps its own time-out and may be cancelled alone. No read joins one that was sent before it came: it might
 miss an invalidation that was complete by then. Must not know how a batch is fetched or what the values mean.
@@ -31,21 +32,27 @@ _Read: TypeAlias = tuple[Sequence[Name], "asyncio.Future[list[Any]]"]
 """Names, and where what lies under them is wanted."""
 
 _MOST: Final = 1000
+_ENOUGH: Final = 32
+"""As many reads go out at once: the server looks for them while the next ones come."""
+_AT_ONCE: Final = 2
 
 
 class _Lane:
     """The reads of one event loop."""
 
-    __slots__ = ("busy", "deadlines", "latest", "loop", "task", "waiting")
+    __slots__ = ("deadlines", "flying", "latest", "loop", "soon", "tasks", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines) -> None:
         self.loop = loop
-        self.busy = False
+        self.flying = 0
+        """How many batches are under way."""
         self.latest = 1
         """How many reads went out together last."""
+        self.soon = False
+        """Whether those who wait go out at the end of this step of the loop."""
         self.waiting: deque[_Read] = deque()
         self.deadlines = deadlines
-        self.task: asyncio.Task[None] | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
 
 
 class MultiGet:
@@ -56,6 +63,8 @@ class MultiGet:
         afetch: the same, awaitable.
         timeout: seconds that a read may take.
         name: whom to name in messages.
+        ask_now: sends what *afetch* would, before it returns, where that can be done without waiting, and gives what it is
+            handed the values, a ``StoreError``, or None for a connection that was lost. Returns whether it was sent.
     """
 
     def __init__(
@@ -65,9 +74,11 @@ class MultiGet:
         *,
         timeout: float,
         name: str,
+        ask_now: Callable[[Sequence[Name], Callable[[Any], object]], bool] | None = None,
     ) -> None:
         self._fetch = fetch
         self._afetch = afetch
+        self._ask_now = ask_now
         self._timeout = timeout
         self._name = name
         self._renew()
@@ -150,34 +161,43 @@ class MultiGet:
     def aread(self, names: Sequence[Name]) -> Awaitable[list[Any]]:
         """Return what lies under *names*, on the running loop. Raises ``StoreError``."""
         lane = self._lanes.of(asyncio.get_running_loop())
-        if not lane.busy:
-            if lane.latest == 1:
-                return self._alone(lane, names)
-            lane.busy = True
-            lane.loop.call_soon(self._next, lane)
+        if lane.latest == 1 and not lane.flying and not lane.soon:
+            return self._alone(lane, names)
         future: asyncio.Future[list[Any]] = lane.loop.create_future()
         lane.waiting.append((names, future))
         lane.deadlines.watch(future)
+        self._look(lane)
         return future
 
+    def _look(self, lane: _Lane) -> None:
+        """Send those who wait, at once or at the end of this step, unless it is better that they wait."""
+        if len(lane.waiting) >= _ENOUGH:
+            if lane.flying < _AT_ONCE:
+                self._send(lane)
+        elif lane.waiting and not lane.flying and not lane.soon:
+            lane.soon = True
+            lane.loop.call_soon(self._step_over, lane)
+
     async def _alone(self, lane: _Lane, names: Sequence[Name]) -> list[Any]:
-        if lane.busy:  # somebody was quicker between the call and the await
+        if lane.flying:  # somebody was quicker between the call and the await
             return await self.aread(names)
-        lane.busy, lane.latest = True, 1
+        lane.flying, lane.latest = 1, 1
         try:
             return await self._afetch(names)
         finally:
-            self._next(lane)
+            self._back(lane)
 
-    def _next(self, lane: _Lane) -> None:
-        while lane.waiting and lane.waiting[0][1].done():
-            lane.waiting.popleft()
-        if not lane.waiting or lane.loop.is_closed():
-            lane.busy = False
-            return
-        lane.task = lane.loop.create_task(self._send(lane))
+    def _step_over(self, lane: _Lane) -> None:
+        lane.soon = False
+        if not lane.flying:
+            self._send(lane)
 
-    async def _send(self, lane: _Lane) -> None:
+    def _back(self, lane: _Lane) -> None:
+        lane.flying -= 1
+        if not lane.loop.is_closed():
+            self._look(lane)
+
+    def _send(self, lane: _Lane) -> None:
         batch: list[_Read] = []
         waiting = lane.waiting
         places: dict[Name, None] = {}
@@ -188,21 +208,56 @@ class MultiGet:
             batch.append(read)
             for name in read[0]:
                 places[name] = None
+        if not batch:
+            return
+        lane.flying += 1
         lane.latest = len(batch)
+        names = list(places)
+
+        def arrived(outcome: Any) -> None:
+            if outcome is None:
+                self._spawn(lane, batch, names)
+                return
+            try:
+                _give(batch, names, outcome)
+            finally:
+                self._back(lane)
+
         try:
-            found = await self._afetch(list(places))
-        except StoreError as exc:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(exc)
+            sent = self._ask_now is not None and self._ask_now(names, arrived)
+        except Exception:  # noqa: BLE001 - what is wrong with them, the other way says
+            sent = False
+        if not sent:
+            self._spawn(lane, batch, names)
+
+    def _spawn(self, lane: _Lane, batch: list[_Read], names: list[Name]) -> None:
+        task = lane.loop.create_task(self._ask(lane, batch, names))
+        lane.tasks.add(task)
+        task.add_done_callback(lane.tasks.discard)
+
+    async def _ask(self, lane: _Lane, batch: list[_Read], names: list[Name]) -> None:
+        try:
+            try:
+                outcome: Any = await self._afetch(names)
+            except StoreError as exc:
+                outcome = exc
+            _give(batch, names, outcome)
         except BaseException:
             for _, future in batch:
                 future.cancel()
             raise
-        else:
-            value_of = dict(zip(places, found, strict=True)).__getitem__
-            for names, future in batch:
-                if not future.done():
-                    future.set_result([*map(value_of, names)])
         finally:
-            self._next(lane)
+            self._back(lane)
+
+
+def _give(batch: list[_Read], names: list[Name], outcome: Any) -> None:
+    """Give those who wait what they wait for: their part of the values in *outcome*, or the error that it is."""
+    if isinstance(outcome, StoreError):
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(outcome)
+        return
+    value_of = dict(zip(names, outcome, strict=True)).__getitem__
+    for wanted, future in batch:
+        if not future.done():
+            future.set_result([*map(value_of, wanted)])

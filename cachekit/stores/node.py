@@ -11,7 +11,7 @@ import asyncio
 import re
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -174,6 +174,24 @@ class Node:
             return await self._aio().run(command, once=once)
         except Exception as exc:
             raise translate(exc, self) from exc
+
+    def ask_now(self, command: Command, then: Callable[[Any], object]) -> bool:
+        """Send *command* on the running loop before this returns, and give *then* the reply, or the ``StoreError``.
+
+        *then* gets None where the connection turned out to be lost: ``arun`` tries that again. Returns False, with nothing
+        sent, where that takes more than an open connection.
+        """
+        if not self.settled:
+            return False
+        from redis.exceptions import ConnectionError as Broken
+
+        def told(reply: Any, exc: BaseException | None) -> None:
+            if exc is None or isinstance(exc, Broken):
+                then(reply)
+            else:
+                then(translate(exc, self) if isinstance(exc, Exception) else None)
+
+        return self._aio().ask_now(command, told)
 
     def run_all(self, commands: Sequence[Command]) -> list[Any]:
         """Run *commands* in one round trip. Returns replies, error replies among them. Raises ``StoreError``."""
