@@ -126,9 +126,8 @@ def enter(mode: object) -> Token[Groups | Refusing | None]:
     return _groups.set(Refusing(_collector(), mode))
 
 
-def leave(token: Token[Groups | Refusing | None]) -> None:
-    """End what ``enter`` began."""
-    _groups.reset(token)
+leave = _groups.reset
+"""Ends what ``enter`` or ``collect`` began, of which it is given the token."""
 
 
 def _collector() -> Groups | None:

@@ -49,12 +49,14 @@ class HttpCache:
     ) -> None:
         self.app = app
         self._driver = driver = Driver(cache, rules, options)
-        self._reader = Reader(driver.options)
+        reader = Reader(driver.options)
+        self._read = reader.read
         self._warm: Warm[Scope, tuple[bytes, bytes]] = Warm(cache, driver.options, _field, values_of)
         self._peek = cache.peek
+        self._goes_past = driver.goes_past
         self._past = driver.past
         self._methods = driver.past.methods
-        bypass = Bypass(driver, self._reader)
+        bypass = Bypass(driver, reader)
         self._of_method, self._of_miss = bypass.of_method, bypass.of_miss
 
     @property
@@ -78,7 +80,7 @@ class HttpCache:
                 return self.app(scope, receive, self._of_method(scope, send, unsafe))
         passes = False
         try:
-            key, traits = self._reader.read(scope)
+            key, traits = self._read(scope)
             if key is not None and not traits & _ODD and method in _READS:
                 entry = self._peek(key)
                 if entry is not None:
@@ -87,7 +89,7 @@ class HttpCache:
                         self._driver.hits += 1
                         return _answer(send, short[0], short[2], b"" if method == "HEAD" else short[3])
                 else:
-                    passes = method == "GET" and self._driver.goes_past(key, traits & _CREDENTIALS != 0)
+                    passes = method == "GET" and self._goes_past(key, traits & _CREDENTIALS != 0)
         except Exception:  # noqa: BLE001 - the long way meets the same fault, and reports it
             passes = False
         if not passes:

@@ -52,8 +52,9 @@ class Flight:
 class Flights:
     """The flights of one cache."""
 
-    def __init__(self, longest: float) -> None:
+    def __init__(self, longest: float, clock: Clock) -> None:
         self._longest = longest
+        self._clock = clock
         self._flights: dict[FlightKey, Flight] = {}
         self._uncacheable: dict[FlightKey, tuple[float, bool]] = {}
         self._lock = threading.Lock()
@@ -106,10 +107,10 @@ class Flights:
             with self._lock:
                 self._uncacheable.pop(key, None)
 
-    def is_bare(self, key: FlightKey, clock: Clock) -> bool:
+    def is_bare(self, *key: Hashable) -> bool:
         """Say whether *key* is remembered as uncacheable, with nothing stored there."""
         found = self._uncacheable.get(key)
-        return found is not None and found[1] and clock() < found[0]
+        return found is not None and found[1] and self._clock() < found[0]
 
     def is_uncacheable(self, key: FlightKey, now: float, *, bare: bool = False) -> bool:
         """Say whether *key* is remembered as uncacheable; with *bare*, whether nothing is stored there either."""

@@ -7,7 +7,7 @@ Must not know ASGI or WSGI.
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any, Final, TypeVar
@@ -50,9 +50,12 @@ class Driver:
         self._clock = cache.clock
         self._rules = rules if isinstance(rules, Rules) else Rules(rules)
         self.options = options or HttpOptions()
-        self._flights = Flights(self.options.span("collapse_timeout"))
+        self._flights = Flights(self.options.span("collapse_timeout"), cache.clock)
         self.dropping = Dropping(cache, self.options.purge_urls)
         self.past = Past(self.options, self._rules)
+        self.goes_past: Callable[[str, bool], bool] = self._flights.is_bare if self.past.plain else _never
+        """Says whether a plain GET of a key, of which this process holds nothing, need not be looked up: it was found
+        uncacheable a moment ago. The flag is for credentials."""
         self.hits = 0
 
     def open(self, request: Request) -> Exchange:
@@ -61,13 +64,6 @@ class Driver:
         return Exchange(request, self._rules, self.options)
 
     # Past the cache
-
-    def goes_past(self, key: str, credentials: bool) -> bool:
-        """Say whether a plain GET of *key*, of which this process holds nothing, need not be looked up.
-
-        It was found uncacheable a moment ago.
-        """
-        return self.past.plain and self._flights.is_bare((key, credentials), self._clock)
 
     async def went_past(
         self, io: IO, request: Request, status: int, headers: Headers, tags: AbstractSet[str], *, expected: bool
@@ -476,6 +472,10 @@ def is_disconnected(error: BaseException) -> bool:
             return True
         seen.append(found)
         found = found.__cause__ or found.__context__
+    return False
+
+
+def _never(*key: object) -> bool:  # noqa: ARG001 - stands in for what looks at it
     return False
 
 

@@ -6,6 +6,7 @@ is not certain, the head is given to an exchange after all. Pure. Must not know 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -66,7 +67,7 @@ class Past:
             return TARGET
         return _FIELDS.get(name, 0)
 
-    def passes(self, control: list[str], seen: int) -> bool:
+    def passes(self, control: Sequence[str], seen: int) -> bool:
         """Say whether a response passes as it is: nothing allows to store it, and no rule adds to it.
 
         Args:

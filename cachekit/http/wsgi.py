@@ -47,12 +47,14 @@ class HttpCache:
     ) -> None:
         self.app = app
         self._driver = driver = Driver(cache, rules, options)
-        self._reader = Reader(driver.options)
+        reader = Reader(driver.options)
+        self._read = reader.read
         self._peek = cache.peek
         self._warm: Warm[Environ, tuple[str, str]] = Warm(cache, driver.options, _field, values_of)
+        self._goes_past = driver.goes_past
         self._past = driver.past
         self._methods = driver.past.methods
-        bypass = Bypass(driver, self._reader)
+        bypass = Bypass(driver, reader)
         self._of_method, self._of_miss = bypass.of_method, bypass.of_miss
 
     @property
@@ -71,13 +73,13 @@ class HttpCache:
         passes = False
         short = None
         try:
-            key, traits = self._reader.read(environ)
+            key, traits = self._read(environ)
             if key is not None and not traits & _ODD and method in _READS:
                 entry = self._peek(key)
                 if entry is not None:
                     short = self._warm.answer(key, entry, traits, environ)
                 else:
-                    passes = method == "GET" and self._driver.goes_past(key, traits & _CREDENTIALS != 0)
+                    passes = method == "GET" and self._goes_past(key, traits & _CREDENTIALS != 0)
         except Exception:  # noqa: BLE001 - the long way meets the same fault, and reports it
             passes = False
         if short is not None:

@@ -24,6 +24,7 @@ from cachekit.tags import Groups, Tags
 log = logging.getLogger("cachekit")
 
 _NAMES: Final = 1024
+_UNKNOWN: Final = -1
 _KEYED: Final = int(Trait.KEYED)
 _REFERENCES: Final = ("location", "content-location")
 _LENGTHS: Final = frozenset(map(len, _REFERENCES))
@@ -37,7 +38,7 @@ class Bypass:
         reader: reads keys.
     """
 
-    __slots__ = ("_driver", "_dropping", "_meanings", "_method", "_miss", "_reader")
+    __slots__ = ("_driver", "_dropping", "_meanings", "_method", "_miss", "_passes", "_reader")
 
     def __init__(self, driver: Driver, reader: Reader) -> None:
         self._driver = driver
@@ -46,6 +47,7 @@ class Bypass:
         past = driver.past
         self._method = None if past.method is None else ("Cache-Status", past.method)
         self._miss = None if past.miss is None else ("Cache-Status", past.miss)
+        self._passes = past.passes
         self._meanings: dict[str, int] = {}
 
     def of_method(self, environ: Environ, start_response: StartResponse, unsafe: bool) -> StartResponse:
@@ -79,23 +81,23 @@ class Bypass:
 
     def of_miss(self, environ: Environ, start_response: StartResponse, used: Groups) -> StartResponse:
         """Return the ``start_response`` of an application whose response is known to be uncacheable, and *used* this."""
-        script, path, query = environ.get("SCRIPT_NAME"), environ.get("PATH_INFO"), environ.get("QUERY_STRING")
+        get = environ.get
+        script, path, query = get("SCRIPT_NAME"), get("PATH_INFO"), get("QUERY_STRING")
+        meanings = self._meanings
 
         def start(status: str, headers: HeaderList, exc_info: ExcInfo | None = None, /) -> Write:
             try:
-                control: list[str] = []
+                control: Sequence[str] = ()
                 seen = 0
-                meanings = self._meanings
                 for name, value in headers:
-                    meaning = meanings.get(name)
-                    if meaning is None:
-                        meaning = self._learn(name)
-                    if meaning:
+                    if meaning := meanings.get(name, _UNKNOWN):
+                        if meaning < 0 and not (meaning := self._learn(name)):
+                            continue
                         seen |= meaning
                         if meaning == CACHE_CONTROL:
-                            control.append(value)
-                expected = self._driver.past.passes(control, seen)
-                if not expected or (not control and used):
+                            control = (*control, value)
+                expected = self._passes(control, seen)
+                if not expected or (used and not control):
                     request, code = request_of(_as_asked(environ, script, path, query)), int(status[:3])
                     gone = self._driver.went_past(BLOCKING, request, code, headers, Tags(used), expected=expected)
                     headers = list(drive(gone))

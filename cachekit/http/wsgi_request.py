@@ -20,6 +20,7 @@ _KEYED: Final = int(Trait.KEYED)
 _ODD: Final = int(Trait.ODD)
 _LONGEST: Final = 512
 _SITES: Final = 8
+_NOTHING: Final[dict[str | None, Any]] = {}
 
 
 def request_of(environ: Environ) -> Request:
@@ -80,14 +81,15 @@ class Reader:
         self._traits = {name: trait for name, trait in traits.items() if trait}
         self._special = frozenset(self._traits)
         self._keys: Recent[tuple[Any, ...], str] = Recent()
-        self._sites: dict[tuple[str, str | None], Recent[str, str]] = {}
+        self._sites: dict[str, dict[str | None, Recent[str | None, str]]] = {}  # by scheme and host
         self._simple = options.keying.by_url and not {"host", "content-type"} & {*options.keying.headers}
 
     def read(self, environ: Environ) -> tuple[str | None, int]:
         """Return the key of the URL, None when it has none that is quickly made, and the traits of the request."""
-        traits = _ODD if environ.get("CONTENT_LENGTH") else 0
+        get = environ.get
+        traits = _ODD if get("CONTENT_LENGTH") else 0
         keyed: tuple[Any, ...] = ()
-        if not environ.keys().isdisjoint(self._special):
+        if not self._special.isdisjoint(environ):
             for name, trait in self._traits.items():
                 if name in environ:
                     traits |= trait
@@ -95,16 +97,14 @@ class Reader:
                         keyed = (*keyed, name, environ[name])
         if not self._simple:
             return None, traits
-        get = environ.get
-        path, host = get("PATH_INFO"), get("HTTP_HOST")
-        plain = not keyed and not get("SCRIPT_NAME") and not get("QUERY_STRING")
-        if plain and (get("REQUEST_URI") or get("RAW_URI") or path) == path:
-            # The path as it is: of the latest of them the keys are at hand.
-            site = self._sites.get((environ["wsgi.url_scheme"], host))
-            if site is not None and path is not None and (known := site.young.get(path) or site.get(path)) is not None:
-                return known, traits
-        else:
-            plain = False
+        plain = False
+        if not keyed and not get("SCRIPT_NAME") and not get("QUERY_STRING"):
+            path = get("PATH_INFO")
+            if plain := (get("REQUEST_URI") or get("RAW_URI") or path) == path:
+                # The path as it is: of the latest of them the keys are at hand.
+                site = self._sites.get(environ["wsgi.url_scheme"], _NOTHING).get(get("HTTP_HOST"))
+                if site is not None and (known := site.young.get(path) or site.get(path)) is not None:
+                    return known, traits
         sign = (
             environ["wsgi.url_scheme"], get("HTTP_HOST"), get("PATH_INFO"), get("SCRIPT_NAME"), get("QUERY_STRING"),
             get("REQUEST_URI"), get("RAW_URI"), get("SERVER_NAME"), get("SERVER_PORT"), keyed,
@@ -114,17 +114,19 @@ class Reader:
             key = self._options.keying.key(request_of(environ))
             if key is not None and sum(len(part) for part in (*sign[:9], *keyed) if part) < _LONGEST:
                 self._keys.put(sign, key)
-        if plain and host and path and key is not None and len(path) < _LONGEST:
-            self._learn((environ["wsgi.url_scheme"], host), path, key)
+        if plain and key is not None:
+            self._learn(environ["wsgi.url_scheme"], get("HTTP_HOST"), get("PATH_INFO"), key)
         return key, traits
 
-    def _learn(self, site: tuple[str, str], path: str, key: str) -> None:
-        """Remember the *key* of *path* on *site*."""
-        found = self._sites.get(site)
-        if found is None:
-            if len(self._sites) >= _SITES or len(site[1]) > _LONGEST:
+    def _learn(self, scheme: str, host: str | None, path: str | None, key: str) -> None:
+        """Remember the *key* of *path* on a site."""
+        if not host or not path or len(host) > _LONGEST or len(path) >= _LONGEST:
+            return
+        hosts = self._sites.setdefault(scheme, {}) if len(self._sites) < _SITES else self._sites.get(scheme, {})
+        if (found := hosts.get(host)) is None:
+            if len(hosts) >= _SITES:
                 return
-            found = self._sites[site] = Recent()
+            found = hosts[host] = Recent()
         found.put(path, key)
 
 

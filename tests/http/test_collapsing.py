@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -439,7 +440,7 @@ def test_threads_wait_for_one_forward(cache):
 
 
 def test_a_flight_that_never_lands_is_replaced():
-    flights = Flights(30.0)
+    flights = Flights(30.0, time.monotonic)
     lost, leads = flights.join(None, ("k",), 0.0)
     assert leads
     assert flights.join(None, ("k",), 29.0) == (lost, False)
@@ -451,7 +452,7 @@ def test_a_flight_that_never_lands_is_replaced():
 
 
 def test_the_memory_of_what_is_uncacheable_is_bounded():
-    flights = Flights(30.0)
+    flights = Flights(30.0, time.monotonic)
     for n in range(10_000):
         flights.remember((n,), 10.0)
     assert len(flights._uncacheable) == 4096
@@ -464,7 +465,7 @@ def test_the_memory_of_what_is_uncacheable_is_bounded():
 
 @pytest.mark.parametrize("landing", list(Landing))
 def test_a_flight_lands_once(landing):
-    flights = Flights(30.0)
+    flights = Flights(30.0, time.monotonic)
     flight, _ = flights.join(None, ("k",), 0.0)
     flights.land(flight, landing)
     flights.land(flight, Landing.FAILED)

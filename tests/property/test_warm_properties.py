@@ -87,10 +87,10 @@ class World:
         self.site = self.wrap(Cache(clock=self.clock), rules, options)
         self.shorts = 0
         if not short:
-            self.site._reader.read = lambda request: (None, 0)
+            self.site._read = lambda request: (None, 0)
             self.site._driver.past.plain = False  # nor beside the cache for other methods
         else:
-            warm, past = self.site._warm.answer, self.site._driver.goes_past
+            warm, past = self.site._warm.answer, self.site._goes_past
 
             def answering(*args):
                 found = warm(*args)
@@ -102,7 +102,7 @@ class World:
                 self.shorts += found
                 return found
 
-            self.site._warm.answer, self.site._driver.goes_past = answering, passing
+            self.site._warm.answer, self.site._goes_past = answering, passing
 
 
 class Asgi(World):
