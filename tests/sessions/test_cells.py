@@ -175,3 +175,28 @@ def test_a_key_that_is_no_text_is_a_codec_error(protected) -> None:
     codec = payloads(protection=Signing([b"k" * 32])) if protected else payloads()
     with pytest.raises(CodecError, match="a key of a session"):
         codec.pack(ANN, {"\ud800": codec.encode(1)}, b"c")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("size", [100, 8_000, 8_170, 8_192, 9_000, 40_000])
+def test_additions_to_sessions_of_any_size_are_the_same(server, site, clock, size) -> None:
+    import random
+
+    edge = site(server.url)
+    browser = edge.browser()
+    filling = random.Random(size).randbytes(size)
+    browser.ask(lambda session: session.update(hits=0, filling=filling))
+    with server.client() as client:
+        (name,) = client.keys("*:s:*")
+        head = client.getrange(name, 0, 100)
+        for hits in (1, 2, 3):
+            client.pexpire(name, 5000)
+            browser.ask(put("hits", hits))
+            assert client.pttl(name) > 100_000, "it lives as long as after any other use"
+        now = client.getrange(name, 0, 100)
+        assert client.keys("*:s:*") == [name]
+        assert now[3:18] == head[3:18], "made when it was made"
+        assert now[33:49] != head[33:49], "another version"
+        assert now[49:] == head[49:], "the life, the end and the owner of before"
+    assert browser.look() == {"hits": 3, "filling": filling}
+    assert edge.sessions.count() == 1
