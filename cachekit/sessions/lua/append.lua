@@ -3,7 +3,7 @@
 -- ARGV: version that must be there, version that it becomes, slack in ms, what to add
 -- Returns 1, {"gone"}, {"moved", note} or {"conflict", what is there}.
 -- What is small is put together here and written by one command: each command of a script costs more than a few KB do.
-local small = 8192
+local small = 4096
 local value = redis.call('GETRANGE', KEYS[1], 0, small - 1)
 if value == '' then return {'gone'} end
 if string.sub(value, 1, 3) == 'CM1' then return {'moved', redis.call('GET', KEYS[1])} end
