@@ -56,7 +56,8 @@ class Driver:
         self.goes_past: Callable[[str, bool], bool] = self._flights.is_bare if self.past.plain else _never
         """Says whether a plain GET of a key, of which this process holds nothing, need not be looked up: it was found
         uncacheable a moment ago. The flag is for credentials."""
-        self.hits = 0
+        self.counters = cache.counting(_NAME)
+        self.tally = self.counters.tally
 
     def open(self, request: Request) -> Exchange:
         """Return the exchange for *request*."""
@@ -96,9 +97,7 @@ class Driver:
                 if exchange.found is not None:
                     decision = exchange.decision(self._cache.clock())
                     if isinstance(decision, Serve) and not isinstance(decision, Refuse):
-                        self.hits += 1
-                        if decision.refresh:
-                            self._emit(Kind.STALE, exchange)
+                        self._count(decision, exchange)
                         return decision
         except Exception as exc:  # noqa: BLE001 - a broken cache never breaks a response
             self._report(exc, exchange)
@@ -119,8 +118,10 @@ class Driver:
             exchange.decision(self._cache.clock())
             return Passage(exchange)
         flight: Flight | None = None
-        for _ in range(_LOOKS):
+        for look in range(_LOOKS):
             decision = await self._look(io, exchange)
+            if not look:
+                self._count(decision, exchange)
             if isinstance(decision, Serve):
                 return decision
             if not exchange.collapses:
@@ -157,14 +158,19 @@ class Driver:
         if exchange.unreadable:
             self._emit(Kind.UNREADABLE, exchange)
         decision = exchange.decision(self._cache.clock())
-        if isinstance(decision, Serve) and not isinstance(decision, Refuse):
-            if exchange.collapsed:
-                self._emit(Kind.COLLAPSED, exchange)
-            else:
-                self.hits += 1
-                if decision.refresh:
-                    self._emit(Kind.STALE, exchange)
+        if exchange.collapsed and isinstance(decision, Serve) and not isinstance(decision, Refuse):
+            self._emit(Kind.COLLAPSED, exchange)
         return decision
+
+    def _count(self, decision: Serve | Forward | Validate, exchange: Exchange) -> None:
+        """Count the lookup that came to *decision*."""
+        if not isinstance(decision, Serve) or isinstance(decision, Refuse):
+            self.counters.misses += 1
+        elif decision.refresh:
+            self.counters.stale += 1
+            self._emit(Kind.STALE, exchange)
+        else:
+            self.tally.hits += 1
 
     async def _follow(self, io: IO, exchange: Exchange, flight: Flight) -> Landing | Following:
         """Wait for *flight*, or take its response as it comes."""
