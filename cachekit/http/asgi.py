@@ -15,8 +15,9 @@ from cachekit._io import ASYNCIO
 from cachekit.http.asgi_client import Client, Message, Receive, Send
 from cachekit.http.asgi_past import Bypass, decode, encode
 from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
+from cachekit.http.decisions import Serve
 from cachekit.http.driver import Driver
-from cachekit.http.exchange import Exchange, Serve
+from cachekit.http.exchange import Exchange
 from cachekit.http.following import Following
 from cachekit.http.options import HttpOptions
 from cachekit.http.passage import Passage

@@ -17,8 +17,9 @@ from cachekit.clock import random_token, stopwatch
 from cachekit.entry import Entry
 from cachekit.events import Event, Kind
 from cachekit.http.collapse import Flight, Flights, Landing
+from cachekit.http.decisions import Drop, Forward, Keep, Outcome, Refuse, Relay, Serve, Validate
 from cachekit.http.dropping import Dropping
-from cachekit.http.exchange import Drop, Exchange, Forward, Keep, Outcome, Refuse, Relay, Serve, Validate
+from cachekit.http.exchange import Exchange
 from cachekit.http.following import BrokenOff, Following, Stream
 from cachekit.http.headers import Headers
 from cachekit.http.message import Request

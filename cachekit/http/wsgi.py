@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from cachekit._io import BLOCKING, drive
+from cachekit.http.decisions import Serve
 from cachekit.http.driver import Driver
-from cachekit.http.exchange import Exchange, Serve
+from cachekit.http.exchange import Exchange
 from cachekit.http.following import Following
 from cachekit.http.headers import HeaderList
 from cachekit.http.options import HttpOptions
