@@ -28,8 +28,8 @@ from cachekit.http.headers import (
     HeaderList,
     Headers,
     first,
+    loose_etag,
     parse_date,
-    parse_etag,
     without,
 )  # fmt: skip
 from cachekit.http.invalidation import SAFE_METHODS, invalidated
@@ -264,7 +264,7 @@ class Exchange:
         self._stripped = True
         headers = without(self.request.headers, (*CONDITIONS, *RANGES))
         etag, modified = first(found.headers, "etag"), first(found.headers, "last-modified")
-        if found.status == 200 and etag is not None and parse_etag(etag) is not None:
+        if found.status == 200 and etag is not None and loose_etag(etag) is not None:
             headers.append(("if-none-match", etag))
             self._validating = True
         if found.status == 200 and parse_date(modified) is not None and modified is not None:
