@@ -154,7 +154,8 @@ class Keeping:
 
     async def _rotate(self, io: IO, values: Mapping[str, bytes], about: About) -> None:
         keeper, held = self._driver.keeper, self._held
-        fresh = self.session.bound
+        fresh, own = self.session.bound, values
+        values = self._onto(values)
         identity, self._next = self._identity(about), ""
         key = Key.of(identity)
         tried: list[str] = []
@@ -184,27 +185,28 @@ class Keeping:
             self._held = None
         else:
             if made is None:
-                self._lost(values)
+                self._lost(own)
                 return
             self._held, values = made, made.base
         self._id, self._mute = identity, False
-        self._kept(key, values, about, say=True)
+        self._kept(key, own, about, say=True, there=values)
 
     async def _write(self, io: IO, values: Mapping[str, bytes], about: About) -> None:
         keeper, held = self._driver.keeper, self._held
         say = about.remembered != self._loaded_about.remembered
+        whole = self._onto(values)
         if held is None:
             assert self._local is not None
             key = Key.of(self._id)
-            self._keep_here(key, replace(self._local, values=values, about=about))
+            self._keep_here(key, replace(self._local, values=whole, about=about))
         else:
             key = held.key
             tried: list[str] = []
             try:
-                kept = await keeper.write(io, held, values, about, tried=tried)
+                kept = await keeper.write(io, held, whole, about, tried=tried)
             except StoreError as exc:
                 self.degrade(exc)
-                self._keep_here(key, Pending(base=held.base, values=values, about=about).after(tried))
+                self._keep_here(key, Pending(base=held.base, values=whole, about=about).after(tried))
                 self._held = None
             else:
                 if kept is None:
@@ -214,6 +216,12 @@ class Keeping:
                     self._mute = True  # it went on under an id that this request does not know
                 self._held, key = kept, kept.key
         self._kept(key, values, about, say=say)
+
+    def _onto(self, values: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Return *values* with what others have changed: an earlier write of this request may have met theirs."""
+        held, local, base = self._held, self._local, self.session.base
+        there = held.base if held is not None else local.values if local is not None else base
+        return values if there is base else self._driver.payloads.merge(base, values, there)
 
     def _lost(self, values: Mapping[str, bytes]) -> None:
         """Its session has ended meanwhile: what this request changed goes nowhere, and no cookie brings it back."""
@@ -225,14 +233,23 @@ class Keeping:
         self._born = pending.born
         self._driver.keeper.keep_here(key, pending)
 
-    def _kept(self, key: Key, values: Mapping[str, bytes], about: About, *, say: bool) -> None:
+    def _kept(
+        self,
+        key: Key,
+        values: Mapping[str, bytes],
+        about: About,
+        *,
+        say: bool,
+        there: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Take in that what the session holds, *values*, is kept; *there* with what others changed, where that is known."""
         session = self.session
         self._loaded_about = about
         session.commit(values)
         session.place(str(key))
-        claims = self._claimed(values)
-        if say or claims != self._claims:
-            self._say(values, about)
+        there = values if there is None else there
+        if say or self._claimed(there) != self._claims:
+            self._say(there, about)
 
     def _claimed(self, values: Mapping[str, bytes]) -> Mapping[str, bytes]:
         found = {}
