@@ -34,6 +34,8 @@ _VALUE_ZSTD: Final = 11
 _BLOCK: Final = struct.Struct(">BII")
 _PLAIN_MAP, _MAP_FRAME, _VALUE_FRAME = 0, 1, 2
 _LENGTH: Final = struct.Struct(">I")
+_KEYS: Final = {str}
+_CELLS: Final = {bytes}
 _NEVER: Final = 1 << 62
 _CODEC_AT: Final = 4
 _META_AT: Final = 13
@@ -145,6 +147,8 @@ class Layout:
         absent: dict[int, str] = {}
         view, at, end, number, count, first = memoryview(data), start, len(data), 0, 0, 0
         try:
+            if (small := self._small(data, start)) is not None:
+                return Groups(small, 1, end)
             while at < end:
                 kind, size, crc = _BLOCK.unpack_from(data, at)
                 begin = at + _BLOCK.size
@@ -180,7 +184,18 @@ class Layout:
             raise FrameError("the session is truncated")
         return Groups(cells, count, first or end)
 
-    def _map(self, kind: int, block: memoryview) -> dict[str, Any]:
+    def _small(self, data: bytes, start: int) -> dict[str, bytes] | None:
+        """Return the cells of the usual case, one group without large ones; else None."""
+        kind, size, crc = _BLOCK.unpack_from(data, start)
+        begin = start + _BLOCK.size
+        if begin + size != len(data) or kind == _VALUE_FRAME:
+            return None
+        block = data[begin:]
+        said = unpackb(block) if kind == _PLAIN_MAP and crc32(block) == crc else self._map(kind, block)
+        plain = set(map(type, said)) == _KEYS and set(map(type, said.values())) == _CELLS
+        return said if plain else None
+
+    def _map(self, kind: int, block: bytes | memoryview) -> dict[str, Any]:
         if kind == _PLAIN_MAP:
             raise FrameError("corrupt: the checksum of the session does not match")
         if kind != _MAP_FRAME:
@@ -217,7 +232,7 @@ def read_map(data: Any) -> dict[str, Any]:
         said = unpackb(data, strict_map_key=True)
     except Exception as exc:
         raise FrameError(f"these bytes hold no session: {type(exc).__name__}: {exc}") from exc
-    if type(said) is not dict or not all(type(key) is str for key in said):
+    if type(said) is not dict or (said and set(map(type, said)) != _KEYS):
         raise FrameError("these bytes hold no session")
     return said
 

@@ -24,7 +24,7 @@ from cachekit.sessions.guard import GuardedSessions
 from cachekit.sessions.keeper import Held, Keeper
 from cachekit.sessions.keeping import Keeping
 from cachekit.sessions.options import Load, SessionOptions
-from cachekit.sessions.payload import About, Payloads
+from cachekit.sessions.payload import NOBODYS, About, Payloads
 from cachekit.sessions.session import Session
 from cachekit.sessions.store import Key, Moved, new_id, owner_of, shard_of
 
@@ -130,7 +130,7 @@ class Exchange(Keeping):
         self._renewed = self._used = False
         self._line: str | None = None
         self._claims: Mapping[str, bytes] = {}
-        self._loaded_about = About()
+        self._loaded_about = NOBODYS
         self.session = kind(self, driver.payloads)
 
     @property
@@ -202,9 +202,9 @@ class Exchange(Keeping):
             return
         self._held, self._id = held, ticket.id
         self._loaded_about = held.about
-        self._claims = dict(ticket.claims)
+        self._claims = ticket.claims
         session.fill(held.base, held.base, held.about, new=False)
-        session.place(str(key), held.record.created, held.record.seen)
+        session.place(key, held.record.created, held.record.seen)
 
     def _as_new(self) -> About:
         about = About().on(self._agent)
@@ -231,7 +231,7 @@ class Exchange(Keeping):
         self._loaded_about = pending.about
         self._claims = dict(ticket.claims)
         session.fill(pending.values, pending.values, pending.about, new=False)
-        session.place(str(key))
+        session.place(key)
         self.degrade(error)
 
     def degrade(self, error: StoreError) -> None:

@@ -25,7 +25,7 @@ def dressed(headers: Headers, *, accessed: bool, cookies: Sequence[str], no_stor
     """
     if not accessed and not cookies:
         return list(headers)
-    if not any(_concerns(name) for name, _ in headers):
+    if True not in [_concerns(name) for name, _ in headers]:
         kept = [*headers, ("Cache-Control", "no-store" if no_store else "private"), ("Vary", "Cookie")]
         return [*kept, *(("Set-Cookie", cookie) for cookie in cookies)]
     kept = [

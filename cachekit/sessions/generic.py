@@ -7,7 +7,6 @@ know values or requests.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Final
 
 from cachekit._io import IO
@@ -111,7 +110,7 @@ class StoredSessions:
                 return Outcome(Verdict.CONFLICT, found), _KEEP
             else:
                 created, deadline = found.created, found.deadline
-            kept = replace(record, created=created, seen=now, deadline=deadline)
+            kept = record._replace(created=created, seen=now, deadline=deadline)
             expires = min(now + record.ttl, deadline)
             return (GONE, None) if expires <= now else (DONE, self._entry(kept, expires, now))
 
@@ -154,7 +153,7 @@ class StoredSessions:
         def note(found: Record | Moved | None) -> Any:
             if not isinstance(found, Record):
                 return None, _KEEP
-            seen = replace(found, seen=now)
+            seen = found._replace(seen=now)
             return seen, self._entry(seen, min(now + ttl, found.deadline), now)
 
         found = await self._change(io, key, note)

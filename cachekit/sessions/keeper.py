@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from cachekit._io import IO, stopped_scope
 from cachekit.clock import Clock
@@ -32,8 +32,7 @@ _CHAIN: Final = 8
 _DELIVERY: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A session as one request holds it.
 
     Attributes:
@@ -90,8 +89,7 @@ class Keeper:
 
     def _held(self, key: Key, record: Record) -> Held | None:
         try:
-            content = self.payloads.unpack(record.body, str(key).encode())
-            about = content.about
+            about, cells, extent = self.payloads.unpack(record.body, self._context(key))
             if about.user and owner_of(about.user) != record.owner:
                 raise CodecError("the user of this session and the index it is in contradict each other")
         except CodecError as exc:
@@ -100,7 +98,11 @@ class Keeper:
         kept = Record(
             b"", record.version, record.ttl, record.created, record.seen, record.deadline, record.owner
         )  # without its bytes: they would take up room until the request ends
-        return Held(key, kept, about, content.cells, content.extent)
+        return Held(key, kept, about, cells, extent)
+
+    def _context(self, key: Key) -> bytes:
+        """Return what a body under *key* is bound to, where it is protected."""
+        return str(key).encode() if self.payloads.protects else b""
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -113,7 +115,7 @@ class Keeper:
     def _record(
         self, key: Key, values: Mapping[str, bytes], about: About, owner: str | None = None, version: str = ""
     ) -> Record:
-        body = self.payloads.pack(about, values, str(key).encode())
+        body = self.payloads.pack(about, values, self._context(key))
         if owner is None:
             owner = owner_of(about.user) if about.user else ""
         return Record(body, version or new_version(), self.life(about), deadline=self._absolute, owner=owner)
@@ -136,7 +138,7 @@ class Keeper:
         if tried is not None:
             tried.append(record.version)
         if like is not None and like.created:
-            record = replace(record, created=like.created, deadline=like.deadline)
+            record = record._replace(created=like.created, deadline=like.deadline)
         outcome = await self.store.write(io, key, record, None)
         ours = isinstance(outcome.found, Record) and outcome.found.version == record.version  # its answer was lost
         if not ours and isinstance(outcome.found, Record):

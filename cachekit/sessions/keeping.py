@@ -246,7 +246,7 @@ class Keeping:
         session = self.session
         self._loaded_about = about
         session.commit(values)
-        session.place(str(key))
+        session.place(key)
         there = values if there is None else there
         if say or self._claimed(there) != self._claims:
             self._say(there, about)

@@ -24,29 +24,23 @@ _FROZEN: Final = frozenset({
 """Types whose values cannot change in place."""
 
 _MISSING: Final = object()
+_PACKED: Final = object()
+"""Stands for a value that nobody has looked at yet."""
 _NOT_READ: Final = object()
 """Stands in a session that was not read yet: what looks at the size alone, as ``json`` does, must not find it empty."""
-
-
-class _Packed:
-    """A value that nobody has looked at yet."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
 
 
 class LazyDict(dict[str, Any]):
     """What ``Session`` is as a dictionary."""
 
-    __slots__ = ("__weakref__", "_as_stored", "_base", "_codec", "_forced", "_lost", "_suspects")
+    __slots__ = ("__weakref__", "_as_stored", "_base", "_cells", "_codec", "_forced", "_lost", "_suspects")
     __hash__ = None  # a dictionary has none
 
     def __init__(self, codec: Payloads) -> None:
         super().__init__({"": _NOT_READ})
         self._codec = codec
         self._base: Mapping[str, bytes] = {}
+        self._cells: Mapping[str, bytes] = {}  # what was read
         self._as_stored = False  # whether it began as what the store holds
         self._suspects: dict[str, bytes | None] = {}  # what must be compared at the end, and with what it was read from
         self._lost: dict[str, bytes] = {}  # what could not be read, and is stored as it was
@@ -68,8 +62,8 @@ class LazyDict(dict[str, Any]):
 
     def _take_in(self, values: Mapping[str, bytes], base: Mapping[str, bytes]) -> None:
         super().clear()
-        super().update({key: _Packed(data) for key, data in values.items()})
-        self._base = base
+        super().update(dict.fromkeys(values, _PACKED))
+        self._base, self._cells = base, values
         self._as_stored = values is base
 
     def _forget(self) -> None:
@@ -87,29 +81,45 @@ class LazyDict(dict[str, Any]):
 
     def changes(self) -> dict[str, bytes] | None:
         """Return all values encoded, or None when they are what the store holds. Raises ``CodecError``."""
-        if self._as_stored and not self._suspects and not self._forced and super().__len__() == len(self._base):
-            return None  # nothing was set, and nothing that was looked at can change in place
-        now: dict[str, bytes] = {}
         base, changed = self._base, self._forced
+        if self._as_stored and not changed and super().__len__() == len(base):
+            fresh = self._fresh()
+            if fresh is not None:
+                return {**base, **fresh} if fresh else None
+        now: dict[str, bytes] = {}
         for key, value in super().items():
-            if type(value) is _Packed:
-                now[key] = value.data
-                changed = changed or base.get(key) != value.data
+            if value is _PACKED:
+                now[key] = read = self._cells[key]
+                changed = changed or base.get(key) != read
                 continue
             before = base.get(key)
             if before is not None:
                 if key not in self._suspects:
                     now[key] = before
                     continue
-                fresh = self._codec.same(before, value, self._suspects[key])
-                now[key] = before if fresh is None else fresh
-                changed = changed or fresh is not None
+                cell = self._codec.same(before, value, self._suspects[key])
+                now[key] = before if cell is None else cell
+                changed = changed or cell is not None
             else:
                 now[key] = self._encoded(key, value)
                 changed = True
         for key, data in self._lost.items():
             now.setdefault(key, data)
         return now if changed or len(now) != len(base) else None
+
+    def _fresh(self) -> dict[str, bytes] | None:
+        """Return what other cells the keys have whose values may have changed; None where a key went or came.
+
+        Only these are looked at: all others are what the store holds, and so is what could not be read.
+        """
+        found: dict[str, bytes] = {}
+        for key, read in self._suspects.items():
+            value, before = super().get(key, _MISSING), self._base.get(key)
+            if value is _MISSING or before is None:
+                return None
+            if (cell := self._codec.same(before, value, read)) is not None:
+                found[key] = cell
+        return found
 
     def _encoded(self, key: str, value: Any) -> bytes:
         try:
@@ -124,16 +134,17 @@ class LazyDict(dict[str, Any]):
         self._base = base
         self._as_stored = True
         self._suspects = {
-            key: None for key, value in super().items() if type(value) is not _Packed and _can_change(value)
+            key: None for key, value in super().items() if value is not _PACKED and type(value) not in _FROZEN
         }
         self._forced = False
 
-    def _opened(self, key: str, packed: _Packed) -> Any:
+    def _opened(self, key: str) -> Any:
+        cell = self._cells[key]
         try:
-            data = self._codec.opened(packed.data)
+            data = self._codec.opened(cell)
             value = self._codec.codec.decode(data)
         except CodecError as exc:
-            self._lost[key] = packed.data
+            self._lost[key] = cell
             super().__delitem__(key)
             self._unreadable(key, exc)
             return _MISSING
@@ -145,18 +156,21 @@ class LazyDict(dict[str, Any]):
     def _open_all(self) -> None:
         self._look()
         for key, value in list(super().items()):
-            if type(value) is _Packed:
-                self._opened(key, value)
+            if value is _PACKED:
+                self._opened(key)
 
     def get(self, key: str, default: Any = None, /) -> Any:
         self._look()
         value = super().get(key, _MISSING)
-        if type(value) is _Packed:
-            value = self._opened(key, value)
+        if value is _PACKED:
+            value = self._opened(key)
         return default if value is _MISSING else value
 
     def __getitem__(self, key: str) -> Any:
-        value = self.get(key, _MISSING)
+        self._look()
+        value = super().get(key, _MISSING)
+        if value is _PACKED:
+            value = self._opened(key)
         if value is _MISSING:
             raise KeyError(key)
         return value
@@ -257,7 +271,3 @@ class LazyDict(dict[str, Any]):
     def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]], /) -> Self:  # type: ignore[override,misc]
         self.update(other)
         return self
-
-
-def _can_change(value: Any) -> bool:
-    return type(value) not in _FROZEN

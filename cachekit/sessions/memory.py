@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import OrderedDict
-from dataclasses import replace
 from typing import Final
 
 from cachekit._fork import renew_in_child
@@ -141,7 +140,7 @@ class MemorySessions:
             if expires <= now:
                 self._drop(key)
                 return GONE
-            self._put(key, replace(record, created=created, seen=now, deadline=deadline), expires, now)
+            self._put(key, record._replace(created=created, seen=now, deadline=deadline), expires, now)
             return DONE
 
     async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:  # noqa: ARG002 - no I/O here
@@ -154,7 +153,7 @@ class MemorySessions:
             if expires <= now:
                 self._drop(key)
                 return GONE
-            self._put(key, replace(found, body=found.body + addition, version=version, seen=now), expires, now)
+            self._put(key, found._replace(body=found.body + addition, version=version, seen=now), expires, now)
             return DONE
 
     async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:  # noqa: ARG002 - no I/O here
@@ -181,7 +180,7 @@ class MemorySessions:
             found = self._find(key, now)
             if not isinstance(found, Record):
                 return False
-            self._kept[key] = (min(now + ttl, found.deadline), replace(found, seen=now))
+            self._kept[key] = (min(now + ttl, found.deadline), found._replace(seen=now))
             self._kept.move_to_end(key)
             return True
 

@@ -37,6 +37,10 @@ _SMALLEST: Final = 4
 _SMALL: Final = 512
 """Bytes of a body that is written as a whole at about the cost of a small addition."""
 _MOST_ADDED: Final = 8
+_REMEMBERED: Final = 256
+"""Bodies that are remembered with what is in them."""
+_REMEMBERED_BYTES: Final = 4096
+"""Bytes of those at most."""
 _LONGEST_UTF8: Final = 4
 _OVERHEAD: Final = 10
 """Bytes that the layout takes for each key at most, beside the key and its value."""
@@ -76,6 +80,10 @@ class About:
         return replace(self, agent=agent[:_LONGEST_AGENT])
 
 
+NOBODYS: Final = About()
+"""What is said of a session of which nothing is known."""
+
+
 class Extent(NamedTuple):
     """How a body came about.
 
@@ -100,7 +108,7 @@ class Content(NamedTuple):
     """
 
     about: About
-    cells: dict[str, bytes]
+    cells: Mapping[str, bytes]
     extent: Extent | None = None
 
 
@@ -116,11 +124,15 @@ class Payloads:
         self._limit = options.max_bytes
         self._from = options.compress_from
         self._protection = options.protection
+        self.protects = options.protection is not None
         self._squeezes = options.protection is None
         self._layout = Layout(
             limit=options.max_bytes, compress_from=options.compress_from, zstd=options.compression == "zstd"
         )
         self.opened = self._layout.plain
+        self._unpacked: dict[
+            bytes, Content
+        ] = {}  # equal bytes hold equal cells, and a visitor's requests come in bursts
         self._combine: dict[str, Combine[bytes]] = {
             FLASH: self._on_values(queue),
             **{key: self._on_values(union) for key in options.sets},
@@ -242,11 +254,19 @@ class Payloads:
         return made, Extent(extent.size, extent.added + len(made), extent.times + 1)
 
     def unpack(self, body: bytes, context: bytes) -> Content:
-        """Return what is in *body*. Raises ``CodecError``."""
+        """Return what is in *body*; others may be given the same object. Raises ``CodecError``."""
+        small = len(body) <= _REMEMBERED_BYTES
+        if small and (known := self._unpacked.get(body)) is not None:
+            return known
         about, end, made = self._about(body, context)
         if made == _GROUPS:
             cells, count, first = self._layout.read(body, end + 1)
-            return Content(about, cells, Extent(first, len(body) - first, count - 1))
+            content = Content(about, cells, Extent(first, len(body) - first, count - 1))
+            if small:
+                if len(self._unpacked) >= _REMEMBERED:
+                    self._unpacked.clear()
+                self._unpacked[body] = content
+            return content
         frame: Any = memoryview(body)[end + 1 :]  # a large session is not copied on its way
         if made & _SEALED:
             frame = self._opened(bytes(frame), b"values " + context)

@@ -14,7 +14,7 @@ from typing import Protocol
 from cachekit.clock import random_token
 from cachekit.errors import CodecError, SessionError
 from cachekit.sessions.lazy import LazyDict
-from cachekit.sessions.payload import CSRF, FLASH, About, Payloads, checked_user
+from cachekit.sessions.payload import CSRF, FLASH, NOBODYS, About, Payloads, checked_user
 
 
 class Source(Protocol):
@@ -65,13 +65,12 @@ class Session(LazyDict):
     def __init__(self, source: Source, codec: Payloads) -> None:
         super().__init__(codec)
         self._source = source
-        self._about = About()
-        self._ended = self._rotate = self._bound = False
-        self._committed = self._shareable = False
+        self._about = NOBODYS
+        self._ended = self._rotate = self._bound = self._committed = self._shareable = False
         self.accessed = self.loaded = self._degraded = False
         self._new = True
         self._created_at = self._last_activity = 0.0
-        self._handle = ""
+        self._handle: object = ""
 
     # -- what the source does with it -----------------------------------------------------------------------------
 
@@ -87,8 +86,8 @@ class Session(LazyDict):
         """Ask *source* from now on."""
         self._source = source
 
-    def place(self, handle: str, created_at: float = 0.0, last_activity: float = 0.0) -> None:
-        """Take in where it is kept, and since when."""
+    def place(self, handle: object, created_at: float = 0.0, last_activity: float = 0.0) -> None:
+        """Take in where it is kept, and since when. What *handle* is as a text names it in lists."""
         self._handle, self._new = handle, False
         if created_at:
             self._created_at, self._last_activity = created_at, last_activity
@@ -166,7 +165,7 @@ class Session(LazyDict):
     def handle(self) -> str:
         """Return what names it in lists and logs, and opens nothing; empty for a new one."""
         self._look()
-        return self._handle
+        return str(self._handle)
 
     # -- reading --------------------------------------------------------------------------------------------------
 

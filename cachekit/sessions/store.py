@@ -16,7 +16,7 @@ import hashlib
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from cachekit._io import IO
 from cachekit.clock import random_token
@@ -50,8 +50,7 @@ class Key:
         return cls(shard, digest) if is_shard(shard) and len(digest) == 43 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A session as it is stored.
 
     Attributes:

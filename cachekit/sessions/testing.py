@@ -11,7 +11,6 @@ Needs pytest, and the fixtures ``world`` and ``passing`` (lets seconds pass for 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final
 
 from cachekit._io import IO
@@ -44,7 +43,7 @@ class SessionStoreContract:
     @staticmethod
     def record(body: bytes = b"body", owner: str = "", **changes: Any) -> Record:
         """Return a record with a version of its own."""
-        return replace(Record(body, new_version(), TTL, owner=owner), **changes)
+        return Record(body, new_version(), TTL, owner=owner)._replace(**changes)
 
     def keep(self, world: Any, sessions: FullStore, body: bytes = b"body", owner: str = "", **changes: Any) -> Key:
         """Keep a new session, and return its key."""
@@ -162,7 +161,7 @@ class SessionStoreContract:
         async def retire(io: IO, record: Record) -> Any:
             return await sessions.retire(io, key, record, moved, 60.0)
 
-        stale = replace(read, version=new_version())
+        stale = read._replace(version=new_version())
         assert world.run(lambda io: retire(io, stale)).verdict is Verdict.CONFLICT
         assert world.run(lambda io: retire(io, read)).verdict is Verdict.DONE
         assert self.find(world, sessions, key) == moved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgpack import packb
 
-from cachekit import CodecError, Kind
+from cachekit import CodecError, Kind, Signing
 from cachekit.codecs.frame import seal
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.sessions import SessionOptions
@@ -132,9 +133,8 @@ def test_damage_of_one_value_costs_that_value(site, watch) -> None:
     browser.ask(lambda session: session.update(user=7, cart=["kettle"] * 3000))
     inner = edge.sessions.store.inner
     ((key, (until, record)),) = inner._kept.items()
-    from dataclasses import replace
 
-    inner._kept[key] = (until, replace(record, body=record.body[:-3] + b"???"))
+    inner._kept[key] = (until, record._replace(body=record.body[:-3] + b"???"))
     assert browser.look() == {"user": 7}
     assert len(watch.of(Kind.UNREADABLE)) == 1
     browser.ask(put("cart", []))
@@ -145,8 +145,6 @@ def test_damage_of_one_value_costs_that_value(site, watch) -> None:
 def test_a_small_change_of_a_large_session_sends_the_change_alone(server, site) -> None:
     edge = site(server.url)
     browser = edge.browser()
-    import random
-
     chance = random.Random(1)
     large = [chance.randbytes(20).hex() for _ in range(2500)]
     browser.ask(lambda session: session.update(hits=0, cart=large))
@@ -171,8 +169,6 @@ def test_a_first_addition_to_a_tiny_session_is_worth_it() -> None:
 
 @pytest.mark.parametrize("protected", [False, True])
 def test_a_key_that_is_no_text_is_a_codec_error(protected) -> None:
-    from cachekit import Signing
-
     codec = payloads(protection=Signing([b"k" * 32])) if protected else payloads()
     with pytest.raises(CodecError, match="a key of a session"):
         codec.pack(ANN, {"\ud800": codec.encode(1)}, b"c")
@@ -181,8 +177,6 @@ def test_a_key_that_is_no_text_is_a_codec_error(protected) -> None:
 @pytest.mark.server
 @pytest.mark.parametrize("size", [100, 3_900, 3_938, 3_950, 4_000, 5_000, 40_000])
 def test_additions_to_sessions_of_any_size_are_the_same(server, site, clock, size) -> None:
-    import random
-
     edge = site(server.url)
     browser = edge.browser()
     filling = random.Random(size).randbytes(size)
@@ -225,3 +219,20 @@ def test_a_plain_value_that_differs_is_not_read_again_to_see_whether_it_does() -
     # What may be written in several ways is: a set that was read, and has not changed.
     before = made.encode({f"tag {number}" for number in range(40)})
     assert made.same(before, made.decode(before)) is None
+
+
+@pytest.mark.parametrize("how", ["plain", "protected", "large"])
+def test_equal_small_bodies_are_taken_apart_once(how, monkeypatch) -> None:
+    codec = payloads(protection=Signing([b"k" * 32])) if how == "protected" else payloads()
+    values = {"n": codec.encode(1), "text": codec.encode(random.Random(1).randbytes(9000 if how == "large" else 90))}
+    body = codec.pack(ANN, values, b"c")
+    again = bytes(bytearray(body))
+    first = codec.unpack(body, b"c")
+    monkeypatch.setattr(codec, "_about", lambda *_: pytest.fail("taken apart again"))
+    if how == "plain":
+        assert codec.unpack(again, b"c") is first
+        with pytest.raises(pytest.fail.Exception):
+            codec.unpack(again[:-1] + b"?", b"c")
+    else:
+        with pytest.raises(pytest.fail.Exception):
+            codec.unpack(again, b"c")

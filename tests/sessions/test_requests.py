@@ -691,8 +691,6 @@ def test_encryption_at_rest(site, source, watch) -> None:
 
 
 def test_a_sealed_session_cannot_be_put_in_the_place_of_another(site) -> None:
-    from dataclasses import replace
-
     from cachekit import Encryption
 
     edge = site(protection=Encryption([bytes(32)]))
@@ -701,7 +699,7 @@ def test_a_sealed_session_cannot_be_put_in_the_place_of_another(site) -> None:
     bob.ask(put("name", "bob"))
     kept = edge.sessions.store.inner._kept
     (a, (until, first)), (b, (_, second)) = list(kept.items())
-    kept[b] = (until, replace(second, body=first.body))
+    kept[b] = (until, second._replace(body=first.body))
     assert ann.look() == {"name": "ann"}
     assert bob.look() == {}
 
@@ -712,10 +710,8 @@ def test_a_payload_that_cannot_be_read_is_a_new_session(site, source, watch) -> 
     browser.ask(put("n", 1))
     inner = edge.sessions.store.inner
     if source == "memory://":
-        from dataclasses import replace
-
         key, (until, record) = next(iter(inner._kept.items()))
-        inner._kept[key] = (until, replace(record, body=record.body[:-3] + b"???"))
+        inner._kept[key] = (until, record._replace(body=record.body[:-3] + b"???"))
     else:
         import redis
 
@@ -836,3 +832,49 @@ def test_everybody_ends(site, source) -> None:
     assert edge.sessions.end_all() == 3
     assert [browser.look(lambda session: session.user) for browser in browsers] == [""] * 3
     assert edge.sessions.count() == 0
+
+
+def test_what_others_wrote_stays_when_a_request_changes_more_after_its_head(site, source) -> None:
+    """The first change of the request met another writer's; the second one knows nothing of that."""
+    edge = site(source)
+    browser = edge.browser()
+    browser.ask(put("mine", 0))
+    other = browser.copy()
+
+    def both(session):
+        session["mine"] = 1
+        other.ask(put("theirs", 1))
+
+    browser.ask(both, after=put("later", 1))
+    assert browser.look() == {"mine": 1, "theirs": 1, "later": 1}
+
+
+def test_what_one_request_changes_another_does_not_see_before_it_is_kept(site, source) -> None:
+    """Both read the same bytes, and what was made of them is remembered."""
+    edge = site(source)
+    browser = edge.browser()
+    browser.ask(lambda session: session.update(n=0, cart=["kettle"], gone=1))
+    other, seen = browser.copy(), []
+
+    def change(session):
+        session["cart"].append("pot")
+        session["n"] = 1
+        del session["gone"]
+        seen.append(other.look())
+
+    browser.ask(change)
+    assert seen == [{"n": 0, "cart": ["kettle"], "gone": 1}]
+    assert browser.look() == {"n": 1, "cart": ["kettle", "pot"]}
+
+
+def test_a_key_that_goes_while_another_comes_is_noticed(site, source) -> None:
+    browser = site(source).browser()
+    browser.ask(lambda session: session.update(old=[1], other=2))
+
+    def change(session):
+        assert session["old"] == [1]
+        del session["old"]
+        session["new"] = [1]
+
+    browser.ask(change)
+    assert browser.look() == {"other": 2, "new": [1]}
