@@ -40,7 +40,8 @@ def errors() -> list[str]:
         try:
             from cachekit_django.backend import CacheBackend
 
-            CacheBackend(params.get("LOCATION", ""), params)
+            if (wrong := CacheBackend(params.get("LOCATION", ""), params).wrong) is not None:
+                raise wrong
         except (ConfigError, ImportError) as exc:
             found.append(f"CACHES[{alias!r}]: {exc}")
     if keeping.in_use() and not found:

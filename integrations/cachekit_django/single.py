@@ -63,6 +63,15 @@ class SingleValues(BaseCache):
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
+        self.wrong: Exception | None = None
+        try:
+            self._set_up(location, params)
+        except (ConfigError, ImportError) as exc:
+            if not conf.is_checked():
+                raise
+            self.wrong = exc
+
+    def _set_up(self, location: str, params: dict[str, Any]) -> None:
         options = conf.known(params.get("OPTIONS", {}), _OPTIONS, "CACHES OPTIONS")
         timeout = params.get("TIMEOUT", 300)
         if isinstance(timeout, str) and timeout.isdecimal():  # which Django takes, too
@@ -83,6 +92,12 @@ class SingleValues(BaseCache):
         self._told: set[str] = set()
         reverse = options.get("REVERSE_KEY_FUNCTION")
         self._reverse: Callable[[str], str] = import_string(reverse) if isinstance(reverse, str) else reverse or _last
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what is wrong, where this was made by a check of Django's in spite of that."""
+        if (wrong := vars(self).get("wrong")) is not None:
+            raise wrong
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # -- values, keys and lifetimes
 
