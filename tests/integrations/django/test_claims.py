@@ -78,7 +78,8 @@ def test_an_outage_logs_nobody_out(own_server, site, monkeypatch):
         stolen = Client()
         stolen.cookies[CLAIMS] = ann.cookies[CLAIMS].value
         assert text(stolen, "/who") == "a stranger", "claims count for their own session alone"
-        stolen.cookies[NAME] = other.cookies[NAME].value
+        assert stolen.cookies[CLAIMS].value == "", "they are taken away"
+        stolen.cookies[NAME], stolen.cookies[CLAIMS] = other.cookies[NAME].value, ann.cookies[CLAIMS].value
         assert text(stolen, "/who") == "a stranger"
         forged = Client()
         forged.cookies[NAME] = ann.cookies[NAME].value
