@@ -30,7 +30,7 @@ from cachekit.purging import Purging, open_outbox
 from cachekit.stats import Stats, snapshot
 from cachekit.stores.base import AnyEntry, Store
 from cachekit.stores.build import Settings, build
-from cachekit.stores.memory import Memory
+from cachekit.stores.memory import Memory, Tally
 from cachekit.tags import is_collected, note
 from cachekit.transaction import OnCommit, Transaction
 
@@ -138,7 +138,7 @@ class Cache(Functions, Purging, Contents, Making):
             self.url = f"<{type(url).__name__}>"
             self.store = url
             self.l1 = url if isinstance(url, Memory) else None
-        self._own = Counters()
+        self._own, self._uses = Counters(), Tally()
         if self.l1 is not None:
             self._own.tally = self.l1.unclaimed
         engine = Engine(self.store, clock=clock, chance=chance, events=self.events, l1=self.l1)

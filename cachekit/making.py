@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from cachekit._io import IO
-from cachekit.engine import Engine
+from cachekit.engine import Counters, Engine
 from cachekit.policy import Duration, Policy
 from cachekit.stores.base import AnyEntry, Store, Ticket
-from cachekit.stores.memory import Memory
+from cachekit.stores.memory import Memory, Tally
 
 
 class Making:
@@ -21,6 +21,16 @@ class Making:
     store: Store
     engine: Engine
     l1: Memory | None
+    _counted: list[tuple[str, str, Counters]]
+    _uses: Tally
+    """Takes the hits of the nodes made here, which are no lookups: one may take several nodes, and come to nothing."""
+
+    def counting(self, name: str) -> Counters:
+        """Return what the lookups of somebody who makes entries are counted on from now on, under *name*."""
+        counters = Counters()
+        self._counted.append((name, "", counters))
+        self._uses.label = name
+        return counters
 
     async def _set(
         self, io: IO, key: str, value: Any, *, ttl: Duration | Policy | None = None, tags: Sequence[str] = ()
@@ -36,7 +46,10 @@ class Making:
 
     async def read(self, io: IO, key: str) -> AnyEntry | None:
         """Return the valid entry of *key*, fresh or not; None when there is none or the store is away."""
-        return await self.engine.read(io, key)
+        entry = await self.engine.read(io, key)
+        if entry is not None:
+            self._set_apart(key)
+        return entry
 
     async def begin(self, io: IO, key: str, tags: Sequence[str] = (), *, lease: float = 30.0) -> Ticket | None:
         """Take the right to keep what is made from now on; None when the store is away."""
@@ -44,7 +57,13 @@ class Making:
 
     async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> bool:
         """Keep *entry*. Returns False when it must not be kept, or the store is away."""
-        return await self.engine.commit(io, ticket, entry)
+        kept = await self.engine.commit(io, ticket, entry)
+        self._set_apart(ticket.key)
+        return kept
+
+    def _set_apart(self, key: str) -> None:
+        if self.l1 is not None and (node := self.l1.peek(key)) is not None:
+            self.l1.claim(node, self._uses)
 
     async def holds(
         self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()

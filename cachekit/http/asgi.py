@@ -15,8 +15,9 @@ from cachekit._io import ASYNCIO
 from cachekit.http.asgi_client import Client, Message, Receive, Send
 from cachekit.http.asgi_past import Bypass, decode, encode
 from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
+from cachekit.http.decisions import Serve
 from cachekit.http.driver import Driver
-from cachekit.http.exchange import Exchange, Serve
+from cachekit.http.exchange import Exchange
 from cachekit.http.following import Following
 from cachekit.http.options import HttpOptions
 from cachekit.http.passage import Passage
@@ -55,6 +56,7 @@ class HttpCache:
         self._peek = cache.peek
         self._goes_past = driver.goes_past
         self._past = driver.past
+        self._tally = driver.tally
         self._methods = driver.past.methods
         bypass = Bypass(driver, reader)
         self._of_method, self._of_miss = bypass.of_method, bypass.of_miss
@@ -62,7 +64,7 @@ class HttpCache:
     @property
     def hits(self) -> int:
         """Return how many requests were answered from the cache."""
-        return self._driver.hits
+        return self._tally.hits + self._driver.counters.stale
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.way(scope, receive, send)
@@ -86,7 +88,7 @@ class HttpCache:
                 if entry is not None:
                     short = self._warm.answer(key, entry, traits, scope)
                     if short is not None:
-                        self._driver.hits += 1
+                        self._tally.hits += 1
                         return _answer(send, short[0], short[2], b"" if method == "HEAD" else short[3])
                 else:
                     passes = method == "GET" and self._goes_past(key, traits & _CREDENTIALS != 0)

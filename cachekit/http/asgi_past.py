@@ -16,8 +16,8 @@ from cachekit.http.asgi_client import Message, Send
 from cachekit.http.asgi_request import Reader, Scope, request_of
 from cachekit.http.driver import Driver
 from cachekit.http.dropping import MASK
-from cachekit.http.exchange import invalidated
 from cachekit.http.headers import HeaderList, Headers
+from cachekit.http.invalidation import invalidated
 from cachekit.http.parts import part_key
 from cachekit.http.past import CACHE_CONTROL
 from cachekit.http.warm import Trait

@@ -17,21 +17,23 @@ Must not know about stores, clocks, ASGI or WSGI.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias
+from dataclasses import replace
+from typing import Any, Final
 
 from cachekit.entry import Entry
 from cachekit.http.asked import has_body, not_modified, request_control
+from cachekit.http.decisions import Decision, Drop, Forward, Freshen, Keep, Outcome, Refuse, Relay, Serve, Validate
 from cachekit.http.directives import CacheControl
 from cachekit.http.headers import (
     HeaderList,
     Headers,
     first,
+    loose_etag,
     parse_date,
-    parse_etag,
     without,
 )  # fmt: skip
-from cachekit.http.message import Mark, Request, StoredResponse, same_origin, variant_key
+from cachekit.http.invalidation import SAFE_METHODS, invalidated
+from cachekit.http.message import Mark, Request, StoredResponse, variant_key
 from cachekit.http.options import HttpOptions
 from cachekit.http.parts import cut_part, part_key
 from cachekit.http.ranges import cut
@@ -40,7 +42,6 @@ from cachekit.http.rules import Rules
 from cachekit.http.status import CacheStatus
 from cachekit.http.storable import unmet
 
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
 _ERRORS: Final = frozenset({500, 502, 503, 504})
 _UNREACHED: Final = (502, 504)
 BYPASS: Final = ("if-match", "if-unmodified-since")
@@ -52,69 +53,6 @@ _NOT_IN_304: Final = frozenset(
 LONGEST_CHAIN: Final = 8
 NEVER_PLAIN: Final = (*BYPASS, *CONDITIONS, *RANGES)
 """Request fields that ask for something else than the whole response."""
-
-
-@dataclass(frozen=True, slots=True)
-class Serve:
-    """Send this; with *refresh*, revalidate it behind."""
-
-    status: int
-    reason: str
-    headers: Headers
-    body: bytes
-    refresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse(Serve):
-    """Send this error: the client wants nothing but a stored response, and there is none (only-if-cached)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """Call the application with the request as it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Validate:
-    """Call the application with *headers* in place of those of the request."""
-
-    headers: Headers
-
-
-Decision: TypeAlias = Serve | Forward | Validate
-
-
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """Send this head, then the body as it comes; where *silent*, no body at all."""
-
-    status: int
-    headers: Headers
-    silent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """Store *entry* at *key*, where the lookup ended."""
-
-    key: str
-    entry: Entry[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Freshen(Keep):
-    """The same, for a stored response that was revalidated."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Drop *keys*."""
-
-    keys: tuple[str, ...]
-
-
-Outcome: TypeAlias = Keep | Freshen | Drop | None
 
 
 class Exchange:
@@ -326,7 +264,7 @@ class Exchange:
         self._stripped = True
         headers = without(self.request.headers, (*CONDITIONS, *RANGES))
         etag, modified = first(found.headers, "etag"), first(found.headers, "last-modified")
-        if found.status == 200 and etag is not None and parse_etag(etag) is not None:
+        if found.status == 200 and etag is not None and loose_etag(etag) is not None:
             headers.append(("if-none-match", etag))
             self._validating = True
         if found.status == 200 and parse_date(modified) is not None and modified is not None:
@@ -446,21 +384,3 @@ def same_as_head(found: StoredResponse, headers: Headers) -> bool:
         if told is not None and told != first(found.headers, name):
             return False
     return any(first(headers, name) is not None for name in ("etag", "last-modified"))
-
-
-def invalidated(request: Request, headers: Headers, options: HttpOptions) -> tuple[str, ...]:
-    """Return the keys that a successful unsafe *request* makes invalid, answered with *headers* (RFC 9111 section 4.4)."""
-    references = (first(headers, name) for name in ("location", "content-location"))
-    others = (same_origin(request, reference.strip(" \t")) for reference in references if reference)
-    asking = [request]
-    keyed = {name for name, _ in request.headers} & {*options.keying.headers, "forwarded"}
-    if keyed:  # they keep responses apart, but what is changed is the URL, as everybody knows it
-        asking.append(replace(request, headers=without(request.headers, keyed)))
-    targets = [target for target in (request.target, *others) if target]
-    found = (options.keying.key(one, target) for one in asking for target in targets)
-    return dropped(dict.fromkeys(key for key in found if key is not None), options)
-
-
-def dropped(keys: Iterable[str], options: HttpOptions) -> tuple[str, ...]:
-    """Return what is dropped where *keys* are invalid: their parts too."""
-    return tuple(one for key in keys for one in ((key, part_key(key)) if options.store_parts else (key,)))

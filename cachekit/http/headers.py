@@ -172,6 +172,7 @@ class ETag:
         return f'{"W/" if self.weak else ""}"{self.opaque}"'
 
 
+_BARE_ETAG: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x7e\x80-\xff]+")
 _ETAG: Final = re.compile(r'[ \t]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|\Z)')
 
 
@@ -182,8 +183,15 @@ def parse_etag(text: str | None) -> ETag | None:
     return ETag(match[2], match[1] is not None)
 
 
-def parse_etags(text: str) -> tuple[ETag, ...]:
-    """Return the entity tags of a list; what is no entity tag is left out."""
+def loose_etag(text: str | None) -> ETag | None:
+    """Return the same, also of a tag that some servers send without its quotes: to compare weakly, and to send back."""
+    if (found := parse_etag(text)) is None and text is not None and _BARE_ETAG.fullmatch(text.strip(" \t")):
+        return ETag(text.strip(" \t"), weak=True)
+    return found
+
+
+def parse_etags(text: str, *, bare: bool = False) -> tuple[ETag, ...]:
+    """Return the entity tags of a list, *bare* ones without quotes too; what is no entity tag is left out."""
     found: list[ETag] = []
     at = 0
     while at < len(text):
@@ -192,7 +200,10 @@ def parse_etags(text: str) -> tuple[ETag, ...]:
             at = match.end()
         else:
             comma = text.find(",", at)
-            at = len(text) if comma < 0 else comma + 1
+            end = len(text) if comma < 0 else comma
+            if bare and (tag := loose_etag(text[at:end])) is not None:
+                found.append(tag)
+            at = end + 1
     return tuple(found)
 
 
@@ -200,8 +211,8 @@ def none_match(condition: str, etag: str | None) -> bool:
     """Say whether If-None-Match *condition* finds *etag*, by weak comparison; ``*`` finds anything."""
     if condition.strip(" \t") == "*":
         return True
-    own = parse_etag(etag)
-    return own is not None and any(own.opaque == other.opaque for other in parse_etags(condition))
+    own = loose_etag(etag)
+    return own is not None and any(own.opaque == other.opaque for other in parse_etags(condition, bare=True))
 
 
 # Vary (RFC 9110 section 12.5.5)

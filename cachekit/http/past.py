@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from cachekit.http.directives import CacheControl
-from cachekit.http.exchange import SAFE_METHODS
+from cachekit.http.invalidation import SAFE_METHODS
 from cachekit.http.options import EmitTags, HttpOptions
 from cachekit.http.rules import Rules
 from cachekit.http.status import CacheStatus

@@ -15,6 +15,24 @@ from cachekit.events import Events
 from cachekit.stores.base import Ticket
 
 
+class Tally(Protocol):
+    """Counts hits."""
+
+    hits: int
+
+
+class Counters(Protocol):
+    """What lookups are counted on."""
+
+    misses: int
+    stale: int
+
+    @property
+    def tally(self) -> Tally:
+        """Return what those are counted on that were served fresh."""
+        ...
+
+
 class CachePort(Protocol):
     """Keeps entries. Nothing of it raises for a store that is away."""
 
@@ -26,6 +44,10 @@ class CachePort(Protocol):
     @property
     def events(self) -> Events:
         """Return where events go."""
+        ...
+
+    def counting(self, name: str) -> Counters:
+        """Return what lookups are counted on from now on, under *name*."""
         ...
 
     def peek(self, key: str) -> Entry[Any] | None:

@@ -20,8 +20,8 @@ from cachekit.http.headers import (
     Headers,
     end_to_end,
     first,
+    loose_etag,
     parse_date,
-    parse_etag,
     parse_tags,
     tag_lines,
     values,
@@ -37,7 +37,8 @@ from cachekit.keys import check_tag
 
 log = logging.getLogger("cachekit")
 
-_KEPT_BY_304: Final = frozenset({"content-length", "content-type", "content-encoding", "content-range", "set-cookie"})
+_KEPT_BY_304: Final = frozenset({"content-length", "content-encoding", "content-range", "set-cookie"})
+"""What says how the stored bytes are to be read, and what is for one client."""
 _SUPERSEDING: Final = frozenset({"no-store", "private", "no-freshness", "rule", "vary-any", "stale", "etag"})
 
 
@@ -237,7 +238,7 @@ class Recording:
         self._made_at, self._age = now, initial_age(fields, self._asked_at, now)
         cookies = [("Set-Cookie", value) for value in values(headers, "set-cookie")]
         self.terms = terms = self._judge(found.status, [*own, *cookies], now, cookies)
-        before, after = parse_etag(first(found.headers, "etag")), parse_etag(first(fields, "etag"))
+        before, after = loose_etag(first(found.headers, "etag")), loose_etag(first(fields, "etag"))
         if before is not None and after is not None and (before.opaque != after.opaque or before.weak > after.weak):
             self.terms = refuse("etag")
         self.active = self.active and not self.terms.refused
@@ -311,7 +312,7 @@ class Recording:
 
 def has_validator(headers: Headers) -> bool:
     """Say whether a response with *headers* can be revalidated."""
-    return parse_etag(first(headers, "etag")) is not None or parse_date(first(headers, "last-modified")) is not None
+    return loose_etag(first(headers, "etag")) is not None or parse_date(first(headers, "last-modified")) is not None
 
 
 def _is_tag(tag: str) -> bool:

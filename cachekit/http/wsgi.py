@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from cachekit._io import BLOCKING, drive
+from cachekit.http.decisions import Serve
 from cachekit.http.driver import Driver
-from cachekit.http.exchange import Exchange, Serve
+from cachekit.http.exchange import Exchange
 from cachekit.http.following import Following
 from cachekit.http.headers import HeaderList
 from cachekit.http.options import HttpOptions
@@ -53,6 +54,7 @@ class HttpCache:
         self._warm: Warm[Environ, tuple[str, str]] = Warm(cache, driver.options, _field, values_of)
         self._goes_past = driver.goes_past
         self._past = driver.past
+        self._tally = driver.tally
         self._methods = driver.past.methods
         bypass = Bypass(driver, reader)
         self._of_method, self._of_miss = bypass.of_method, bypass.of_miss
@@ -60,7 +62,7 @@ class HttpCache:
     @property
     def hits(self) -> int:
         """Return how many requests were answered from the cache."""
-        return self._driver.hits
+        return self._tally.hits + self._driver.counters.stale
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
@@ -83,7 +85,7 @@ class HttpCache:
         except Exception:  # noqa: BLE001 - the long way meets the same fault, and reports it
             passes = False
         if short is not None:
-            self._driver.hits += 1
+            self._tally.hits += 1
             status, reason, fields, body = short
             start_response(line(status, reason), fields)
             return [body] if body and method != "HEAD" else []

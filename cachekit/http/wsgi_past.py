@@ -12,8 +12,8 @@ from typing import Final
 
 from cachekit._io import BLOCKING, drive
 from cachekit.http.driver import Driver
-from cachekit.http.exchange import invalidated
 from cachekit.http.headers import HeaderList
+from cachekit.http.invalidation import invalidated
 from cachekit.http.parts import part_key
 from cachekit.http.past import CACHE_CONTROL
 from cachekit.http.warm import Trait

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Protocol, TypeAlias
 
 from cachekit._io import BLOCKING, drive
+from cachekit.http.decisions import Serve
 from cachekit.http.driver import Driver
-from cachekit.http.exchange import Serve
 from cachekit.http.following import Following
 from cachekit.http.headers import HeaderList
 from cachekit.http.passage import Passage

@@ -153,4 +153,4 @@ class HotKeys:
 
 
 def _name(names: Mapping[Tally, str], owner: Tally) -> str:
-    return names.get(owner, "")
+    return names.get(owner, owner.label)

@@ -190,7 +190,7 @@ class Layout:
             data = self.decompress(data)
         elif codec_id != MAP:
             raise FrameError("this session was written by a newer version")
-        return read_map(data)
+        return cast("dict[str, Any]", unpackb(data))  # whether its keys are text, ``read`` sees
 
     # -- compression ----------------------------------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ _OVERHEAD: Final = 10
 _LONGEST_USER: Final = 512
 _LONGEST_AGENT: Final = 200
 
+_ONE_WAY: Final = frozenset((str, int, bool, type(None), bytes))
+"""Types whose equal values are written in one way alone."""
 _KNOWN: Final = frozenset((_PLAIN, _ZSTD, _GROUPS, _PLAIN + _SEALED, _ZSTD + _SEALED))
 _GROUPS_BYTE: Final = bytes((_GROUPS,))
 
@@ -152,7 +154,9 @@ class Payloads:
         now = self.codec.encode(value)
         try:
             read = self.opened(before) if read is None else read
-            if now == read or self.codec.encode(self.codec.decode(read)) == now:
+            if now == read:
+                return None
+            if type(value) not in _ONE_WAY and self.codec.encode(self.codec.decode(read)) == now:
                 return None
         except CodecError:
             pass

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -41,7 +42,10 @@ _SESSION: Final = b"CS1"
 _MOVED: Final = b"CM1"
 _HEAD: Final = 101
 _NOBODY: Final = "-" * 22
+_NOBODY_BYTES: Final = _NOBODY.encode()
 _NO_TIME: Final = "0" * 15
+_FIELDS: Final = struct.Struct("3s15s15s16s15s15s22s")
+"""The head: what it is, created, seen, version, ttl, deadline, owner."""
 _BATCH: Final = 500
 
 
@@ -222,18 +226,20 @@ def _parse(raw: bytes) -> Record | Moved | None:
         if raw[:3] == _MOVED:
             shard, digest, owner = raw[18:20].decode(), raw[20:63].decode(), raw[63:].decode()
             return Moved(Key(shard, digest), owner) if is_shard(shard) and int(raw[3:18]) else None
-        if raw[:3] != _SESSION or len(raw) < _HEAD:
+        if len(raw) < _HEAD:
             return Record(b"", "", 0.0)  # unreadable, which is not absent: whoever opens the body will say so
-        head = raw[:_HEAD].decode("ascii")
-        deadline, owner = head[64:79], head[79:]
+        kind, created, seen, version, ttl, end, whose = _FIELDS.unpack_from(raw)
+        if kind != _SESSION:
+            return Record(b"", "", 0.0)
+        deadline = int(end)
         return Record(
             raw[_HEAD:],
-            head[33:49],
-            int(head[49:64]) / 1000,
-            int(head[3:18]) / 1000,
-            int(head[18:33]) / 1000,
-            FOREVER if deadline == _NO_TIME else int(deadline) / 1000,
-            "" if owner == _NOBODY else owner,
+            version.decode("ascii"),
+            int(ttl) / 1000,
+            int(created) / 1000,
+            int(seen) / 1000,
+            deadline / 1000 if deadline else FOREVER,
+            "" if whose == _NOBODY_BYTES else whose.decode("ascii"),
         )
     except (ValueError, UnicodeDecodeError):
         return Record(b"", "", 0.0)

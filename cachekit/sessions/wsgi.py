@@ -19,6 +19,9 @@ App: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 KEY: Final = "cachekit.session"
 
+_MADE: Final[tuple[type, ...]] = (type(iter([])), type(iter(())))
+"""Iterators that run nothing of an application: what they give was there before."""
+
 
 class SessionMiddleware:
     """Gives each request of *app* its session.
@@ -49,7 +52,7 @@ class SessionMiddleware:
 class _Response:
     """The ``start_response`` that the application gets, and the iterable that the server gets."""
 
-    __slots__ = ("_body", "_exchange", "_finished", "_head", "_iterator", "_start", "_write")
+    __slots__ = ("_body", "_exchange", "_finished", "_head", "_iterator", "_made", "_start", "_write")
 
     def __init__(self, exchange: Exchange, start_response: StartResponse) -> None:
         self._exchange = exchange
@@ -59,6 +62,7 @@ class _Response:
         self._body: Any = ()
         self._iterator: Iterator[bytes] = iter(())
         self._finished = False
+        self._made = False  # whether the application had done all it does before the head was released
 
     def call(self, app: App, environ: Environ) -> Iterable[bytes]:
         """Call *app*, and return what the server is to send."""
@@ -69,6 +73,7 @@ class _Response:
             isinstance(body, (list, tuple)) or (isinstance(wrapper, type) and isinstance(body, wrapper))
         ):
             # Everything that the application does has been done: the server gets the body as it is.
+            self._made = True
             try:
                 self._release()
                 self._finish()
@@ -77,6 +82,7 @@ class _Response:
                 raise
             return body
         self._iterator = iter(body)
+        self._made = self._head is not None and type(self._iterator) in _MADE
         return self
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -120,7 +126,9 @@ class _Response:
     def _finish(self) -> None:
         if not self._finished:
             self._finished = True
-            if self._write is not None:  # else the client was told nothing, and nothing is kept
+            if self._made:
+                self._exchange.body_sent()  # all of its changes were kept with the head
+            elif self._write is not None:  # else the client was told nothing, and nothing is kept
                 drive(self._exchange.finish(BLOCKING))
             self._exchange.let_go()
 

@@ -7,6 +7,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 from wsgiref.validate import validator
 
@@ -345,6 +346,9 @@ class FakeCache:
         self.log.append((name, key))
         if name in self.raises:
             raise RuntimeError(f"{name} is broken")
+
+    def counting(self, name: str) -> Any:
+        return SimpleNamespace(misses=0, stale=0, tally=SimpleNamespace(hits=0))
 
     def peek(self, key: str) -> Entry[Any] | None:
         if "peek" in self.raises:

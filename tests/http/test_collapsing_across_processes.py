@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cachekit import Cache
-from cachekit.http import driver
+from cachekit.http import arriving
 from cachekit.http.asgi import HttpCache
 from cachekit.http.options import HttpOptions
 from cachekit.http.wsgi import HttpCache as WsgiCache
@@ -37,8 +37,8 @@ class Elsewhere(FakeCache):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(driver, "_FIRST_POLL", 0.0001)
-    monkeypatch.setattr(driver, "_LONGEST_POLL", 0.0001)
+    monkeypatch.setattr(arriving, "_FIRST_POLL", 0.0001)
+    monkeypatch.setattr(arriving, "_LONGEST_POLL", 0.0001)
 
 
 def entry_of(build, clock, control="max-age=60", body=b"theirs"):
@@ -130,8 +130,8 @@ def test_a_store_that_cannot_tell_is_asked_no_faster_than_before(build, clock):
 @pytest.mark.parametrize("levels", ["tiered", "one"])
 def test_processes_tell_each_other_of_the_end(server, patient, monkeypatch, control, levels):
     """No timer: a poll would come only after this test's patience has ended."""
-    monkeypatch.setattr(driver, "_FIRST_POLL", 1000.0)
-    monkeypatch.setattr(driver, "_LONGEST_POLL", 1000.0)
+    monkeypatch.setattr(arriving, "_FIRST_POLL", 1000.0)
+    monkeypatch.setattr(arriving, "_LONGEST_POLL", 1000.0)
     url = ("tiered+" if levels == "tiered" else "") + server.url
     running, go_on = threading.Event(), threading.Event()
 

@@ -11,6 +11,7 @@ from msgpack import packb
 
 from cachekit import CodecError, Kind
 from cachekit.codecs.frame import seal
+from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.sessions import SessionOptions
 from cachekit.sessions.cells import MAP, Layout, Squeezed
 from cachekit.sessions.payload import About, Extent, Payloads
@@ -175,3 +176,52 @@ def test_a_key_that_is_no_text_is_a_codec_error(protected) -> None:
     codec = payloads(protection=Signing([b"k" * 32])) if protected else payloads()
     with pytest.raises(CodecError, match="a key of a session"):
         codec.pack(ANN, {"\ud800": codec.encode(1)}, b"c")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("size", [100, 3_900, 3_938, 3_950, 4_000, 5_000, 40_000])
+def test_additions_to_sessions_of_any_size_are_the_same(server, site, clock, size) -> None:
+    import random
+
+    edge = site(server.url)
+    browser = edge.browser()
+    filling = random.Random(size).randbytes(size)
+    browser.ask(lambda session: session.update(hits=0, filling=filling))
+    with server.client() as client:
+        (name,) = client.keys("*:s:*")
+        head = client.getrange(name, 0, 100)
+        for hits in (1, 2, 3):
+            client.pexpire(name, 5000)
+            browser.ask(put("hits", hits))
+            assert client.pttl(name) > 100_000, "it lives as long as after any other use"
+        now = client.getrange(name, 0, 100)
+        assert client.keys("*:s:*") == [name]
+        assert now[3:18] == head[3:18], "made when it was made"
+        assert now[33:49] != head[33:49], "another version"
+        assert now[49:] == head[49:], "the life, the end and the owner of before"
+    assert browser.look() == {"hits": 3, "filling": filling}
+    assert edge.sessions.count() == 1
+
+
+def test_a_plain_value_that_differs_is_not_read_again_to_see_whether_it_does() -> None:
+    class Counting(MsgpackCodec):
+        __slots__ = ("decoded",)
+
+        def decode(self, data: bytes):
+            self.decoded = True
+            return super().decode(data)
+
+    codec = Counting()
+    codec.decoded = False
+    made = payloads(codec=codec)
+    for value, other in ((1, 2), ("a", "b"), (True, None), (b"x", "x"), (1, True)):
+        before = made.encode(value)
+        assert made.same(before, value) is None
+        fresh = made.same(before, other)
+        assert fresh is not None
+        assert not codec.decoded
+        assert made.decode(fresh) == other
+        codec.decoded = False
+    # What may be written in several ways is: a set that was read, and has not changed.
+    before = made.encode({f"tag {number}" for number in range(40)})
+    assert made.same(before, made.decode(before)) is None
