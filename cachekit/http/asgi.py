@@ -75,8 +75,9 @@ class HttpCache:
             return self.app(scope, receive, send)
         method = scope["method"]
         if method != "GET":
-            unsafe = self._methods.get(method)
-            if unsafe is None and method not in self._methods:
+            try:
+                unsafe = self._methods[method]
+            except KeyError:
                 unsafe = self._past.by_method(method)
             if unsafe is not None:
                 return self.app(scope, receive, self._of_method(scope, send, unsafe))

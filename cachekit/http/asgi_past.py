@@ -58,16 +58,20 @@ class Bypass:
         """
         if not unsafe:
             return self._telling(send)
-        path, raw = scope["path"], scope.get("raw_path")  # some applications rewrite them in place
+        path = scope["path"]  # some applications rewrite it in place
+        try:
+            raw = scope["raw_path"]
+        except KeyError:
+            raw = None
+        plain = self._plain
 
         def relay(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 try:
-                    if type(headers := message.get("headers")) is not list:
+                    if "headers" not in message or type(headers := message["headers"]) is not list:
                         headers, message = _fields_of(message)
                     if message["status"] < 400:
                         keys: Sequence[str] = ()
-                        plain = self._plain
                         for name, _ in headers:
                             if name not in plain and self._names_another(name):
                                 keys = self._named(_as_asked(scope, path, raw), headers)
