@@ -320,7 +320,9 @@ def starlette_compression(kind: str) -> dict[str, Any]:
     with contextlib.suppress(ImportError):
         from starlette_compress import CompressMiddleware
 
-        calls["starlette-compress"] = build(Middleware(CompressMiddleware, gzip_level=4))
+        # It flushes no piece: ten bytes of a stream go out at once, all the others when it ends.
+        name = "starlette-compress" + (", which sends no piece before the end" if "stream" in kind else "")
+        calls[name] = build(Middleware(CompressMiddleware, gzip_level=4))
     return calls
 
 

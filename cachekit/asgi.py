@@ -13,8 +13,8 @@ from cachekit.dashboard.asgi import DashboardApp
 from cachekit.degrade import DegradeOptions, Route
 from cachekit.degrade.asgi import Degradation, Guards
 from cachekit.facade import Cache
-from cachekit.http.asgi import App, HttpCache
-from cachekit.http.asgi_client import Receive, Send
+from cachekit.http.asgi import HttpCache
+from cachekit.http.asgi_client import App, Receive, Send
 from cachekit.http.asgi_request import Scope
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule, Rules
@@ -90,12 +90,13 @@ class CacheKit:
             self._outside = Degradation(self._outside, cache=cache, options=degradation, emit=emit)
         self._webhook = None if webhook is None else (webhook.path, WebhookApp(webhook, cache))
         self._dashboard = None if dashboard is None else DashboardApp(dashboard, cache)
-        self._alone = webhook is None and dashboard is None
+        self._way: App = self._outside if webhook is None and dashboard is None else self._choose
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._alone:
-            await self._outside(scope, receive, send)
-        elif self._webhook is not None and scope["type"] == "http" and scope["path"] == self._webhook[0]:
+        await self._way(scope, receive, send)
+
+    async def _choose(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._webhook is not None and scope["type"] == "http" and scope["path"] == self._webhook[0]:
             await self._webhook[1](scope, receive, send)
         elif (
             self._dashboard is not None and scope["type"] == "http" and self._dashboard.dashboard.answers(scope["path"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -32,10 +33,17 @@ TESTS = [
 
 @dataclass(frozen=True)
 class Row:
-    """One environment and the tests of ours that run in it."""
+    """One environment and the tests of ours that run in it.
+
+    Attributes:
+        requirements: what is installed beside us.
+        tests: ours, from the root of the tree.
+        python: at least which Python the requirements need; the row is left out where there is none.
+    """
 
     requirements: list[str]
     tests: list[str]
+    python: str = ""
 
 
 FLASK_TESTS = ["tests/integrations/test_flask.py", "tests/integrations/test_flask_sessions.py"]
@@ -52,6 +60,8 @@ ROWS = {
     "django-lowest": Row(["django==4.2.*", "channels"], DJANGO_TESTS),
     "django-5.2": Row(["django==5.2.*"], DJANGO_TESTS),
     "django-newest": Row(["django", "channels", "django-debug-toolbar"], DJANGO_TESTS),
+    "django-python": Row(["django>=6.0", "channels"], DJANGO_TESTS, python="3.12"),
+    "wagtail": Row(["wagtail"], ["tests/integrations/django/test_wagtail.py"]),
 }
 
 
@@ -150,11 +160,27 @@ class Crawl:
 CRAWLS = {"real-applications": Crawl(["datasette", "pypiserver", "httpx<1", "setuptools<80"])}
 
 
-def environment(name: str, requirements: list[str]) -> Path:
+def interpreter(wanted: str) -> str | None:
+    """Return a Python of version *wanted* or newer: this one, or another that is installed here."""
+    least = tuple(int(part) for part in wanted.split(".")) if wanted else ()
+    if sys.version_info[: len(least)] >= least:
+        return sys.executable
+    own = Path.home() / ".pyenv" / "versions"
+    found = [shutil.which(f"python3.{minor}") for minor in range(least[1], least[1] + 4)]
+    found += [str(path) for path in sorted(own.glob("3.*/bin/python3")) if _version_of(str(path)) >= least]
+    return next((one for one in found if one and _version_of(one) >= least), None)
+
+
+def _version_of(python: str) -> tuple[int, ...]:
+    said = subprocess.run([python, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, check=False)
+    return tuple(int(part) for part in said.stdout.split())
+
+
+def environment(name: str, requirements: list[str], base: str = sys.executable) -> Path:
     """Return the interpreter of the environment *name*."""
     python = WORK / name / "bin" / "python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(WORK / name)], check=True)
+        subprocess.run([base, "-m", "venv", str(WORK / name)], check=True)
     subprocess.run([str(python), "-m", "pip", "install", "-qq", *CORE, *TESTS, *requirements], check=True)
     return python
 
@@ -172,7 +198,11 @@ def pytest(python: Path, where: Path, *arguments: str, **environ: str) -> tuple[
 
 def run_row(name: str, row: Row) -> bool:
     """Run our tests on one version of a framework."""
-    failed, last = pytest(environment(name, row.requirements), ROOT, *row.tests)
+    base = interpreter(row.python)
+    if base is None:
+        print(f"{name:24} left out: it needs Python {row.python} or newer")
+        return True
+    failed, last = pytest(environment(name, row.requirements, base), ROOT, *row.tests)
     print(f"{name:24} {last}", *sorted(failed), sep="\n    ")
     return not failed and "passed" in last
 

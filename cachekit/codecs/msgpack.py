@@ -189,6 +189,10 @@ class MsgpackCodec:
     Enums, dataclasses, NamedTuples and pydantic models must be known: cached functions ``learn`` their return
     annotation, other classes are registered.
 
+    Args:
+        classes: what is registered from the start.
+        known: the allow list; one of its own when left out.
+
     Example:
         >>> from dataclasses import dataclass
         >>> codec = MsgpackCodec()
@@ -205,8 +209,8 @@ class MsgpackCodec:
 
     __slots__ = ("_known",)
 
-    def __init__(self, *classes: type[Any]) -> None:
-        self._known = KnownTypes()
+    def __init__(self, *classes: type[Any], known: KnownTypes | None = None) -> None:
+        self._known = KnownTypes() if known is None else known
         for cls in classes:
             self._known.register(cls)
 

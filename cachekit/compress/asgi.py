@@ -120,8 +120,20 @@ class Sender:
         if kind == "http.response.start":
             await self._start(message)
         elif kind == "http.response.body":
-            if self._head is None or self._done:
-                await self._body(message)
+            if (
+                self._stream is not None and not self._done
+            ):  # each piece of a stream: no coroutine of our own in between
+                body, more = message.get("body", b""), message.get("more_body", False)
+                if len(body) >= self._options.offload:
+                    piece = await _beside(feed, self._stream, body, self._flush, not more)
+                else:
+                    piece = feed(self._stream, body, self._flush, not more)
+                if piece or not more or not body:
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+            elif self._done:
+                return
+            elif self._head is None:
+                await self._send(message)
             else:
                 head, self._head = self._head, None
                 await self._first(head, message)
@@ -163,17 +175,6 @@ class Sender:
         if self._head is not None:
             head, self._head = self._head, None
             await self._send(head)
-
-    async def _body(self, message: Message) -> None:
-        if self._done:
-            return
-        if self._stream is not None:
-            more = message.get("more_body", False)
-            piece = await self._feed(self._stream, message.get("body", b""), last=not more)
-            if piece or not more or not message.get("body"):
-                await self._send({"type": "http.response.body", "body": piece, "more_body": more})
-        else:
-            await self._send(message)
 
     async def _first(self, head: Message, message: Message) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)

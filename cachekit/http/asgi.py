@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final
 
 from cachekit._io import ASYNCIO
-from cachekit.http.asgi_client import Client, Message, Receive, Send
+from cachekit.http.asgi_client import App, Client, Message, Receive, Send
 from cachekit.http.asgi_past import Bypass, decode, encode
 from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
 from cachekit.http.decisions import Serve
@@ -25,8 +25,6 @@ from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.http.warm import Trait, Warm
 from cachekit.tags import Groups, collect, collecting, leave
-
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("cachekit")
 
@@ -57,9 +55,10 @@ class HttpCache:
         self._goes_past = driver.goes_past
         self._past = driver.past
         self._tally = driver.tally
-        self._methods = driver.past.methods
         bypass = Bypass(driver, reader)
-        self._of_method, self._of_miss = bypass.of_method, bypass.of_miss
+        self._of_miss = bypass.of_miss
+        self.way: App = bypass.around(app, self._inside)
+        """What ``__call__`` awaits: for a caller that awaits it at once, and saves a coroutine."""
 
     @property
     def hits(self) -> int:
@@ -69,17 +68,8 @@ class HttpCache:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.way(scope, receive, send)
 
-    def way(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Return what ``__call__`` awaits: for a caller that awaits it at once, and saves a coroutine."""
-        if scope["type"] != "http":
-            return self.app(scope, receive, send)
+    def _inside(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         method = scope["method"]
-        if method != "GET":
-            unsafe = self._methods.get(method)
-            if unsafe is None and method not in self._methods:
-                unsafe = self._past.by_method(method)
-            if unsafe is not None:
-                return self.app(scope, receive, self._of_method(scope, send, unsafe))
         passes = False
         try:
             key, traits = self._read(scope)

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from cachekit._io import ASYNCIO
-from cachekit.http.asgi_client import Message, Send
+from cachekit.http.asgi_client import App, Message, Receive, Send
 from cachekit.http.asgi_request import Reader, Scope, request_of
 from cachekit.http.driver import Driver
 from cachekit.http.dropping import MASK
@@ -51,40 +51,60 @@ class Bypass:
         self._meanings: dict[bytes, int] = {}
         self._plain: set[bytes] = set()
 
-    def of_method(self, scope: Scope, send: Send, unsafe: bool) -> Send:
-        """Return the ``send`` of an application that is called with another method than GET and HEAD.
+    def around(self, app: App, inside: App) -> App:
+        """Return the application that calls *app* past the cache where that will do, and *inside* for GET and HEAD.
 
-        It is no coroutine function: what it returns is what *send* returns, unless a server has to be told first.
+        Past it goes what is no HTTP, and other methods. All of it is one function: each call on the way of a POST counts.
         """
-        if not unsafe:
-            return self._telling(send)
-        path, raw = scope["path"], scope.get("raw_path")  # some applications rewrite them in place
+        past, methods, plain, told = self._driver.past, self._driver.past.methods, self._plain, self._method
 
-        def relay(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                try:
-                    if type(headers := message.get("headers")) is not list:
-                        headers, message = _fields_of(message)
-                    if message["status"] < 400:
-                        keys: Sequence[str] = ()
-                        plain = self._plain
-                        for name, _ in headers:
-                            if name not in plain and self._names_another(name):
-                                keys = self._named(_as_asked(scope, path, raw), headers)
-                                break
-                        else:
-                            if (clean := self._clean) is None or clean[hash(path) & MASK]:
-                                keys = self._own(_as_asked(scope, path, raw))
-                        if keys and not self._dropping.forget(keys):
-                            return self._drop_first(keys, message, send)
-                    if (told := self._method) is not None:
-                        message = {**message}
-                        message["headers"] = [*headers, told]
-                except Exception:
-                    log.exception("the HTTP cache could not read a response; it passes by")
-            return send(message)
+        def way(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            if scope["type"] != "http":
+                return app(scope, receive, send)
+            method = scope["method"]
+            if method == "GET":
+                return inside(scope, receive, send)
+            try:
+                unsafe = methods[method]
+            except KeyError:
+                unsafe = past.by_method(method)
+            if unsafe is None:
+                return inside(scope, receive, send)
+            if not unsafe:
+                return app(scope, receive, self._telling(send))
+            path = scope["path"]  # some applications rewrite it in place
+            try:
+                raw = scope["raw_path"]
+            except KeyError:
+                raw = None
 
-        return relay
+            def relay(message: Message) -> Awaitable[None]:
+                # No coroutine function: what it returns is what *send* returns, unless a server has to be told first.
+                if message["type"] == "http.response.start":
+                    try:
+                        if "headers" not in message or type(headers := message["headers"]) is not list:
+                            headers, message = _fields_of(message)
+                        if message["status"] < 400:
+                            keys: Sequence[str] = ()
+                            for name, _ in headers:
+                                if name not in plain and self._names_another(name):
+                                    keys = self._named(_as_asked(scope, path, raw), headers)
+                                    break
+                            else:
+                                if (clean := self._clean) is None or clean[hash(path) & MASK]:
+                                    keys = self._own(_as_asked(scope, path, raw))
+                            if keys and not self._dropping.forget(keys):
+                                return self._drop_first(keys, message, send)
+                        if told is not None:
+                            message = {**message}
+                            message["headers"] = [*headers, told]
+                    except Exception:
+                        log.exception("the HTTP cache could not read a response; it passes by")
+                return send(message)
+
+            return app(scope, receive, relay)
+
+        return way
 
     def _telling(self, send: Send) -> Send:
         """Return the ``send`` that tells no more than that the method keeps the cache out."""

@@ -67,8 +67,9 @@ class HttpCache:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
         if method != "GET":
-            unsafe = self._methods.get(method)
-            if unsafe is None and method not in self._methods:
+            try:
+                unsafe = self._methods[method]
+            except KeyError:
                 unsafe = self._past.by_method(method)
             if unsafe is not None:
                 return self.app(environ, self._of_method(environ, start_response, unsafe))

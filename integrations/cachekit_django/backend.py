@@ -11,6 +11,7 @@ from typing import Any, Final
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from cachekit_django.patterns import Patterns
+from cachekit_django.single import NOT_KEPT
 
 _MISSING: Final = object()
 
@@ -54,6 +55,14 @@ class CacheBackend(Patterns):
         values = {names[name]: self._unpack(one, name, _MISSING) for name, one in kept.items()}
         return {key: value for key, value in values.items() if value is not _MISSING}
 
+    def _forms(self, names: dict[str, Any], data: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
+        """Return the forms of *data* by name, and the names of those that have none."""
+        forms = {name: self._form(name, data[key]) for name, key in names.items()}
+        left = [name for name, form in forms.items() if form is NOT_KEPT]
+        for name in left:
+            del forms[name]
+        return forms, left
+
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return the values of those *keys* that are present, in one round trip."""
         names = self._names(keys, version)
@@ -71,16 +80,16 @@ class CacheBackend(Patterns):
         version: int | None = None,
         tags: Iterable[str] = (),
     ) -> list[Any]:
-        """Keep each of *data*. Returns the keys that could not be kept: none."""
-        values, policy = (
-            {self._key(key, version): self._pack(value) for key, value in data.items()},
-            self._policy(timeout),
-        )
+        """Keep each of *data*. Returns the keys whose values could not be kept, because of their types."""
+        names, policy = self._names(data, version), self._policy(timeout)
         if policy is None:
-            self.cache.delete_many(values)
-        else:
-            self.cache.set_many(values, ttl=policy, tags=tags)
-        return []
+            self.cache.delete_many(names)
+            return []
+        forms, left = self._forms(names, data)
+        self.cache.set_many(forms, ttl=policy, tags=tags)
+        if left:
+            self.cache.delete_many(left)
+        return [names[name] for name in left]
 
     async def aset_many(
         self,
@@ -89,16 +98,16 @@ class CacheBackend(Patterns):
         version: int | None = None,
         tags: Iterable[str] = (),
     ) -> list[Any]:
-        """Keep each of *data*. Returns the keys that could not be kept: none."""
-        values, policy = (
-            {self._key(key, version): self._pack(value) for key, value in data.items()},
-            self._policy(timeout),
-        )
+        """Keep each of *data*. Returns the keys whose values could not be kept, because of their types."""
+        names, policy = self._names(data, version), self._policy(timeout)
         if policy is None:
-            await self.cache.adelete_many(values)
-        else:
-            await self.cache.aset_many(values, ttl=policy, tags=tags)
-        return []
+            await self.cache.adelete_many(names)
+            return []
+        forms, left = self._forms(names, data)
+        await self.cache.aset_many(forms, ttl=policy, tags=tags)
+        if left:
+            await self.cache.adelete_many(left)
+        return [names[name] for name in left]
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         """Drop *keys*."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name
@@ -16,7 +16,8 @@ _MIDDLEWARE: Final = "cachekit_django.middleware."
 _FIRST: Final = (f"{_MIDDLEWARE}CompressionMiddleware", f"{_MIDDLEWARE}HttpCacheMiddleware")
 _DJANGO: Final = ("django.middleware.gzip.GZipMiddleware",)
 _INSIDE: Final = (
-    "django.contrib.sessions.middleware.SessionMiddleware", "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware", f"{_MIDDLEWARE}SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
     "django.middleware.locale.LocaleMiddleware",
 )  # fmt: skip
 
@@ -39,15 +40,30 @@ def errors() -> list[str]:
         try:
             from cachekit_django.backend import CacheBackend
 
-            CacheBackend(params.get("LOCATION", ""), params)
+            if (wrong := CacheBackend(params.get("LOCATION", ""), params).wrong) is not None:
+                raise wrong
         except (ConfigError, ImportError) as exc:
             found.append(f"CACHES[{alias!r}]: {exc}")
     if keeping.in_use() and not found:
         try:
-            keeping.sessions()
+            if keeping.sessions().driver.claimed and not _sends_claims(settings.MIDDLEWARE):
+                found.append(
+                    'CACHEKIT["SESSIONS"]: CLAIMS needs "cachekit_django.middleware.SessionMiddleware" in '
+                    "MIDDLEWARE, in place of Django's own"
+                )
         except (ConfigError, ImportError) as exc:
             found.append(str(exc))
     return found
+
+
+def _sends_claims(middleware: Iterable[str]) -> bool:
+    from cachekit_django.middleware import SessionMiddleware
+
+    for name in middleware:
+        kind = import_string(name)
+        if isinstance(kind, type) and issubclass(kind, SessionMiddleware):
+            return True
+    return False
 
 
 def warnings() -> Iterator[Warning]:

@@ -14,11 +14,11 @@ from cachekit import ConfigError
 from cachekit.sessions import SessionOptions, Sessions
 from cachekit_django import conf
 
-_OWN: Final = ("URL", "SLIDING", "TYPES")
+_OWN: Final = ("URL", "SLIDING", "TYPES", "CLAIMS")
 _OF_URL: Final = ("NAMESPACE", "TIMEOUT")
 NAMES: Final = (
     *_OWN, *_OF_URL, "ABSOLUTE_TTL", "TOUCH_INTERVAL", "SETS", "COUNTERS", "GRACE", "MAX_BYTES", "COMPRESSION",
-    "COMPRESS_FROM", "PROTECTION", "AT_RETURN", "MAX_LOCAL",
+    "COMPRESS_FROM", "PROTECTION", "AT_RETURN", "MAX_LOCAL", "CLAIMS_TTL",
 )  # fmt: skip
 """What CACHEKIT["SESSIONS"] may have. Lifetime and cookie are settings of Django: SESSION_COOKIE_AGE and the others."""
 
@@ -67,7 +67,10 @@ def _read() -> tuple[Sessions, bool]:
     with _lock:
         if sign not in _made:
             try:
-                _made[sign] = source, Sessions(source, _options(given, age))
+                claims = _claims(given.get("CLAIMS", False))
+                made = Sessions(source, _options(given, age))
+                made.driver.claimed = claims  # not by the options: those keep names such as Django's to themselves
+                _made[sign] = source, made
             except (ConfigError, TypeError) as exc:
                 raise ConfigError(f'CACHEKIT["SESSIONS"]: {exc}') from exc
         _now[:] = [(_made[sign][1], sliding)]
@@ -122,3 +125,14 @@ def _options(given: Mapping[str, Any], age: Any) -> SessionOptions:
         codec=codec(given.get("TYPES", ())),
         **{name.lower(): value for name, value in given.items() if name not in _OWN},
     )
+
+
+def _claims(given: Any) -> tuple[str, ...]:
+    """Return the keys that are claimed: those of the login always among them."""
+    from cachekit_django.claims import LOGIN
+
+    if isinstance(given, bool):
+        return LOGIN if given else ()
+    if isinstance(given, str) or not all(isinstance(key, str) for key in given):
+        raise ConfigError(f"CLAIMS={given!r} must be True, or a list of further keys of the session")
+    return tuple(dict.fromkeys((*LOGIN, *given)))

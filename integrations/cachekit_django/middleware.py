@@ -1,7 +1,7 @@
-"""Middlewares for the setting ``MIDDLEWARE``, sync and async: the HTTP cache, compression, degradation.
+"""Middlewares for the setting ``MIDDLEWARE``, sync and async: the HTTP cache, compression, degradation; and sessions.
 
-They stand first, in the order compression, degradation, cache: what stands after them is what they leave out, refuse or
-encode. ``cachekit`` does the work.
+The first three stand first, in the order compression, degradation, cache: what stands after them is what they leave out,
+refuse or encode. The last stands where Django's own does. ``cachekit`` does the work.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
+from django.contrib.sessions.middleware import SessionMiddleware as _SessionMiddleware
 from django.http import HttpRequest
 
 from cachekit.asgi import HttpCache as AsgiCache
@@ -21,6 +23,7 @@ from cachekit.wsgi import HttpCache as WsgiCache
 from cachekit_django import conf
 from cachekit_django.edges import Edge, Middleware
 from cachekit_django.encoding import Encoding
+from cachekit_django.sessions import SessionStore
 
 
 class HttpCacheMiddleware(Edge):
@@ -72,3 +75,34 @@ class CompressionMiddleware(Middleware):
         if not response.streaming and len(response.content) >= self._options.offload:
             return await asyncio.to_thread(encoding.apply, response)
         return encoding.apply(response)
+
+
+class SessionMiddleware(_SessionMiddleware):
+    """Django's own, and the cookie with the claims of a session beside its cookie: CLAIMS of ``CACHEKIT["SESSIONS"]``.
+
+    Stands where Django's own stands. With another engine, or without CLAIMS, it is Django's own.
+    """
+
+    def process_request(self, request: HttpRequest) -> None:
+        super().process_request(request)
+        if isinstance(request.session, SessionStore):
+            request.session.believe(request.COOKIES.get(_claims(), ""))
+
+    def process_response(self, request: HttpRequest, response: Any) -> Any:
+        response = super().process_response(request, response)
+        session = getattr(request, "session", None)
+        if not isinstance(session, SessionStore) or (made := session.claims()) is None:
+            return response
+        where: dict[str, Any] = {"path": settings.SESSION_COOKIE_PATH, "domain": settings.SESSION_COOKIE_DOMAIN}
+        where["samesite"] = settings.SESSION_COOKIE_SAMESITE
+        if made:
+            age = None if session.get_expire_at_browser_close() else session.get_expiry_age()
+            secure = bool(settings.SESSION_COOKIE_SECURE)
+            response.set_cookie(_claims(), made, max_age=age, secure=secure, httponly=True, **where)
+        else:
+            response.delete_cookie(_claims(), **where)
+        return response
+
+
+def _claims() -> str:
+    return f"{settings.SESSION_COOKIE_NAME}_claims"

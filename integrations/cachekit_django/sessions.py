@@ -6,12 +6,18 @@ process. Django's own middleware, which this module must not know, reads and sen
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 
+from cachekit.errors import SessionTooLarge
 from cachekit.sessions.keyed import IO, KeyedExchange, OwnedSession, both, end, exists
 from cachekit_django import keeping
+from cachekit_django.claims import ClaimedExchange
+
+log = logging.getLogger("cachekit")
 
 _USER: Final = "_auth_user_id"
 
@@ -55,6 +61,7 @@ class SessionStore(_Base):
         self._sessions = keeping.sessions()
         self._flag: bool | None = None
         self._begun: KeyedExchange | None = None
+        self._claimed = ""
         super().__init__(session_key)
 
     def __del__(self) -> None:
@@ -66,8 +73,28 @@ class SessionStore(_Base):
     def _exchange(self) -> KeyedExchange:
         found = self._begun
         if found is None:
-            found = self._begun = KeyedExchange(self._sessions.driver, self._given or "")
+            driver = self._sessions.driver
+            kind = partial(ClaimedExchange, claimed=self._claimed) if driver.claimed else KeyedExchange
+            found = self._begun = kind(driver, self._given or "")
         return found
+
+    # -- claims
+
+    def believe(self, claimed: str) -> None:
+        """Take note of what the client *claimed*, before anything is read: it counts while the store is away (CLAIMS)."""
+        self._claimed = claimed
+
+    def claims(self) -> str | None:
+        """Return the claims that the client has to get; an empty text where it has to lose them, None where all is well."""
+        exchange = self._begun
+        if not isinstance(exchange, ClaimedExchange) or not exchange.session.loaded:
+            return None
+        try:
+            found = exchange.claims()
+        except SessionTooLarge as exc:
+            log.warning("an outage would log out a visitor: %s", exc)
+            found = ""
+        return found if found or self._claimed else None
 
     # -- the key
 

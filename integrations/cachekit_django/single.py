@@ -5,6 +5,7 @@ Values are kept encoded, on every store alike: what a caller does to a value tha
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -20,16 +21,28 @@ from cachekit.policy import Policy, seconds
 from cachekit_django import conf
 from cachekit_django.values import codec
 
-_OPTIONS: Final = (*conf.CACHE_OPTIONS, "TYPES", "REVERSE_KEY_FUNCTION")
+log = logging.getLogger("cachekit")
+
+_OPTIONS: Final = (*conf.CACHE_OPTIONS, "TYPES", "STRICT", "REVERSE_KEY_FUNCTION")
 _SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None)})
 PREFIX: Final = "django:"
 _LONGEST: Final = 250
 _MISSING: Final = object()
+NOT_KEPT: Final = object()
+"""Stands for the form of a value that has none."""
 
 
 @lru_cache(maxsize=256, typed=True)
 def _policy_of(timeout: Any) -> Policy:
     return Policy.of(timeout)
+
+
+class _Unkept(Exception):
+    """Not an error: it brings a value past the cache, to all who wait for it."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
 
 
 def _last(made: str) -> str:
@@ -41,8 +54,8 @@ class SingleValues(BaseCache):
 
     Args:
         location: URL of the store; empty for the cache of the setting ``CACHEKIT``.
-        params: the settings of this cache; OPTIONS are those of ``Cache`` in upper case, TYPES (see ``values.codec``)
-            and REVERSE_KEY_FUNCTION.
+        params: the settings of this cache; OPTIONS are those of ``Cache`` in upper case, TYPES (see ``values.codec``),
+            STRICT and REVERSE_KEY_FUNCTION.
 
     Raises:
         ConfigError: a setting is wrong; the message names it.
@@ -50,6 +63,15 @@ class SingleValues(BaseCache):
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
+        self.wrong: Exception | None = None
+        try:
+            self._set_up(location, params)
+        except (ConfigError, ImportError) as exc:
+            if not conf.is_checked():
+                raise
+            self.wrong = exc
+
+    def _set_up(self, location: str, params: dict[str, Any]) -> None:
         options = conf.known(params.get("OPTIONS", {}), _OPTIONS, "CACHES OPTIONS")
         timeout = params.get("TIMEOUT", 300)
         if isinstance(timeout, str) and timeout.isdecimal():  # which Django takes, too
@@ -64,13 +86,50 @@ class SingleValues(BaseCache):
             raise ConfigError(f"CACHES: OPTIONS {', '.join(options)} need a LOCATION such as 'redis://localhost'")
         self.cache: Cache = conf.build(location, given, "CACHES") if location else conf.cache()
         self._codec = codec(options.get("TYPES", ()))
+        self._strict = options.get("STRICT", False)
+        if not isinstance(self._strict, bool):
+            raise ConfigError(f"CACHES OPTIONS: STRICT={self._strict!r} must be True or False")
+        self._told: set[str] = set()
         reverse = options.get("REVERSE_KEY_FUNCTION")
         self._reverse: Callable[[str], str] = import_string(reverse) if isinstance(reverse, str) else reverse or _last
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what is wrong, where this was made by a check of Django's in spite of that."""
+        if (wrong := vars(self).get("wrong")) is not None:
+            raise wrong
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # -- values, keys and lifetimes
 
     def _pack(self, value: Any) -> Any:
         return value if type(value) in _SCALARS else [self._codec.encode(value)]
+
+    def _form(self, name: str, value: Any) -> Any:
+        """Return the form of *value*; NOT_KEPT where it has none. Raises ``CodecError`` instead where STRICT says so.
+
+        Applications fill caches in the middle of other work, written for a cache that pickles: they go on without.
+        """
+        try:
+            return self._pack(value)
+        except CodecError as exc:
+            if self._strict:
+                raise
+            self.cache.events(Event(Kind.UNENCODABLE, name, detail=str(exc), error=exc))
+            kind = exc.type_name or type(value).__qualname__
+            if kind not in self._told:
+                self._told.add(kind)
+                log.warning(
+                    '%s is not cached, nor is any value with a %s: %s. Name classes from outside INSTALLED_APPS in '
+                    'OPTIONS["TYPES"] of this cache; OPTIONS["STRICT"] = True raises this error. It is logged once',
+                    name, kind, exc,
+                )  # fmt: skip
+            return NOT_KEPT
+
+    def _made(self, name: str, value: Any) -> Any:
+        form = self._form(name, value)
+        if form is NOT_KEPT:
+            raise _Unkept(value)
+        return form
 
     def _unpack(self, kept: Any, name: str, default: Any = None) -> Any:
         """Return the value; *default* where it cannot be read any more, because a class has changed since."""
@@ -121,35 +180,37 @@ class SingleValues(BaseCache):
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, tags: Iterable[str] = ()
     ) -> None:
         name, policy = self._key(key, version), self._policy(timeout)
-        if policy is None:
-            self.cache.delete(name)
+        if policy is None or (form := self._form(name, value)) is NOT_KEPT:
+            self.cache.delete(name)  # what was there before is not what was set
         else:
-            self.cache.set(name, self._pack(value), ttl=policy, tags=tags)
+            self.cache.set(name, form, ttl=policy, tags=tags)
 
     async def aset(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, tags: Iterable[str] = ()
     ) -> None:
         name, policy = self._key(key, version), self._policy(timeout)
-        if policy is None:
-            await self.cache.adelete(name)
+        if policy is None or (form := self._form(name, value)) is NOT_KEPT:
+            await self.cache.adelete(name)  # what was there before is not what was set
         else:
-            await self.cache.aset(name, self._pack(value), ttl=policy, tags=tags)
+            await self.cache.aset(name, form, ttl=policy, tags=tags)
 
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, tags: Iterable[str] = ()
     ) -> bool:
-        name, policy, packed = self._key(key, version), self._policy(timeout), self._pack(value)
+        name, policy = self._key(key, version), self._policy(timeout)
         if policy is None:
             return self.cache.entry(name) is None
-        return self.cache.add(name, packed, ttl=policy, tags=tags)
+        form = self._form(name, value)
+        return form is not NOT_KEPT and self.cache.add(name, form, ttl=policy, tags=tags)
 
     async def aadd(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, tags: Iterable[str] = ()
     ) -> bool:
-        name, policy, packed = self._key(key, version), self._policy(timeout), self._pack(value)
+        name, policy = self._key(key, version), self._policy(timeout)
         if policy is None:
             return await self.cache.aentry(name) is None
-        return await self.cache.aadd(name, packed, ttl=policy, tags=tags)
+        form = self._form(name, value)
+        return form is not NOT_KEPT and await self.cache.aadd(name, form, ttl=policy, tags=tags)
 
     def get_or_set(
         self,
@@ -162,15 +223,18 @@ class SingleValues(BaseCache):
         name, policy = self._key(key, version), self._policy(timeout)
 
         def load() -> Any:
-            return self._pack(default() if callable(default) else default)
+            return self._made(name, default() if callable(default) else default)
 
-        if policy is None:
-            kept = self.cache.get(name, _MISSING)
-            return self._unpack(load() if kept is _MISSING else kept, name)
-        value = self._unpack(self.cache.get_or_set(name, load, ttl=policy, tags=tags), name, _MISSING)
-        if value is _MISSING:
-            self.cache.delete(name)
-            value = self._unpack(self.cache.get_or_set(name, load, ttl=policy, tags=tags), name)
+        try:
+            if policy is None:
+                kept = self.cache.get(name, _MISSING)
+                return self._unpack(load() if kept is _MISSING else kept, name)
+            value = self._unpack(self.cache.get_or_set(name, load, ttl=policy, tags=tags), name, _MISSING)
+            if value is _MISSING:
+                self.cache.delete(name)
+                value = self._unpack(self.cache.get_or_set(name, load, ttl=policy, tags=tags), name)
+        except _Unkept as found:
+            return found.value
         return value
 
     async def aget_or_set(
@@ -185,15 +249,18 @@ class SingleValues(BaseCache):
 
         async def load() -> Any:
             made = default() if callable(default) else default
-            return self._pack(await made if isawaitable(made) else made)
+            return self._made(name, await made if isawaitable(made) else made)
 
-        if policy is None:
-            kept = await self.cache.aget(name, _MISSING)
-            return self._unpack(await load() if kept is _MISSING else kept, name)
-        value = self._unpack(await self.cache.aget_or_set(name, load, ttl=policy, tags=tags), name, _MISSING)
-        if value is _MISSING:
-            await self.cache.adelete(name)
-            value = self._unpack(await self.cache.aget_or_set(name, load, ttl=policy, tags=tags), name)
+        try:
+            if policy is None:
+                kept = await self.cache.aget(name, _MISSING)
+                return self._unpack(await load() if kept is _MISSING else kept, name)
+            value = self._unpack(await self.cache.aget_or_set(name, load, ttl=policy, tags=tags), name, _MISSING)
+            if value is _MISSING:
+                await self.cache.adelete(name)
+                value = self._unpack(await self.cache.aget_or_set(name, load, ttl=policy, tags=tags), name)
+        except _Unkept as found:
+            return found.value
         return value
 
     def delete(self, key: Any, version: int | None = None) -> bool:

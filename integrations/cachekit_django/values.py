@@ -1,7 +1,8 @@
 """What Django puts into a cache, beside plain values: model instances, query sets, responses, texts.
 
-Data names classes only by words that are looked up in lists: the installed models, the responses of Django, the types
-that the project allowed. Nothing is imported, called or unpickled because data says so.
+Data names classes only by words that are looked up in lists: the installed models, the responses of Django, the plain
+types of installed applications, the types that the project allowed. Nothing is imported, called or unpickled because data
+says so.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from django.utils.safestring import SafeString
 from cachekit import ConfigError
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import CodecError
+from cachekit_django.installed import InstalledTypes
 from cachekit_django.signals import BEFORE
 
 _RESPONSES: Final[dict[str, type[http.HttpResponse]]] = {
@@ -54,12 +56,12 @@ def codec(types: Iterable[Any] = ()) -> MsgpackCodec:
 
     Args:
         types: dotted paths (or the things themselves) of what else may be kept: dataclasses, enums, NamedTuples,
-            pydantic models; and functions and other classes, which are then kept by name.
+            pydantic models from outside INSTALLED_APPS; and functions and other classes, which are then kept by name.
 
     Raises:
         ConfigError: one of *types* cannot be imported or kept.
     """
-    made = MsgpackCodec()
+    made = MsgpackCodec(known=InstalledTypes())
     made.adapt(Model, "django.model", take=_take_model, build=_build_model)
     made.adapt(QuerySet, "django.queryset", take=_take_queryset, build=_build_queryset)
     made.adapt(http.HttpResponse, "django.response", take=_take_response, build=_build_response)

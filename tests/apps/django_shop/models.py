@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
 
 from cachekit_django import Invalidating, invalidates
 from django.db import models
@@ -9,6 +11,15 @@ from django.db import models
 @dataclass
 class Money:
     cents: int
+
+
+class Size(Enum):
+    LARGE = "l"
+
+
+class Place(NamedTuple):
+    name: str
+    at: tuple[int, int]
 
 
 class Label(models.Model):

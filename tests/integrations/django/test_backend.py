@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
+from dataclasses import dataclass
 
 import pytest
 from cachekit_django import CacheBackend
+from cachekit_django.values import codec
 from django.core.cache import cache, caches
 from django.core.cache.backends.base import CacheKeyWarning
 from django.http import HttpResponse, QueryDict
@@ -18,8 +20,18 @@ from django.utils import translation
 from django.utils.safestring import SafeString, mark_safe
 
 from cachekit import ConfigError
+from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import CodecError
-from tests.apps.django_shop.models import Category, Label, Money, Product, Twin
+from tests.apps.django_shop.models import Category, Label, Money, Place, Product, Size, Twin
+
+
+class _Stranger:
+    pass
+
+
+@dataclass
+class Coin:
+    cents: int
 
 
 def test_the_whole_api(url):
@@ -248,7 +260,7 @@ def test_query_sets(url, rows):
     back = round_trip(Product.objects.all())
     assert [product.name for product in back] == ["saw"] and back.filter(name="saw").count() == 1
     with pytest.raises(CodecError, match="list"):
-        cache.set("values", Product.objects.values())
+        CacheBackend(url, {"OPTIONS": {"STRICT": True}}).set("values", Product.objects.values())
 
 
 def test_responses(url):
@@ -259,7 +271,7 @@ def test_responses(url):
     assert back.cookies.output() == response.cookies.output() and back.serialize() == response.serialize()
     shown = TemplateResponse(RequestFactory().get("/"), engines["django"].from_string("hello"))
     with pytest.raises(CodecError, match="render"):
-        cache.set("early", shown)
+        CacheBackend(url, {"OPTIONS": {"STRICT": True}}).set("early", shown)
     back = round_trip(shown.render())
     assert type(back) is TemplateResponse and back.is_rendered and back.content == b"hello"
 
@@ -273,13 +285,63 @@ def test_texts_and_queries(url):
 
 
 def test_other_classes_are_refused_or_allowed_by_name(memory):
-    with pytest.raises(CodecError, match="Money"):
-        cache.set("m", Money(5))
-    backend = CacheBackend("memory://", {"OPTIONS": {"TYPES": [f"{Money.__module__}.Money", "builtins.len"]}})
-    backend.set("m", [Money(5), Money, len])
-    assert backend.get("m") == [Money(5), Money, len]
+    types = [f"{Money.__module__}.Money", f"{__name__}.Coin", "builtins.len"]
+    backend = CacheBackend("memory://", {"OPTIONS": {"TYPES": types, "STRICT": True}})
+    backend.set("m", [Coin(5), Money, len])
+    assert backend.get("m") == [Coin(5), Money, len]
     with pytest.raises(CodecError, match="TYPES"):
         backend.set("m", print)
+    with pytest.raises(CodecError, match="_Stranger"):
+        backend.get_or_set("s", _Stranger)
+
+
+def test_plain_types_of_installed_applications_need_not_be_named(url):
+    kept = [Money(5), Size.LARGE, Place("Oslo", (1, 2))]
+    back = round_trip(kept)
+    assert back == kept and type(back[2]) is Place
+    packed = caches["default"]._codec.encode(kept)
+    assert codec().decode(packed) == kept  # by a process that has not kept one yet
+    with override_settings(INSTALLED_APPS=["cachekit_django"]), pytest.raises(CodecError, match="not registered"):
+        codec().decode(packed)
+
+
+@pytest.mark.parametrize("name", [
+    "tests.apps.django_shop.models:models.Model", "tests.apps.django_shop.models:dataclass", "os:stat_result",
+    "tests.apps.django_shop.absent:Place", "tests.apps.django_shop.models:Decoy.Place", "tests.apps.django_shop", "",
+])  # fmt: skip
+def test_data_that_names_anything_else_is_not_built(memory, monkeypatch, name):
+    from tests.apps.django_shop import models
+
+    monkeypatch.setattr(models, "Decoy", models, raising=False)
+    writing = MsgpackCodec()
+    writing.register(Place, name)
+    with pytest.raises(CodecError, match="not registered"):
+        codec().decode(writing.encode(Place("Oslo", (1, 2))))
+
+
+def test_what_cannot_be_kept_breaks_nobody(url, caplog, arun):
+    stranger = _Stranger()
+    cache.set("s", "before")
+    cache.set("s", stranger)
+    assert cache.get("s") is None, "what was there before is not what was set"
+    assert cache.add("s", stranger) is False and cache.get("s") is None
+    cache.set("b", "before")
+    assert cache.set_many({"a": 1, "b": stranger}) == ["b"] and cache.get_many(["a", "b"]) == {"a": 1}
+    assert cache.get_or_set("s", lambda: stranger) is stranger and cache.get("s") is None
+    assert cache.get_or_set("s", stranger, timeout=0) is stranger
+    assert len([one for one in caplog.records if '["TYPES"]' in one.getMessage()]) == 1
+    assert "_Stranger" in caplog.text
+
+    async def again():
+        await cache.aset("s", "before")
+        await cache.aset("s", stranger)
+        assert await cache.aadd("s", stranger) is False and await cache.aget("s") is None
+        assert await cache.aset_many({"a": 2, "b": stranger}) == ["b"] and await cache.aget("a") == 2
+        assert await cache.aget_or_set("s", lambda: stranger) is stranger
+        assert await cache.aget_or_set("s", stranger, timeout=0) is stranger
+
+    arun(again())
+    assert caches["default"].cache.stats().events["unencodable"] == 10
 
 
 def test_data_that_names_what_is_not_allowed_is_not_built(memory):

@@ -10,8 +10,9 @@ from cachekit_django import invalidates
 from cachekit_django.checks import check
 from cachekit_django.sessions import SessionStore
 from django.contrib.auth.models import User
-from django.core.cache import cache
+from django.core.cache import cache, caches
 from django.core.management import CommandError, call_command
+from django.core.management.base import SystemCheckError
 from django.db import transaction
 from django.test import Client, override_settings
 
@@ -155,6 +156,15 @@ def test_wrong_settings_are_named(setting, message):
 def test_wrong_caches_are_named():
     with override_settings(CACHES={"default": {"BACKEND": "cachekit_django.CacheBackend", "LOCATION": "mem://"}}):
         assert "CACHES['default']: CACHES: unknown URL scheme 'mem'" in str(check()[0].msg)
+
+
+@pytest.mark.parametrize("wrong", [{"X": 1}, {"URL": "redis//localhost"}])
+def test_the_command_check_says_it_without_a_traceback(wrong):
+    with override_settings(CACHEKIT=wrong):
+        with pytest.raises(SystemCheckError, match="cachekit.E001"):
+            call_command("check")
+        with pytest.raises(ConfigError):
+            caches["default"].get("a")
 
 
 def test_the_order_of_middlewares():
