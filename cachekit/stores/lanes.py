@@ -102,15 +102,19 @@ class BlockingLanes:
         return replies
 
     def _give_back(self, lane: Wire) -> None:
-        if len(self._idle) < self._most:
-            self._idle.append(lane)
-        else:
-            lane.connection.disconnect()
+        self._idle.append(lane)
+        if len(self._idle) > self._most:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        with suppress(IndexError):  # another thread was faster
+            self._idle.pop().connection.disconnect()
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections, and each of the others when it is given back."""
+        self._most = 0
         while self._idle:
-            self._idle.pop().connection.disconnect()
+            self._shrink()
 
 
 class AioLanes:
@@ -132,6 +136,7 @@ class AioLanes:
         self._broken = Broken
         self._refused = ResponseError
         self._idle: list[AioLane] = []
+        self._closed = False
         self._out: set[AioLane] = set()
         """Those that no task has, which would close them when the loop ends."""
         self._places = asyncio.Semaphore(pool.max_connections)
@@ -164,7 +169,7 @@ class AioLanes:
             self._places.release()
             exc = future.exception()
             if exc is None or isinstance(exc, self._refused):
-                self._idle.append(lane)
+                self._give_back(lane)
             else:
                 lane.close()
             then(None if exc is not None else future.result(), exc)
@@ -212,20 +217,27 @@ class AioLanes:
             self._deadlines.watch(future)
             response = await future
         except self._refused:
-            self._idle.append(lane)  # an answer like any other, as far as the connection is concerned
+            self._give_back(lane)  # an answer like any other, as far as the connection is concerned
             raise
         except BaseException:
             lane.close()
             raise
-        self._idle.append(lane)
+        self._give_back(lane)
         return response
+
+    def _give_back(self, lane: AioLane) -> None:
+        if self._closed:
+            lane.close()
+        else:
+            self._idle.append(lane)
 
     def connection(self, **options: Any) -> Any:
         """Return a connection that is not yet open and belongs to the caller; *options* come before the pool's own."""
         return self._pool.connection_class(**{**self._options, **options})
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections, and each of the others when it is given back."""
+        self._closed = True
         while self._idle:
             self._idle.pop().close()
 

@@ -243,3 +243,31 @@ def test_a_lane_is_asked_by_one_at_a_time(tmp_path) -> None:
         assert len(lanes._idle) == len(served.writers) <= 8
 
     asyncio.run(with_server(tmp_path, job))
+
+
+def test_what_is_under_way_when_the_connections_are_closed_is_closed_afterwards(tmp_path) -> None:
+    async def job(served: Served, link: RedisLink) -> None:
+        served.replies = [b"$1\r\na\r\n"]
+        lanes = link.node._aio()
+        asked = asyncio.ensure_future(link.aio_command(("GET", "k")))
+        while not served.asked:
+            await asyncio.sleep(0)
+        await link.node.aclose()
+        assert await asked == b"a"
+        assert not lanes._idle
+
+    asyncio.run(with_server(tmp_path, job))
+
+
+@pytest.mark.server
+def test_in_threads_too(server) -> None:
+    link = RedisLink(server.url, timeout=5.0)
+    lanes = link.node._blocking()
+    under_way = lanes.send([("PING",)])
+    link.node.run(("PING",))
+    link.node.close()
+    assert lanes.receive(under_way, 1) == [b"PONG"]
+    assert under_way.connection._sock is None
+    assert not lanes._idle
+    assert link.node.run(("PING",)) == b"PONG", "and others are opened where they are needed"
+    link.node.close()
