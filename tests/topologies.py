@@ -184,10 +184,9 @@ class Cluster(Deployment):
         return [member for member in alive if member.client.info("replication")["role"] == "master"]
 
     def owner(self, key: str) -> Member:
-        """Return the primary of *key*."""
-        alive = next(member for member in self.members if member.process.poll() is None)
+        """Return the primary of *key*, as a primary has it: a replica hears of a slot that moved some time later."""
         slot = key_slot(key.encode())
-        for first, last, primary, *_ in _raw(alive, "CLUSTER", "SLOTS"):
+        for first, last, primary, *_ in _raw(self.primaries()[0], "CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 return next(member for member in self.members if member.port == primary[1])
         raise LookupError(key)

@@ -137,14 +137,12 @@ def test_a_primary_that_turns_out_to_be_new_while_it_is_read(cluster, process) -
         assert read() is None
 
 
-@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
-def test_slots_that_move_are_followed(cluster, process, kind) -> None:
+def test_slots_that_move_are_followed(cluster, process, world) -> None:
     """Values, leases and stamps are found while their slots are on the way and when they have arrived."""
-    world = World(kind)
     cache, other = process(cluster.url), process(f"tiered+{cluster.url}")
 
     def call(name, *args, **kwargs):
-        if kind == "blocking":
+        if world.name == "blocking":
             return getattr(cache, name)(*args, **kwargs)
         return world.run(lambda _: getattr(cache, "a" + name)(*args, **kwargs))
 
@@ -168,9 +166,8 @@ def test_slots_that_move_are_followed(cluster, process, kind) -> None:
     call("invalidate", "t")
     assert call("get", "k") is None
     assert cache.watch.of(Kind.STORE_ERROR) == []
-    if kind == "asyncio":
+    if world.name == "asyncio":
         world.run(cache.store.close)
-    world.close()
 
 
 def test_a_tag_learnt_from_a_result_is_compared_by_the_clock_that_made_its_stamp(cluster, process) -> None:

@@ -14,7 +14,6 @@ from wsgiref.validate import validator
 import pytest
 
 from cachekit import Cache
-from cachekit._io import ASYNCIO
 from cachekit.entry import Entry
 from cachekit.events import Events
 from cachekit.http import asgi, wsgi
@@ -22,6 +21,7 @@ from cachekit.http.headers import first, format_date, values
 from cachekit.http.options import HttpOptions
 from cachekit.stores.base import Ticket
 from cachekit.testing import ManualClock
+from tests.background import background_done
 
 
 @dataclass
@@ -196,11 +196,7 @@ class AsgiSite(Site):
         return checked.got()
 
     def settle(self) -> None:
-        async def wait() -> None:
-            while tasks := [t for t in ASYNCIO._tasks if t.get_loop() is self.loop]:  # type: ignore[attr-defined]
-                await asyncio.wait(tasks)
-
-        self.loop.run_until_complete(wait())
+        self.loop.run_until_complete(background_done())
 
     def close(self) -> None:
         self.settle()

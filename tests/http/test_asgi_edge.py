@@ -8,6 +8,7 @@ import pytest
 
 from cachekit.asgi import CacheKit, HttpOptions, Rule
 from cachekit.http.asgi import request_of
+from tests.background import background_done
 from tests.http.test_collapsing import receive, scope_of
 
 FRESH = [(b"cache-control", b"max-age=60")]
@@ -188,8 +189,6 @@ def test_a_streaming_response_is_revalidated_behind(cache, clock):
     from starlette.responses import StreamingResponse
     from starlette.routing import Route
 
-    from cachekit._io import ASYNCIO
-
     calls = []
 
     async def chunks():
@@ -208,8 +207,7 @@ def test_a_streaming_response_is_revalidated_behind(cache, clock):
             await client.get("/s")
             clock.advance(61)
             assert (await client.get("/s")).text == "a1"
-            while ASYNCIO._tasks:
-                await asyncio.sleep(0)
+            await background_done()
             assert (await client.get("/s")).text == "a2"
 
     asyncio.run(job())

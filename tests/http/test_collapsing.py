@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cachekit._io import ASYNCIO
 from cachekit.http.asgi import HttpCache as AsgiCache
 from cachekit.http.collapse import Flights, Landing
 from cachekit.http.following import BrokenOff
 from cachekit.http.options import HttpOptions
 from cachekit.http.wsgi import HttpCache as WsgiCache
+from tests.background import background_done
 from tests.http.conftest import Grammar, environ_of
 
 CROWD = 50
@@ -406,8 +406,7 @@ def test_one_revalidation_behind_a_crowd(cache, clock):
         await turn()
         assert app.calls == 2
         app.gate.set()
-        while ASYNCIO._tasks:
-            await turn()
+        await background_done()
         assert app.calls == 2
         assert (await fetch(site)).get("age") == "0"
 
