@@ -84,7 +84,10 @@ def test_cache_status_of_others_stays_in_front(site):
 REQUESTS = [
     # name, response, seconds, request, status, forwards
     ("no-cache", "max-age=60", 0, "no-cache", 200, 2),
-    ("no-store", "max-age=60", 0, "no-store", 200, 2),
+    ("no-store", "max-age=60", 0, "no-store", 200, 1),
+    ("no-store, stale", "max-age=60", 60, "no-store", 200, 2),
+    ("no-store, stale-while-revalidate", "max-age=60, stale-while-revalidate=60", 70, "no-store", 200, 2),
+    ("no-store, no-cache", "max-age=60", 0, "no-store, no-cache", 200, 2),
     ("max-age more than its age", "max-age=60", 5, "max-age=10", 200, 1),
     ("max-age equal to its age", "max-age=60", 10, "max-age=10", 200, 1),
     ("max-age less than its age", "max-age=60", 11, "max-age=10", 200, 2),
