@@ -143,10 +143,11 @@ def test_request_directives_can_be_ignored(site):
     assert site.get(cache_control="no-cache", pragma="no-cache").hit
 
 
-def test_no_cache_asks_each_time(site):
+@pytest.mark.parametrize("control", ["no-cache, max-age=60", "no-cache", "no-cache, must-revalidate"])
+def test_no_cache_asks_each_time(site, control):
     site.answer(
-        Answer(headers=[(CC, "no-cache, max-age=60"), ("ETag", '"a"')]),
-        Answer(304, [("ETag", '"a"'), (CC, "no-cache, max-age=60")], b""),
+        Answer(headers=[(CC, control), ("ETag", '"a"')]),
+        Answer(304, [("ETag", '"a"'), (CC, control)], b""),
     )
     site.get()
     for _ in range(2):
@@ -155,6 +156,32 @@ def test_no_cache_asks_each_time(site):
         assert site.seen[-1].get("if-none-match") == '"a"'
         assert "fwd=stale" in got.cache_status
     assert site.forwards == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (200, [(CC, "no-cache")]),
+        (200, [(CC, "no-cache, private"), ("ETag", '"a"')]),
+        (200, [(CC, "no-cache, no-store"), ("ETag", '"a"')]),
+        (200, [(CC, 'no-cache="x-a"'), ("ETag", '"a"')]),
+        (200, [(CC, "no-cache"), ("ETag", '"a"'), ("Set-Cookie", "a=b")]),
+        (404, [(CC, "no-cache"), ("ETag", '"a"')]),
+    ],
+)
+def test_no_cache_is_not_stored_without_a_use(site, status, headers):
+    site.answer(Answer(status, headers))
+    assert "stored" not in site.get().cache_status
+    site.get()
+    assert site.seen[1].get("if-none-match") is None
+
+
+def test_no_cache_for_one_user_is_not_stored(site):
+    site.answer(Answer(headers=[(CC, "no-cache"), ("ETag", '"a"')]))
+    assert "stored" not in site.get(cookie="a=b").cache_status
+    assert "stored" in site.get().cache_status
+    site.get(cookie="a=b")
+    assert site.seen[2].get("if-none-match") is None
 
 
 # RFC 5861: stale-while-revalidate
