@@ -112,7 +112,8 @@ class Driver(Arriving):
         elif passage.led and (exchange.recording.uncacheable or passage.committed):
             landing = Landing.UNCACHEABLE
             until = self._cache.clock() + self.options.span("uncacheable_for")
-            self._flights.remember(exchange.flight_key, until, bare=exchange.found is None)
+            bare = exchange.found is None and not passage.committed
+            self._flights.remember(exchange.flight_key, until, bare=bare)
             if refused := exchange.recording.terms.refused:
                 self._emit(Kind.NOT_STORED, exchange, detail=refused)
         return landing

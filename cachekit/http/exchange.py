@@ -239,7 +239,7 @@ class Exchange:
     def _why_not(self, found: StoredResponse, now: float) -> str:
         """Return "" when *found* may be served, "refresh" when it may while it is revalidated, else why it may not."""
         control = self._control
-        if "no-store" in control or "no-cache" in control:
+        if "no-cache" in control:
             return "request"
         age = found.age_at(now)
         left = found.lifetime - age
@@ -258,7 +258,8 @@ class Exchange:
             bound = control.seconds("max-stale") if control.argument("max-stale") is not None else None
             if bound is None or -left <= bound:
                 return ""
-        return "refresh" if -left < found.swr else "stale"
+        # What answers a no-store is not stored, so it revalidates nothing behind (RFC 9111 section 5.2.1.5).
+        return "refresh" if -left < found.swr and "no-store" not in control else "stale"
 
     def _validation(self, found: StoredResponse) -> HeaderList:
         self._stripped = True

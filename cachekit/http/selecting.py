@@ -35,7 +35,9 @@ def nominated(headers: Headers, name: str) -> str:
     """Return what a request with *headers* says for the selecting *name*, made comparable; absent is ``""``.
 
     White space round members carries no meaning, nor does the case of codings and languages, the order of codings, or
-    how a weight is written. Of what lets somebody in only a digest is kept.
+    how a weight is written. The order of languages has none where each has a weight of its own below 1. With a weight of
+    1 it is kept: from applications that take the first, a strange order could get an answer that common lists then share.
+    Of what lets somebody in only a digest is kept.
     """
     field, _, how = name.partition(";")
     lines = values(headers, field)
@@ -49,7 +51,8 @@ def nominated(headers: Headers, name: str) -> str:
         )
     if field == "accept-language":
         ranges = [_weighed(member) for member in found]
-        if how == ANY_ORDER:
+        weights = {weight for _, weight in ranges}
+        if how == ANY_ORDER or (len(weights) == len(ranges) and 1.0 not in weights):
             ranges = sorted(set(ranges), key=lambda one: (-one[1], one[0]))
         return "=" + ",".join(_spelled(*one) for one in ranges)
     text = "=" + ",".join(found)

@@ -51,6 +51,17 @@ def test_what_goes_past_asks_the_store_nothing(build, fake):
     assert ("read", "http:https://example.org/x") in fake.log
 
 
+def test_what_is_stored_to_be_validated_is_looked_up(build, fake, monkeypatch):
+    monkeypatch.setattr(fake, "peek", lambda key: None)  # as where all of it is on a server
+    site = build(fake)
+    site.answer([("Cache-Control", "no-cache"), ("ETag", '"a"')])
+    assert "stored" in site.get().cache_status
+    fake.log.clear()
+    site.get()
+    assert ("read", "http:https://example.org/x") in fake.log
+    assert site.seen[1].get("if-none-match") == '"a"'
+
+
 @pytest.mark.parametrize("headers", [[("cache-control", "no-cache")], [("range", "bytes=0-1")], [("cookie", "a=1")]])
 def test_other_requests_are_looked_up_all_the_same(build, fake, headers):
     site = build(fake)

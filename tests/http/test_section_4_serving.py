@@ -84,7 +84,10 @@ def test_cache_status_of_others_stays_in_front(site):
 REQUESTS = [
     # name, response, seconds, request, status, forwards
     ("no-cache", "max-age=60", 0, "no-cache", 200, 2),
-    ("no-store", "max-age=60", 0, "no-store", 200, 2),
+    ("no-store", "max-age=60", 0, "no-store", 200, 1),
+    ("no-store, stale", "max-age=60", 60, "no-store", 200, 2),
+    ("no-store, stale-while-revalidate", "max-age=60, stale-while-revalidate=60", 70, "no-store", 200, 2),
+    ("no-store, no-cache", "max-age=60", 0, "no-store, no-cache", 200, 2),
     ("max-age more than its age", "max-age=60", 5, "max-age=10", 200, 1),
     ("max-age equal to its age", "max-age=60", 10, "max-age=10", 200, 1),
     ("max-age less than its age", "max-age=60", 11, "max-age=10", 200, 2),
@@ -140,10 +143,11 @@ def test_request_directives_can_be_ignored(site):
     assert site.get(cache_control="no-cache", pragma="no-cache").hit
 
 
-def test_no_cache_asks_each_time(site):
+@pytest.mark.parametrize("control", ["no-cache, max-age=60", "no-cache", "no-cache, must-revalidate"])
+def test_no_cache_asks_each_time(site, control):
     site.answer(
-        Answer(headers=[(CC, "no-cache, max-age=60"), ("ETag", '"a"')]),
-        Answer(304, [("ETag", '"a"'), (CC, "no-cache, max-age=60")], b""),
+        Answer(headers=[(CC, control), ("ETag", '"a"')]),
+        Answer(304, [("ETag", '"a"'), (CC, control)], b""),
     )
     site.get()
     for _ in range(2):
@@ -152,6 +156,36 @@ def test_no_cache_asks_each_time(site):
         assert site.seen[-1].get("if-none-match") == '"a"'
         assert "fwd=stale" in got.cache_status
     assert site.forwards == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (200, [(CC, "no-cache")]),
+        (200, [(CC, "no-cache, private"), ("ETag", '"a"')]),
+        (200, [(CC, "no-cache, no-store"), ("ETag", '"a"')]),
+        (200, [(CC, 'no-cache="x-a"'), ("ETag", '"a"')]),
+        (200, [(CC, "no-cache"), ("ETag", '"a"'), ("Set-Cookie", "a=b")]),
+        (404, [(CC, "no-cache"), ("ETag", '"a"')]),
+    ],
+)
+def test_no_cache_is_not_stored_without_a_use(site, status, headers):
+    site.answer(Answer(status, headers))
+    assert "stored" not in site.get().cache_status
+    site.get()
+    assert site.seen[1].get("if-none-match") is None
+
+
+@pytest.mark.parametrize("control", ["no-cache", "no-cache, must-revalidate", "no-cache, public"])
+@pytest.mark.parametrize("credential", [{"cookie": "a=b"}, {"authorization": "Basic YTpi"}])
+def test_no_cache_for_one_user_is_not_stored(site, control, credential):
+    """An application may compare no more than the version of a page that is another for each user."""
+    site.answer(Answer(headers=[(CC, control), ("ETag", '"a"')]))
+    assert "stored" not in site.get(**credential).cache_status
+    assert "stored" in site.get().cache_status
+    if control == "no-cache":  # the others let everybody be answered with what strangers got (RFC 9111 section 3.5)
+        site.get(**credential)
+        assert site.seen[2].get("if-none-match") is None
 
 
 # RFC 5861: stale-while-revalidate
