@@ -128,6 +128,10 @@ class ReverseProxy:
         except (httpx.TransportError, httpx.InvalidURL, ValueError):
             await _fail(send, scope["method"], 502, "The server behind this proxy cannot be reached.")
             return
+        if not 100 <= response.status_code <= 599:  # no server can send it on (RFC 9110 section 15)
+            await response.aclose()
+            await _fail(send, scope["method"], 502, "The server behind this proxy answered with no valid status code.")
+            return
         try:
             headers = _end_to_end(response.headers.raw)
             if not any(name == b"date" for name, _ in headers):

@@ -79,6 +79,18 @@ def test_a_server_that_is_gone_and_one_that_is_slow(running, origin):
         assert client.head("/x").content == b""
 
 
+@pytest.mark.parametrize("status", [600, 999])
+def test_a_status_that_is_none_is_an_error_of_the_server(running, origin, status):
+    with running("--to", to(origin)) as client:
+        origin.says(Say([FRESH, ("Connection", "close")], status=status))
+        for _ in range(2):
+            got = client.get("/x")
+            assert (got.status_code, got.headers["cache-control"]) == (502, "no-store")
+        assert len(origin.heard) == 2
+        origin.says(Say([FRESH]))
+        assert client.get("/x").content == b"body"
+
+
 def test_a_websocket_is_refused_in_words(running, origin):
     with running("--to", to(origin)) as client:
         handshake = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13",
