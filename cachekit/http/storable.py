@@ -133,9 +133,9 @@ def judge_response(
     if lifetime is None and not holds.targeted:
         longest = options.span("heuristic_max")
         lifetime = heuristic_lifetime(status, holds.directives, own, options.heuristic, longest, now)
-    if lifetime is None and status == 200 and not credentials:
-        if _listed(holds.directives, "no-cache", options) is None:
-            lifetime = 0.0  # no-cache asks to be validated before each use, not to be left out
+    asks = _listed(holds.directives, "no-cache", options) is None
+    if lifetime is None and asks and status == 200 and not credentials:
+        lifetime = 0.0  # no-cache asks to be validated before each use, not to be left out
     if lifetime is None:
         return refuse("no-freshness")
     marks = _audience(said, rule, options)
