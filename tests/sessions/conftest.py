@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable
 from http.cookies import SimpleCookie
 from typing import Any
@@ -18,6 +17,7 @@ from cachekit._io import drive
 from cachekit.sessions import SessionOptions, Sessions
 from cachekit.testing import ManualClock
 from tests.conftest import Running
+from tests.sessions.aging import grow_older
 
 pytest.register_assert_rewrite("cachekit.sessions.testing")
 
@@ -274,12 +274,13 @@ def site(edge_kind, clock, watch, patience):
 
 @pytest.fixture
 def passing(request: pytest.FixtureRequest, clock: ManualClock) -> Callable[[float], None]:
-    """Lets seconds pass: on the clock, and for servers, which count time themselves, for real."""
+    """Lets seconds pass: on the clock, and on servers, which count time themselves."""
 
     def pass_(seconds: float) -> None:
         clock.advance(seconds)
         if "server" in request.fixturenames:
-            time.sleep(seconds)
+            with request.getfixturevalue("server").client() as client:
+                grow_older([client], seconds)
 
     return pass_
 

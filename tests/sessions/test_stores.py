@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import time
+from itertools import pairwise
 
 import pytest
+from redis import Redis
 
 from cachekit import Cache
 from cachekit._io import BLOCKING, drive
-from cachekit.clock import random_token, system_clock
+from cachekit.clock import random_token
 from cachekit.sessions import SessionOptions, Sessions
 from cachekit.sessions.generic import StoredSessions
 from cachekit.sessions.memory import MemorySessions
-from cachekit.sessions.redis import RedisSessions
+from cachekit.sessions.redis import _FIELDS, RedisSessions
 from cachekit.sessions.store import DONE, Key, Record, Verdict, new_id, new_version, owner_of, shard_of
 from cachekit.sessions.testing import SessionStoreContract
 from cachekit.stores.link import RedisLink
 from cachekit.stores.links import connect
 from cachekit.stores.memory import Memory
+from tests.sessions.aging import TIMES, grow_older
 
 SLACK = 0.05
 
@@ -93,6 +95,12 @@ class TestServer(SessionStoreContract):
         assert min(longer) > first[0] + 900_000, "another life"
         assert max(write(quick, 1000)) < min(longer) - 50_000, "the slack is over: the score has none of it now"
 
+    def test_the_times_stand_where_this_file_lets_them_pass(self) -> None:
+        ends = [0]
+        for width in _FIELDS.format.rstrip("s").split("s"):
+            ends.append(ends[-1] + int(width))
+        assert set(TIMES[b"CS1"]) <= set(pairwise(ends))
+
     def test_the_id_is_nowhere_in_the_store(self, world, sessions, server) -> None:
         identity = new_id()
         world.run(lambda io: sessions.write(io, Key.of(identity), self.record(), None))
@@ -131,8 +139,8 @@ class TestCluster(SessionStoreContract):
         world.run(store.close)
 
     @pytest.fixture
-    def passing(self):
-        return time.sleep
+    def passing(self, cluster):
+        return lambda seconds: grow_older([member.client for member in cluster.primaries()], seconds)
 
 
 class TestAnyStoreInMemory(SessionStoreContract):
@@ -144,10 +152,14 @@ class TestAnyStoreInMemory(SessionStoreContract):
 @pytest.mark.server
 class TestAnyStoreOnAServer(SessionStoreContract):
     @pytest.fixture
-    def sessions(self, server, world):
-        cache = Cache(server.url, timeout=5.0)
-        yield StoredSessions(cache.store, slack=SLACK, clock=system_clock)
+    def sessions(self, server, world, clock):
+        cache = Cache(server.url, timeout=5.0, clock=clock)
+        yield StoredSessions(cache.store, slack=SLACK, clock=clock)
         world.run(cache.store.close)
+
+    @pytest.fixture
+    def passing(self, clock):
+        return clock.advance  # entries of caches end by the clock of the cache
 
 
 class OfCaches(SessionStoreContract):
@@ -171,10 +183,14 @@ class OfCaches(SessionStoreContract):
         return "valkey"
 
     @pytest.fixture
-    def passing(self, world):
-        if world.name == "blocking":
-            pytest.skip("servers keep their own time, which is slow: the other world is enough here")
-        return time.sleep
+    def clients(self, valkey):
+        """What speaks to the servers behind it."""
+        with valkey.client() as client:
+            yield [client]
+
+    @pytest.fixture
+    def passing(self, clients):
+        return lambda seconds: grow_older(clients, seconds)
 
 
 @pytest.mark.server
@@ -182,6 +198,11 @@ class TestEmbedded(OfCaches):
     @pytest.fixture
     def sessions(self, kept_in):
         return kept_in("embedded://").store
+
+    @pytest.fixture
+    def clients(self, sessions):
+        with Redis.from_url(sessions.inner.link.address.url) as client:
+            yield [client]
 
 
 @pytest.mark.server
@@ -197,12 +218,20 @@ class TestTieredCluster(OfCaches):
     def sessions(self, kept_in, cluster):
         return kept_in(f"tiered+{cluster.url}").store
 
+    @pytest.fixture
+    def clients(self, cluster):
+        return [member.client for member in cluster.primaries()]
+
 
 @pytest.mark.server
 class TestSentinel(OfCaches):
     @pytest.fixture
     def sessions(self, kept_in, sentinels):
         return kept_in(sentinels.url).store
+
+    @pytest.fixture
+    def clients(self, sentinels):
+        return [member.client for member in sentinels.primaries()]
 
 
 @pytest.mark.server
