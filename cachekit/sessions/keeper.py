@@ -24,7 +24,7 @@ from cachekit.policy import FOREVER, seconds
 from cachekit.sessions.degraded import LocalSessions, Pending
 from cachekit.sessions.guard import GuardedSessions
 from cachekit.sessions.options import AtReturn, SessionOptions
-from cachekit.sessions.payload import About, Extent, Payloads
+from cachekit.sessions.payload import About, Content, Extent, Payloads
 from cachekit.sessions.store import Key, Moved, Record, Verdict, new_version, owner_of
 
 _TRIES: Final = 1000
@@ -89,7 +89,7 @@ class Keeper:
 
     def _held(self, key: Key, record: Record) -> Held | None:
         try:
-            about, cells, extent = self.payloads.unpack(record.body, self._context(key))
+            about, cells, extent = self.payloads.content(record.version, record.body, self._context(key))
             if about.user and owner_of(about.user) != record.owner:
                 raise CodecError("the user of this session and the index it is in contradict each other")
         except CodecError as exc:
@@ -146,7 +146,9 @@ class Keeper:
         if not ours and outcome.verdict is not Verdict.DONE:
             raise _TimedOut("this session has reached its absolute time-out")
         self.emit(Event(Kind.SESSION_CREATED, str(key)))
-        return Held(key, record, about, values, self.payloads.extent(record.body))
+        extent = self.payloads.extent(record.body)
+        self.payloads.remember(record.version, Content(about, values, extent))
+        return Held(key, record, about, values, extent)
 
     async def write(
         self,
@@ -180,6 +182,7 @@ class Keeper:
             there = isinstance(outcome.found, Record) and outcome.found.version == version
             if there or outcome.verdict is Verdict.DONE:
                 kept = Record(b"", version, self.life(about), was.created, was.seen, was.deadline, was.owner)
+                self.payloads.remember(version, Content(about, values, extent))
                 return Held(held.key, kept, about, values, extent)
             if isinstance(outcome.found, Moved):
                 return await self._follow(io, outcome.found, held, values)

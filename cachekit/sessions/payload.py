@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
+from zlib import crc32
 
 from msgpack import packb, unpackb
 
@@ -38,9 +39,9 @@ _SMALL: Final = 512
 """Bytes of a body that is written as a whole at about the cost of a small addition."""
 _MOST_ADDED: Final = 8
 _REMEMBERED: Final = 256
-"""Bodies that are remembered with what is in them."""
+"""Sessions whose content is remembered."""
 _REMEMBERED_BYTES: Final = 4096
-"""Bytes of those at most."""
+"""Bytes of their bodies at most."""
 _LONGEST_UTF8: Final = 4
 _OVERHEAD: Final = 10
 """Bytes that the layout takes for each key at most, beside the key and its value."""
@@ -91,11 +92,13 @@ class Extent(NamedTuple):
         size: bytes that were written as a whole.
         added: bytes that were added since.
         times: how often.
+        crc: of all of it, where it is small.
     """
 
     size: int
     added: int = 0
     times: int = 0
+    crc: int = 0
 
 
 class Content(NamedTuple):
@@ -130,9 +133,7 @@ class Payloads:
             limit=options.max_bytes, compress_from=options.compress_from, zstd=options.compression == "zstd"
         )
         self.opened = self._layout.plain
-        self._unpacked: dict[
-            bytes, Content
-        ] = {}  # equal bytes hold equal cells, and a visitor's requests come in bursts
+        self._known: dict[tuple[str, int], Content] = {}  # by version and crc: a visitor's requests come in bursts
         self._combine: dict[str, Combine[bytes]] = {
             FLASH: self._on_values(queue),
             **{key: self._on_values(union) for key in options.sets},
@@ -226,7 +227,7 @@ class Payloads:
 
     def extent(self, body: bytes) -> Extent | None:
         """Return how *body*, just packed, came about; None for what cannot be added to."""
-        return Extent(len(body)) if self._squeezes else None
+        return Extent(len(body), crc=_crc(body)) if self._squeezes else None
 
     def addition(self, base: Packed, values: Packed, extent: Extent) -> tuple[bytes, Extent] | None:
         """Return what to add to a body that holds *base*, so that it holds *values*; and what it then is.
@@ -251,22 +252,34 @@ class Payloads:
         # Each read carries what was added so far, each whole write all of it: about here their sum is least.
         if len(made) * _SMALLEST > size or extent.added**2 > 2 * size * len(made):
             return None
-        return made, Extent(extent.size, extent.added + len(made), extent.times + 1)
+        added = extent.added + len(made)
+        crc = crc32(made, extent.crc) if extent.size + added <= _REMEMBERED_BYTES else 0
+        return made, Extent(extent.size, added, extent.times + 1, crc)
+
+    def remember(self, version: str, content: Content) -> None:
+        """Remember what is in the body that has *version*, where that is small; others are given the same object."""
+        extent = content.extent
+        if extent is not None and extent.size + extent.added <= _REMEMBERED_BYTES:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[version, extent.crc] = content
+
+    def content(self, version: str, body: bytes, context: bytes) -> Content:
+        """Return what is in *body*, which has *version*; others may be given the same object. Raises ``CodecError``."""
+        small = len(body) <= _REMEMBERED_BYTES
+        if small and (known := self._known.get((version, crc32(body)))) is not None:
+            return known
+        content = self.unpack(body, context)
+        if small:
+            self.remember(version, content)
+        return content
 
     def unpack(self, body: bytes, context: bytes) -> Content:
-        """Return what is in *body*; others may be given the same object. Raises ``CodecError``."""
-        small = len(body) <= _REMEMBERED_BYTES
-        if small and (known := self._unpacked.get(body)) is not None:
-            return known
+        """Return what is in *body*. Raises ``CodecError``."""
         about, end, made = self._about(body, context)
         if made == _GROUPS:
             cells, count, first = self._layout.read(body, end + 1)
-            content = Content(about, cells, Extent(first, len(body) - first, count - 1))
-            if small:
-                if len(self._unpacked) >= _REMEMBERED:
-                    self._unpacked.clear()
-                self._unpacked[body] = content
-            return content
+            return Content(about, cells, Extent(first, len(body) - first, count - 1, _crc(body)))
         frame: Any = memoryview(body)[end + 1 :]  # a large session is not copied on its way
         if made & _SEALED:
             frame = self._opened(bytes(frame), b"values " + context)
@@ -307,6 +320,10 @@ class Payloads:
             raise
         except Exception as exc:
             raise CodecError(f"the protection failed: {type(exc).__name__}: {exc}") from exc
+
+
+def _crc(body: bytes) -> int:
+    return crc32(body) if len(body) <= _REMEMBERED_BYTES else 0
 
 
 def checked_user(user: object) -> str:

@@ -28,8 +28,7 @@ SHARDS: Final = 64
 ID_BYTES: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """Under what a session is kept: its shard and the SHA-256 of its id, from which the id cannot be told."""
 
     shard: str

@@ -15,7 +15,7 @@ from cachekit.codecs.frame import seal
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.sessions import SessionOptions
 from cachekit.sessions.cells import MAP, Layout, Squeezed
-from cachekit.sessions.payload import About, Extent, Payloads
+from cachekit.sessions.payload import About, Content, Extent, Payloads
 from tests.sessions.conftest import put
 
 ANN = About("ann", "tests", True)
@@ -222,17 +222,30 @@ def test_a_plain_value_that_differs_is_not_read_again_to_see_whether_it_does() -
 
 
 @pytest.mark.parametrize("how", ["plain", "protected", "large"])
-def test_equal_small_bodies_are_taken_apart_once(how, monkeypatch) -> None:
+def test_small_bodies_are_taken_apart_once(how, monkeypatch) -> None:
     codec = payloads(protection=Signing([b"k" * 32])) if how == "protected" else payloads()
     values = {"n": codec.encode(1), "text": codec.encode(random.Random(1).randbytes(9000 if how == "large" else 90))}
     body = codec.pack(ANN, values, b"c")
     again = bytes(bytearray(body))
-    first = codec.unpack(body, b"c")
+    first = codec.content("v1", body, b"c")
     monkeypatch.setattr(codec, "_about", lambda *_: pytest.fail("taken apart again"))
     if how == "plain":
-        assert codec.unpack(again, b"c") is first
+        assert codec.content("v1", again, b"c") is first
+    for version, other in (("v1", again[:-1] + b"?"), ("v2", again), *([("v1", again)] if how != "plain" else [])):
         with pytest.raises(pytest.fail.Exception):
-            codec.unpack(again[:-1] + b"?", b"c")
-    else:
-        with pytest.raises(pytest.fail.Exception):
-            codec.unpack(again, b"c")
+            codec.content(version, other, b"c")
+
+
+def test_what_was_written_is_not_taken_apart(monkeypatch) -> None:
+    codec = payloads()
+    values = {"n": codec.encode(1), "text": codec.encode("x" * 90)}
+    body = codec.pack(ANN, values, b"c")
+    extent = codec.extent(body)
+    codec.remember("v1", Content(ANN, values, extent))
+    changed = {**values, "n": codec.encode(2)}
+    added, extent = codec.addition(values, changed, extent)
+    codec.remember("v2", Content(ANN, changed, extent))
+    assert codec.unpack(body + added, b"c") == Content(ANN, changed, extent)
+    monkeypatch.setattr(codec, "_about", lambda *_: pytest.fail("taken apart"))
+    assert codec.content("v1", body, b"c").cells is values
+    assert codec.content("v2", body + added, b"c").cells is changed
