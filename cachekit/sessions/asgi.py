@@ -12,9 +12,8 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 from cachekit._io import ASYNCIO
 from cachekit.sessions.driver import Exchange
+from cachekit.sessions.exchange import concerns
 from cachekit.sessions.facade import Sessions, check
-from cachekit.sessions.habits import Habits
-from cachekit.sessions.options import Load
 from cachekit.sessions.session import Session
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -44,7 +43,6 @@ class SessionMiddleware:
     def __init__(self, app: App, sessions: Sessions) -> None:
         self.app = app
         self.sessions = check(sessions)
-        self._habits = Habits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -53,11 +51,11 @@ class SessionMiddleware:
             return
         method = scope["method"] if kind == "http" else "WEBSOCKET"
         cookies, agent = _asked(scope)
-        exchange = self.sessions.driver.open(cookies, method=method, agent=agent, kind=self.kind)
-        habits, shape, load = self._habits, "", self.sessions.options.load
-        if exchange.has_cookie and load != Load.EXPLICIT:
-            shape = habits.shape(method, scope["path"])
-            if load == Load.EAGER or habits.expects(shape):
+        driver, shape = self.sessions.driver, ""
+        exchange = driver.open(cookies, method=method, agent=agent, kind=self.kind)
+        if driver.foresees and exchange.has_cookie:
+            shape = driver.habits.shape(method, scope["path"])
+            if driver.eager or driver.habits.expects(shape):
                 await exchange.load(ASYNCIO)
         # A scope of its own: whoever stands before this may use theirs again, for somebody else.
         scope = {**scope, "session": exchange.session}
@@ -79,7 +77,7 @@ class SessionMiddleware:
             over = True
         finally:
             if shape:
-                habits.learn(shape, exchange.session.accessed)
+                driver.habits.learn(shape, exchange.session.accessed)
             if over:
                 exchange.let_go()
 
@@ -103,7 +101,7 @@ class _Sender:
             else:
                 self._held = message
             return
-        if kind not in _INFORMATIONAL:
+        if self._held is not None and kind not in _INFORMATIONAL:
             await self.release()
         await self._send(message)
         if kind == "http.response.body" and not message.get("more_body", False):
@@ -118,14 +116,13 @@ class _Sender:
             await self._send({**message, "headers": headers})
 
     async def _head(self, status: int, headers: Any) -> list[tuple[bytes, bytes]]:
-        exchange = self._exchange
-        if not exchange.session.loaded:  # nothing to say
-            pairs = [(str(name, "latin-1"), str(value, "latin-1")) for name, value in headers]
-            await exchange.head(ASYNCIO, status, pairs)
-            return list(headers)
-        pairs = [(str(name, "latin-1"), str(value, "latin-1")) for name, value in headers]
-        fields = await exchange.head(ASYNCIO, status, pairs)
-        return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+        fields, exchange = list(headers), self._exchange
+        if True not in [concerns(bytes(name)) for name, _ in fields]:  # they stay as they are, whatever is added
+            added = await exchange.head(ASYNCIO, status, [])
+            return [*fields, *[_encoded(name, value) for name, value in added]] if added else fields
+        said = [(str(name, "latin-1"), str(value, "latin-1")) for name, value in fields]
+        dressed = await exchange.head(ASYNCIO, status, said)
+        return [_encoded(name, value) for name, value in dressed] if exchange.session.loaded else fields
 
 
 class _SocketSender(_Sender):
@@ -139,6 +136,10 @@ class _SocketSender(_Sender):
             self.begun = True
             message = {**message, "headers": headers}
         await super().__call__(message)
+
+
+def _encoded(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode("latin-1"), value.encode("latin-1")
 
 
 def _asked(scope: Scope) -> tuple[list[str], str]:

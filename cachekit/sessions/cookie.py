@@ -31,6 +31,8 @@ _FLAGS: Final = {"n": (False, False), "r": (True, False), "d": (False, True), "e
 _LETTERS: Final = {flags: letter for letter, flags in _FLAGS.items()}
 _CANDIDATES: Final = 8
 _VERIFIED: Final = 2048
+_SHORT: Final = 1024
+"""Characters of a field that is remembered as a whole."""
 _MASK: Final = 32
 _GONE: Final = "Thu, 01 Jan 1970 00:00:00 GMT"
 
@@ -89,6 +91,7 @@ class Cookies:
         oldest_first = options.keys[::-1]
         self._signer = _Signer(oldest_first, "cachekit.session")
         self._verified: dict[str, Ticket] = {}  # the same text always is the same ticket
+        self._lines: dict[str, Ticket] = {}  # and so is the same field
         self._csrf = [_derived(secret) for secret in options.keys]
         self._remember = seconds(options.remember_ttl)
         self._claims_ttl = seconds(options.claims_ttl)
@@ -103,6 +106,8 @@ class Cookies:
         """
         tried = 0
         for line in lines:
+            if (ticket := self._lines.get(line)) is not None:
+                return ticket
             if self._name not in line:
                 continue
             for part in line.split(";"):
@@ -110,6 +115,8 @@ class Cookies:
                 if found and name.strip(" \t") == self._name and tried < _CANDIDATES:
                     tried += 1
                     if (ticket := self._opened(value.strip(" \t"))) is not None:
+                        if len(line) <= _SHORT:
+                            _put(self._lines, line, ticket)
                         return ticket
         return None
 
@@ -122,9 +129,7 @@ class Cookies:
             return ticket
         ticket = self._checked(text)
         if ticket is not None:
-            if len(self._verified) >= _VERIFIED:
-                self._verified.clear()
-            self._verified[text] = ticket
+            _put(self._verified, text, ticket)
         return ticket
 
     def _checked(self, text: str) -> Ticket | None:
@@ -191,6 +196,12 @@ class Cookies:
             return False
         said = _xor(data[:_MASK], data[_MASK:])
         return any(hmac.compare_digest(said, _mac(key, session_id)) for key in self._csrf)
+
+
+def _put(known: dict[str, Ticket], text: str, ticket: Ticket) -> None:
+    if len(known) >= _VERIFIED:
+        known.clear()
+    known[text] = ticket
 
 
 def _claims(text: str) -> tuple[str, dict[str, bytes]]:

@@ -64,6 +64,9 @@ class Pending:
 class LocalSessions:
     """Holds what waits for the store.
 
+    Attributes:
+        kept: what waits, with when it is given up.
+
     Args:
         limit: bound on the number of sessions; the oldest leave first.
         ttl: seconds for which one is held.
@@ -76,7 +79,7 @@ class LocalSessions:
         self._ttl = ttl
         self._clock = clock
         self._payloads = payloads
-        self._kept: OrderedDict[Key, tuple[float, Pending]] = OrderedDict()
+        self.kept: OrderedDict[Key, tuple[float, Pending]] = OrderedDict()
         self._renew()
         renew_in_child(self, LocalSessions._renew)
 
@@ -84,31 +87,31 @@ class LocalSessions:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self.kept)
 
     def find(self, key: Key) -> Pending | None:
         """Return what waits under *key*."""
-        if not self._kept:
+        if not self.kept:
             return None
-        found = self._kept.get(key)
+        found = self.kept.get(key)
         return found[1] if found is not None and self._clock() < found[0] else None
 
     def put(self, key: Key, pending: Pending) -> int:
         """Let *pending* wait, in place of what did. Returns how many had to leave for lack of room, or because of age."""
         now = self._clock()
         with self._lock:
-            self._kept.pop(key, None)
-            self._kept[key] = (now + self._ttl, pending)
+            self.kept.pop(key, None)
+            self.kept[key] = (now + self._ttl, pending)
             left = 0
-            while len(self._kept) > self._limit or next(iter(self._kept.values()))[0] <= now:
-                self._kept.popitem(last=False)
+            while len(self.kept) > self._limit or next(iter(self.kept.values()))[0] <= now:
+                self.kept.popitem(last=False)
                 left += 1
             return left
 
     def take(self, key: Key) -> Pending | None:
         """Return what waits under *key*, which from now on is the caller's to deliver."""
         with self._lock:
-            found = self._kept.pop(key, None)
+            found = self.kept.pop(key, None)
         return found[1] if found is not None and self._clock() < found[0] else None
 
     def give_back(self, key: Key, pending: Pending) -> int:
@@ -122,9 +125,9 @@ class LocalSessions:
     def clear(self) -> None:
         """Forget all that waits."""
         with self._lock:
-            self._kept.clear()
+            self.kept.clear()
 
     def waiting(self) -> list[Key]:
         """Return the keys of all that waits."""
         with self._lock:
-            return list(self._kept)
+            return list(self.kept)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import weakref
 from collections import OrderedDict
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from cachekit._fork import renew_in_child
@@ -19,14 +18,17 @@ from cachekit.errors import CodecError, SessionError, StoreError
 from cachekit.events import Emit, Event, Kind
 from cachekit.sessions.cookie import Cookies, Ticket
 from cachekit.sessions.degraded import Pending
+from cachekit.sessions.delivering import Deliveries
 from cachekit.sessions.exchange import dressed, may_be_shared
 from cachekit.sessions.guard import GuardedSessions
-from cachekit.sessions.keeper import Held, Keeper
+from cachekit.sessions.habits import Habits
+from cachekit.sessions.keeper import Held
 from cachekit.sessions.keeping import Keeping
+from cachekit.sessions.late import Late
 from cachekit.sessions.options import Load, SessionOptions
 from cachekit.sessions.payload import NOBODYS, About, Payloads
 from cachekit.sessions.session import Session
-from cachekit.sessions.store import Key, Moved, new_id, owner_of, shard_of
+from cachekit.sessions.store import Asked, Key, Moved, new_id, owner_of, shard_of
 
 _REMEMBERED_TOUCHES: Final = 10_000
 
@@ -57,9 +59,13 @@ class Driver:
         self.emit = emit
         self.cookies = cookies if cookies is not None else Cookies(options)
         self.payloads = Payloads(options)
-        self.keeper = Keeper(store, options, self.payloads, clock=clock, emit=emit)
+        self.keeper = Deliveries(store, options, self.payloads, clock=clock, emit=emit)
         self.slack = options.slack
         self.claimed = tuple(options.claims)
+        self.habits = Habits()
+        self.eager = options.load == Load.EAGER
+        # Where nobody waits for the store, there is nothing to read ahead.
+        self.foresees = self.eager or (options.load != Load.EXPLICIT and not store.in_process)
         self._touched: OrderedDict[Key, float] = OrderedDict()
         self._returning = False
         self._renew()
@@ -108,7 +114,7 @@ class Driver:
 class Exchange(Keeping):
     """One request and its session. What ``Session`` knows as its source."""
 
-    __slots__ = ("_agent", "_cookies", "_degraded", "_known", "_method", "_renewed")
+    __slots__ = ("_agent", "_asked", "_cookies", "_degraded", "_known", "_method", "_renewed", "_shape")
 
     def __init__(
         self, driver: Driver, cookies: Iterable[str], method: str, agent: str, kind: type[Session] = Session
@@ -127,6 +133,8 @@ class Exchange(Keeping):
         self._previous: Key | None = None
         self._mute = False  # no cookie may be sent: the client's is newer than this request
         self._degraded = False
+        self._asked: Asked | None = None  # a read that is under way
+        self._shape = ""  # what kind of request it is, where that is learned from
         self._renewed = self._used = False
         self._line: str | None = None
         self._claims: Mapping[str, bytes] = {}
@@ -147,8 +155,10 @@ class Exchange(Keeping):
     @property
     def has_cookie(self) -> bool:
         """Return whether the request may have a cookie of ours."""
-        cookies, name = self._cookies, self._driver.options.cookie
-        return any(name in line for line in cookies) if cookies is not None else self._known is not None
+        if self._cookies is None:
+            return self._known is not None
+        name = self._driver.options.cookie
+        return True in [name in line for line in self._cookies]
 
     @property
     def remembered(self) -> bool:
@@ -161,9 +171,23 @@ class Exchange(Keeping):
 
     # -- reading --------------------------------------------------------------------------------------------------
 
+    def foresee(self, path: str) -> None:
+        """Ask for the session here and now where requests for pages like *path* look at theirs, without waiting for it.
+
+        For the blocking world: until somebody looks, what comes first in the application runs beside the store.
+        """
+        driver = self._driver
+        if not driver.foresees or not self.has_cookie:
+            return
+        self._shape = driver.habits.shape(self._method, path)
+        if driver.eager or driver.habits.expects(self._shape):
+            ticket = self._ticket
+            if ticket is not None and driver.keeper.is_idle:
+                self._asked = driver.keeper.ahead(ticket.key, remembered=ticket.remembered)
+
     def fetch(self) -> None:
         """Read the session here and now."""
-        if self._ticket is not None and self._driver.options.load == Load.EXPLICIT and _on_a_loop():
+        if self._driver.options.load == Load.EXPLICIT and self._ticket is not None and _on_a_loop():
             raise SessionError(
                 "this session is not read yet, and load='explicit': write `await request.scope['session'].load()` first"
             )
@@ -183,17 +207,26 @@ class Exchange(Keeping):
             return
         keeper, key = self._driver.keeper, ticket.key
         try:
-            if keeper.concerns(key):
-                await keeper.deliver(io, key)
-            pending = keeper.local.find(key)
-            if pending is not None and pending.replaced:
-                session.fill({}, {}, self._as_new(), new=True)
-                return
-            held = await keeper.read(io, key, remembered=ticket.remembered)
+            asked, self._asked = self._asked, None
+            if not keeper.is_idle:
+                if asked is not None:
+                    asked.drop()
+                    asked = None
+                if keeper.concerns(key):
+                    await keeper.deliver(io, key)
+                pending = keeper.local.find(key)
+                if pending is not None and pending.replaced:
+                    session.fill({}, {}, self._as_new(), new=True)
+                    return
+            if asked is not None:
+                held = keeper.take(key, asked)
+            else:
+                held = await keeper.read(io, key, remembered=ticket.remembered)
         except StoreError as exc:
             self._load_here(ticket, key, exc)
             return
-        self._driver.wants_return(io)
+        if not keeper.is_idle:
+            self._driver.wants_return(io)
         if session.loaded:
             return  # another task of this request was faster
         if not isinstance(held, Held):
@@ -322,46 +355,13 @@ class Exchange(Keeping):
         for each request. Whoever still has the session may go on using it.
         """
         session = self.session
-        session.belongs_to(_Late(self, session))
+        if self._shape:
+            self._driver.habits.learn(self._shape, session.loaded)
+        if self._asked is not None:
+            self._asked.drop()
+            self._asked = None
+        session.belongs_to(Late(self, session))
         del self.session
-
-
-class _Late:
-    """The source of a session whose request is over. It does not hold the session; whoever still has that may use it."""
-
-    __slots__ = ("_exchange", "_session")
-
-    def __init__(self, exchange: Exchange, session: Session) -> None:
-        self._exchange = exchange
-        self._session = weakref.ref(session)
-
-    def _again(self) -> Exchange:
-        exchange, session = self._exchange, self._session()
-        assert session is not None  # it is the one who asks
-        exchange.session = session
-        session.belongs_to(exchange)
-        return exchange
-
-    def fetch(self) -> None:
-        self._again().fetch()
-
-    def afetch(self) -> Awaitable[None]:
-        return self._again().afetch()
-
-    def store(self) -> None:
-        self._again().store()
-
-    def astore(self) -> Awaitable[None]:
-        return self._again().astore()
-
-    def csrf(self) -> str:
-        return self._again().csrf()
-
-    def is_csrf(self, token: str) -> bool:
-        return self._again().is_csrf(token)
-
-    def unreadable(self, key: str, error: CodecError) -> None:
-        self._again().unreadable(key, error)
 
 
 def _on_a_loop() -> bool:

@@ -25,7 +25,7 @@ def dressed(headers: Headers, *, accessed: bool, cookies: Sequence[str], no_stor
     """
     if not accessed and not cookies:
         return list(headers)
-    if True not in [_concerns(name) for name, _ in headers]:
+    if True not in [concerns(name) for name, _ in headers]:
         kept = [*headers, ("Cache-Control", "no-store" if no_store else "private"), ("Vary", "Cookie")]
         return [*kept, *(("Set-Cookie", cookie) for cookie in cookies)]
     kept = [
@@ -43,9 +43,9 @@ def dressed(headers: Headers, *, accessed: bool, cookies: Sequence[str], no_stor
 
 
 @lru_cache(maxsize=1024)
-def _concerns(name: str) -> bool:
+def concerns(name: str | bytes) -> bool:
     """Say whether the field *name* has to do with who may have a response."""
-    lower = name.lower()
+    lower = name.lower() if isinstance(name, str) else str(name, "latin-1").lower()
     return lower in _TARGETED or lower.endswith("cache-control") or lower == "vary"
 
 

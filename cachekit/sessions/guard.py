@@ -13,7 +13,7 @@ from cachekit.breaker import Breaker
 from cachekit.clock import Clock
 from cachekit.errors import StoreError
 from cachekit.events import Emit
-from cachekit.sessions.store import Appending, Found, FullStore, Key, Moved, Outcome, Record
+from cachekit.sessions.store import Appending, Asked, Foreseeing, Found, FullStore, Key, Moved, Outcome, Record
 from cachekit.stores.breaking import Breaking
 
 
@@ -31,6 +31,9 @@ class GuardedSessions:
         self.inner = inner
         self.appends = isinstance(inner, Appending)
         """Whether the store can add to a session."""
+        self._foresees = isinstance(inner, Foreseeing)
+        self.in_process = bool(getattr(inner, "in_process", False))
+        """Whether nobody waits for the store."""
         self.breaker = breaker
         self._breaking = Breaking(breaker, clock=clock, emit=emit, what="the session store", name="sessions")
         self._run = self._breaking.run
@@ -49,6 +52,14 @@ class GuardedSessions:
                 self._breaking.failed(exc)
                 raise
         return await self._run(lambda: self.inner.read(io, key, ttl))
+
+    def ahead(self, key: Key, ttl: float) -> Asked | None:
+        """Begin to read, where everything is well and the store can."""
+        if not self._foresees or not self.breaker.is_quiet:
+            return None
+        inner: Any = self.inner
+        asked: Asked | None = inner.ahead(key, ttl)
+        return None if asked is None else _Guarded(asked, self._breaking)
 
     async def write(self, io: IO, key: Key, record: Record, expected: str | None) -> Outcome:
         return await self._run(lambda: self.inner.write(io, key, record, expected))
@@ -80,3 +91,21 @@ class GuardedSessions:
 
     async def clear(self, io: IO) -> int:
         return await self._run(lambda: self.inner.clear(io))
+
+
+class _Guarded:
+    """A read that is under way, whose failure is told like any other."""
+
+    __slots__ = ("_asked", "_breaking", "drop")
+
+    def __init__(self, asked: Asked, breaking: Breaking) -> None:
+        self._asked = asked
+        self._breaking = breaking
+        self.drop = asked.drop
+
+    def take(self) -> Found:
+        try:
+            return self._asked.take()
+        except StoreError as exc:
+            self._breaking.failed(exc)
+            raise

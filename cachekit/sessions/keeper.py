@@ -10,26 +10,23 @@ made of what it had read before and what it changed: an id that was planted on s
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
-from concurrent.futures import Future
-from dataclasses import replace
 from typing import Final, NamedTuple
 
-from cachekit._io import IO, stopped_scope
+from cachekit._io import IO
 from cachekit.clock import Clock
 from cachekit.errors import CodecError, SessionError, StoreError
 from cachekit.events import Emit, Event, Kind
 from cachekit.policy import FOREVER, seconds
 from cachekit.sessions.degraded import LocalSessions, Pending
 from cachekit.sessions.guard import GuardedSessions
-from cachekit.sessions.options import AtReturn, SessionOptions
+from cachekit.sessions.options import SessionOptions
 from cachekit.sessions.payload import About, Content, Extent, Payloads
-from cachekit.sessions.store import Key, Moved, Record, Verdict, new_version, owner_of
+from cachekit.sessions.store import Asked, Key, Moved, Record, Verdict, new_version, owner_of
 
 _TRIES: Final = 1000
 _CHAIN: Final = 8
-_DELIVERY: Final = 1.0
+_LARGE: Final = 4096
 
 
 class Held(NamedTuple):
@@ -51,7 +48,7 @@ class Held(NamedTuple):
 
 
 class Keeper:
-    """Keeps sessions in a store, with what this process holds while that is away.
+    """Keeps sessions in a store, and what waits for it in this process.
 
     Args:
         store: keeps them, behind a breaker.
@@ -69,12 +66,10 @@ class Keeper:
         self._appends = store.appends
         self.local = LocalSessions(options.max_local, options.life(remembered=False), clock, payloads)
         self.emit = emit
-        self._deliveries: dict[Key, Future[None]] = {}
         self._slides = options.sliding
         self._lives = {remembered: options.life(remembered=remembered) for remembered in (False, True)}
         self._absolute = options.absolute
         self._grace = seconds(options.grace)
-        self._merges = options.at_return == AtReturn.MERGE
 
     def life(self, about: About) -> float:
         """Return the seconds that a session lives after it was last used."""
@@ -85,9 +80,19 @@ class Keeper:
     async def read(self, io: IO, key: Key, *, remembered: bool) -> Held | Moved | None:
         """Return what is kept under *key*. What cannot be read is set aside where it is, and counts as absent."""
         found = await self.store.read(io, key, self._lives[remembered] if self._slides else 0.0)
-        return self._held(key, found) if isinstance(found, Record) else found
+        return self.held(key, found) if isinstance(found, Record) else found
 
-    def _held(self, key: Key, record: Record) -> Held | None:
+    def ahead(self, key: Key, *, remembered: bool) -> Asked | None:
+        """Begin to read what is kept under *key*, where the store can."""
+        return self.store.ahead(key, self._lives[remembered] if self._slides else 0.0)
+
+    def take(self, key: Key, asked: Asked) -> Held | Moved | None:
+        """Return what ``read`` does, of *key*, for which was *asked* before. Raises ``StoreError``."""
+        found = asked.take()
+        return self.held(key, found) if isinstance(found, Record) else found
+
+    def held(self, key: Key, record: Record) -> Held | None:
+        """Return what is in *record*; None for what cannot be read, which is told."""
         try:
             about, cells, extent = self.payloads.content(record.version, record.body, self._context(key))
             if about.user and owner_of(about.user) != record.owner:
@@ -95,10 +100,9 @@ class Keeper:
         except CodecError as exc:
             self.emit(Event(Kind.UNREADABLE, str(key), name="sessions", detail=str(exc), error=exc))
             return None
-        kept = Record(
-            b"", record.version, record.ttl, record.created, record.seen, record.deadline, record.owner
-        )  # without its bytes: they would take up room until the request ends
-        return Held(key, kept, about, cells, extent)
+        if len(record.body) > _LARGE:  # they would take up room until the request ends
+            record = record._replace(body=b"")
+        return Held(key, record, about, cells, extent)
 
     def _context(self, key: Key) -> bytes:
         """Return what a body under *key* is bound to, where it is protected."""
@@ -142,9 +146,9 @@ class Keeper:
         outcome = await self.store.write(io, key, record, None)
         ours = isinstance(outcome.found, Record) and outcome.found.version == record.version  # its answer was lost
         if not ours and isinstance(outcome.found, Record):
-            raise _Exists(outcome.found)
+            raise Exists(outcome.found)
         if not ours and outcome.verdict is not Verdict.DONE:
-            raise _TimedOut("this session has reached its absolute time-out")
+            raise TimedOut("this session has reached its absolute time-out")
         self.emit(Event(Kind.SESSION_CREATED, str(key)))
         extent = self.payloads.extent(record.body)
         self.payloads.remember(record.version, Content(about, values, extent))
@@ -186,9 +190,9 @@ class Keeper:
                 return Held(held.key, kept, about, values, extent)
             if isinstance(outcome.found, Moved):
                 return await self._follow(io, outcome.found, held, values)
-            theirs = None if outcome.found is None else self._held(held.key, outcome.found)
+            theirs = None if outcome.found is None else self.held(held.key, outcome.found)
             if theirs is None:
-                self._discarded(held.key)
+                self.discarded(held.key)
                 return None
             self.emit(Event(Kind.SESSION_MERGED, str(held.key)))
             if pending is not None and theirs.record.version in pending.sent:  # it arrived in this moment
@@ -216,7 +220,7 @@ class Keeper:
                 return found
             self.emit(Event(Kind.SESSION_MERGED, str(found.key)))
             return await self.write(io, found, merged, found.about, yielding=yielding)
-        self._discarded(held.key)
+        self.discarded(held.key)
         return None
 
     async def rotate(
@@ -237,8 +241,8 @@ class Keeper:
         """
         try:
             made = await self.make(io, key, values, about, like=None if fresh else held.record, tried=tried)
-        except _TimedOut:
-            self._discarded(held.key)
+        except TimedOut:
+            self.discarded(held.key)
             return None
         note = Moved(key, made.record.owner)
         try:
@@ -252,7 +256,7 @@ class Keeper:
                     if fresh or await self._still_there(io, outcome.found):
                         return made  # another request has changed the id too: each has a session of its own
                     break
-                theirs = None if outcome.found is None else self._held(held.key, outcome.found)
+                theirs = None if outcome.found is None else self.held(held.key, outcome.found)
                 if theirs is None:
                     break
                 self.emit(Event(Kind.SESSION_MERGED, str(key)))
@@ -263,9 +267,9 @@ class Keeper:
                 made, held = again, theirs
             await self.store.destroy(io, key, made.record.owner)
         except StoreError:
-            self._keep(held.key, Pending(ended=True, owner=held.record.owner))  # the old id dies as soon as it can
+            self.keep_here(held.key, Pending(ended=True, owner=held.record.owner))  # the old id dies as soon as it can
             return made
-        self._discarded(held.key)
+        self.discarded(held.key)
         return None
 
     async def _still_there(self, io: IO, moved: Moved) -> bool:
@@ -289,125 +293,21 @@ class Keeper:
 
     def keep_here(self, key: Key, pending: Pending) -> None:
         """Hold a session in this process until the store is back."""
-        self._keep(key, pending)
-
-    def _keep(self, key: Key, pending: Pending) -> None:
         for _ in range(self.local.put(key, pending)):
-            self._discarded(key, "there was no room to hold it any longer")
+            self.discarded(key, "there was no room to hold it any longer")
 
-    def _discarded(self, key: Key, why: str = "its session had ended") -> None:
+    def discarded(self, key: Key, why: str = "its session had ended") -> None:
+        """Tell that changes of *key* go nowhere, and *why*."""
         self.emit(Event(Kind.SESSION_DISCARDED, str(key), detail=why))
 
-    async def deliver(self, io: IO, key: Key) -> None:
-        """Bring what waits under *key* to the store. Raises ``StoreError`` while that cannot be; then it waits on."""
-        pending = self.local.find(key)
-        if pending is None:
-            await self._wait_for_delivery(io, key)
-            return
-        if pending.replaced or (pending := self.local.take(key)) is None:
-            return
-        under_way: Future[None] = Future()
-        self._deliveries[key] = under_way
-        tried: list[str] = []
-        try:
-            await self._deliver(io, key, pending, tried)
-        except CodecError as exc:
-            self.emit(Event(Kind.UNENCODABLE, str(key), name="sessions", detail=str(exc), error=exc))
-        except SessionError as exc:
-            self._discarded(key, str(exc))
-        except BaseException:
-            self.local.give_back(key, pending.after(tried))
-            raise
-        finally:
-            self._deliveries.pop(key, None)
-            under_way.set_result(None)
 
-    async def _wait_for_delivery(self, io: IO, key: Key) -> None:
-        """Let another delivery of *key* end first, so that its changes are read; not where that would stop it."""
-        under_way = self._deliveries.get(key)
-        if under_way is not None and stopped_scope(io) is None:
-            with contextlib.suppress(TimeoutError):
-                await io.wait(under_way, _DELIVERY)
-
-    @property
-    def waiting(self) -> int:
-        """Return how many sessions wait for the store, those on their way included."""
-        return len(self.local) + len(self._deliveries)
-
-    def concerns(self, key: Key) -> bool:
-        """Say whether something of *key* waits, or is on its way."""
-        return self.local.find(key) is not None or (bool(self._deliveries) and key in self._deliveries)
-
-    async def _deliver(self, io: IO, key: Key, pending: Pending, tried: list[str]) -> None:
-        if pending.ended:
-            await self.end(io, key, pending.owner)
-            return
-        found = await self.read(io, key, remembered=pending.about.remembered)
-        if not self._merges:
-            if pending.previous is not None:
-                await self.store.destroy(io, pending.previous, pending.owner)
-                self.local.take(pending.previous)
-            self._discarded(key, "changes made while the store was away are dropped (at_return='drop')")
-            return
-        if found is None and pending.born:
-            await self._deliver_new(io, key, pending, tried)
-        elif isinstance(found, Held):  # or what was sent has arrived, although nobody heard of it
-            merged = self.payloads.merge(pending.base_of(found.record.version), pending.values, found.base)
-            lasting = replace(pending.about, life=pending.about.life or found.about.life)  # 0.0: not known here
-            about = found.about.lasting_as(lasting)
-            changed = merged != found.base or about != found.about
-            kept = await self.write(io, found, merged, about, tried=tried, pending=pending) if changed else found
-            if kept is None:
-                return
-            await self._leave_previous(io, kept, pending)
-        else:
-            self._discarded(key)
-            return
-        self.emit(Event(Kind.SESSION_RETURNED, str(key)))
-
-    async def _deliver_new(self, io: IO, key: Key, pending: Pending, tried: list[str]) -> None:
-        values, before = pending.values, None
-        if pending.previous is not None:
-            before = await self.read(io, pending.previous, remembered=pending.about.remembered)
-            if isinstance(before, Held):
-                base = pending.base_of(before.record.version)
-                values = self.payloads.merge(base, values, before.base, yielding=False)
-        try:
-            made = await self.make(io, key, values, pending.about, tried=tried)
-        except _Exists as exists:  # another process was there first
-            there = self._held(key, exists.record)
-            if there is not None:
-                await self.write(io, there, self.payloads.merge({}, values, there.base), there.about)
-            return
-        await self._leave_previous(io, made, pending)
-
-    async def _leave_previous(self, io: IO, made: Held, pending: Pending) -> None:
-        """End what has the id in whose place *made* has come: it must open nothing any more."""
-        if pending.previous is None:
-            return
-        before = await self.read(io, pending.previous, remembered=pending.about.remembered)
-        if isinstance(before, Held):
-            note = Moved(made.key, made.record.owner)
-            outcome = await self.store.retire(io, pending.previous, before.record, note, self._grace)
-            if outcome.verdict is Verdict.CONFLICT:  # changed in this moment by who has the old id
-                await self.store.destroy(io, pending.previous, before.record.owner)
-        self.local.take(pending.previous)
-
-    async def deliver_all(self, io: IO) -> int:
-        """Bring everything that waits to the store. Returns how many still wait."""
-        for key in self.local.waiting():
-            try:
-                await self.deliver(io, key)
-            except StoreError:
-                break
-        return len(self.local)
+class TimedOut(SessionError):
+    """A session has reached its absolute time-out."""
 
 
-class _TimedOut(SessionError):
-    pass
+class Exists(Exception):
+    """There is a session where a new one was to be."""
 
-
-class _Exists(Exception):
     def __init__(self, record: Record) -> None:
         super().__init__("there is a session under this key already")
         self.record = record

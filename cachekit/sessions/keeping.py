@@ -18,8 +18,10 @@ from cachekit.events import Emit, Event, Kind
 from cachekit.policy import FOREVER
 from cachekit.sessions.cookie import Cookies, Ticket
 from cachekit.sessions.degraded import Pending
+from cachekit.sessions.delivering import Deliveries
 from cachekit.sessions.guard import GuardedSessions
-from cachekit.sessions.keeper import Held, Keeper, left_of
+from cachekit.sessions.habits import Habits
+from cachekit.sessions.keeper import Held, left_of
 from cachekit.sessions.options import SessionOptions
 from cachekit.sessions.payload import About, Payloads
 from cachekit.sessions.session import Session
@@ -35,9 +37,12 @@ class Shared(Protocol):
     emit: Emit
     cookies: Cookies
     payloads: Payloads
-    keeper: Keeper
+    keeper: Deliveries
     slack: float
     claimed: tuple[str, ...]
+    habits: Habits
+    foresees: bool
+    eager: bool
 
     def may_touch(self, key: Key) -> bool:
         """Say whether *key* was not touched within the interval, and note that it is now."""

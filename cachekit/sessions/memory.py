@@ -25,6 +25,9 @@ _SWEEP: Final = 16
 class MemorySessions:
     """Keeps sessions in this process.
 
+    Attributes:
+        in_process: nobody waits for it.
+
     Args:
         max_sessions: bound on their number; the one that was not used for longest leaves first.
         max_bytes: bound on the bytes of their bodies.
@@ -33,6 +36,8 @@ class MemorySessions:
     Raises:
         ConfigError: a bound is not positive.
     """
+
+    in_process: bool = True
 
     def __init__(
         self, *, max_sessions: int = 100_000, max_bytes: int = 512 * 1024 * 1024, clock: Clock = system_clock
@@ -67,13 +72,18 @@ class MemorySessions:
         return found[1]
 
     def _put(self, key: Key, kept: Record | Moved, expires: float, now: float) -> None:
-        self._drop(key)
+        before = self._kept.get(key)
+        if before is not None:
+            self._drop(key)
         self._kept[key] = (expires, kept)
         if isinstance(kept, Record):
             self._bytes += len(kept.body)
             if kept.owner:
                 self._owners.setdefault(kept.owner, set()).add(key)
-        heapq.heappush(self._ends, (expires, str(key), key))
+        if (
+            before is None or expires < before[0]
+        ):  # else what is there of it comes up first, and finds it used meanwhile
+            heapq.heappush(self._ends, (expires, str(key), key))
         for _ in range(_SWEEP):
             if not self._ends or self._ends[0][0] > now:
                 break
@@ -114,10 +124,13 @@ class MemorySessions:
     async def read(self, io: IO, key: Key, ttl: float) -> Found:  # noqa: ARG002 - no I/O here
         now = self._clock()
         with self._lock:
-            found = self._find(key, now)
+            entry = self._kept.get(key)
+            if entry is None or now >= entry[0]:
+                return None if entry is None else self._find(key, now)
+            found = entry[1]
             if isinstance(found, Record):
-                expires = min(now + ttl, found.deadline) if ttl else self._kept[key][0]
-                self._kept[key] = (expires, found)
+                if ttl:
+                    self._kept[key] = (min(now + ttl, found.deadline), found)
                 self._kept.move_to_end(key)
             return found
 
@@ -140,7 +153,8 @@ class MemorySessions:
             if expires <= now:
                 self._drop(key)
                 return GONE
-            self._put(key, record._replace(created=created, seen=now, deadline=deadline), expires, now)
+            kept = Record(record.body, record.version, record.ttl, created, now, deadline, record.owner)
+            self._put(key, kept, expires, now)
             return DONE
 
     async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:  # noqa: ARG002 - no I/O here
@@ -153,7 +167,9 @@ class MemorySessions:
             if expires <= now:
                 self._drop(key)
                 return GONE
-            self._put(key, found._replace(body=found.body + addition, version=version, seen=now), expires, now)
+            body = found.body + addition
+            kept = Record(body, version, found.ttl, found.created, now, found.deadline, found.owner)
+            self._put(key, kept, expires, now)
             return DONE
 
     async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:  # noqa: ARG002 - no I/O here

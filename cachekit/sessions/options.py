@@ -41,7 +41,11 @@ _DEVELOPMENT: Final = (
 
 
 class Load(StrEnum):
-    """When an asyncio application's session is read from the store."""
+    """When a session is read from a store on a server.
+
+    Under WSGI what is read before the application is asked for then, and waited for when somebody looks: what comes first
+    in the application runs beside the store.
+    """
 
     AUTO = "auto"
     """When it is first looked at. Paths whose requests keep looking are learned, and theirs is read before them."""

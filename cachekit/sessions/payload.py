@@ -237,14 +237,17 @@ class Payloads:
         Raises:
             SessionTooLarge: it would be.
         """
-        self._check(values)
-        size = max(extent.size, _SMALL)
         if extent.times >= _MOST_ADDED:
             return None
-        changes: dict[str, bytes | None] = {
-            key: cell for key, cell in values.items() if (was := base.get(key)) is not cell and was != cell
-        }
-        if sum(map(len, changes.values())) * _SMALLEST > size:  # type: ignore[arg-type]
+        self._check(values)
+        size = max(extent.size, _SMALL)
+        changes: dict[str, bytes | None] = {}
+        length = 0
+        for key, cell in values.items():
+            if (was := base.get(key)) is not cell and was != cell:
+                changes[key] = cell
+                length += len(cell)
+        if length * _SMALLEST > size:
             return None
         if len(values) - len(changes) < len(base):
             changes.update(dict.fromkeys(base.keys() - values.keys()))

@@ -18,7 +18,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final, Protocol
 
-from cachekit._io import IO
+from cachekit._io import BLOCKING, IO, drive
 from cachekit.clock import Clock, system_clock
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
 from cachekit.policy import FOREVER
@@ -27,6 +27,7 @@ from cachekit.sessions.store import (
     DONE,
     GONE,
     HEAD_BYTES,
+    Asked,
     Found,
     Key,
     Moved,
@@ -37,6 +38,7 @@ from cachekit.sessions.store import (
     shard_of,
 )
 from cachekit.stores.link import Call, Script
+from cachekit.stores.node import Ahead
 
 _SESSION: Final = b"CS1"
 _MOVED: Final = b"CM1"
@@ -70,6 +72,10 @@ class Server(Protocol):
         """Run *script* once for each of *calls*. Raises ``StoreError``."""
         ...
 
+    def ask_ahead(self, name: str, *args: Any) -> Ahead | None:
+        """Send the read *args* of *name*, and wait for nothing; None, with nothing sent, where it cannot be."""
+        ...
+
     async def close(self, io: IO) -> None:
         """Give up connections."""
         ...
@@ -100,7 +106,8 @@ class RedisSessions:
 
     # -- names ----------------------------------------------------------------------------------------------------
 
-    def _name(self, key: Key) -> str:
+    def name(self, key: Key) -> str:
+        """Return the name of *key* on the server."""
         return f"{self.namespace}:s:{{{key.shard}}}:{key.digest}"
 
     def _live(self, shard: str) -> str:
@@ -110,20 +117,28 @@ class RedisSessions:
         return f"{self.namespace}:su:{{{shard}}}:{owner}"
 
     def _keys(self, key: Key, owner: str) -> list[str]:
-        keys = [self._name(key), self._live(key.shard)]
+        keys = [self.name(key), self._live(key.shard)]
         return [*keys, self._owner(key.shard, owner)] if owner else keys
 
     # -- the port -------------------------------------------------------------------------------------------------
 
     async def read(self, io: IO, key: Key, ttl: float) -> Found:
-        name = self._name(key)
-        slide = ("GETEX", name, "PX", math.ceil(ttl * 1000)) if ttl else ("GET", name)
+        name = self.name(key)
         try:
-            raw = await self.link.command(io, *slide)
+            raw = await self.link.command(io, *_slide(name, ttl))
         except (StoreTimeout, StoreUnavailable):
             raise
         except StoreError:  # it answers, but does not write: what it has is still read
             raw = await self.link.command(io, "GET", name)
+        return await self.found(io, name, ttl, raw)
+
+    def ahead(self, key: Key, ttl: float) -> Asked | None:
+        name = self.name(key)
+        asked = self.link.ask_ahead(name, *_slide(name, ttl))
+        return None if asked is None else _Ahead(self, key, ttl, asked)
+
+    async def found(self, io: IO, name: str, ttl: float, raw: bytes | None) -> Found:
+        """Return what *raw*, read under *name* to live for *ttl* seconds, is."""
         if raw is None:
             return None
         found = _parse(raw)
@@ -149,7 +164,7 @@ class RedisSessions:
 
     async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:
         reply = await self.link.script(
-            io, _script("append"), (self._name(key),), (expected, version, self._slack, addition)
+            io, _script("append"), (self.name(key),), (expected, version, self._slack, addition)
         )
         return DONE if reply == 1 else _outcome(reply)
 
@@ -171,7 +186,7 @@ class RedisSessions:
         alive = await self.link.script(
             io,
             _script("touch"),
-            [self._name(key), self._live(key.shard)],
+            [self.name(key), self._live(key.shard)],
             [key.digest, math.ceil(ttl * 1000), self._slack, self._owner(key.shard, "")],
         )
         return bool(alive)
@@ -218,6 +233,31 @@ class RedisSessions:
             ended += sum(deleted for deleted, _ in counts)
             left = [shard for shard, (_, listed) in zip(left, counts, strict=True) if listed]
         return ended
+
+
+class _Ahead:
+    """A read whose reply nobody has waited for yet."""
+
+    __slots__ = ("_asked", "_key", "_store", "_ttl", "drop")
+
+    def __init__(self, store: RedisSessions, key: Key, ttl: float, asked: Any) -> None:
+        self._store, self._key, self._ttl = store, key, ttl
+        self._asked = asked
+        self.drop = asked.drop
+
+    def take(self) -> Found:
+        store, key, ttl = self._store, self._key, self._ttl
+        try:
+            raw = self._asked.reply()
+        except StoreTimeout:
+            raise
+        except StoreError:  # the connection was broken, the slot has moved, or the server does not write: without haste
+            return drive(store.read(BLOCKING, key, ttl))
+        return drive(store.found(BLOCKING, store.name(key), ttl, raw))
+
+
+def _slide(name: str, ttl: float) -> tuple[Any, ...]:
+    return ("GETEX", name, "PX", math.ceil(ttl * 1000)) if ttl else ("GET", name)
 
 
 def _parse(raw: bytes) -> Record | Moved | None:

@@ -174,6 +174,27 @@ class Appending(Protocol):
         ...
 
 
+class Asked(Protocol):
+    """A read that is under way: its outcome is taken once, or it is dropped."""
+
+    def take(self) -> Found:
+        """Wait for what was found, here. Raises ``StoreError``."""
+        ...
+
+    def drop(self) -> None:
+        """Need nothing of it. Waits for nobody."""
+        ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """What a store may also do: begin to read before anybody waits for it."""
+
+    def ahead(self, key: Key, ttl: float) -> Asked | None:
+        """Begin what ``read`` does, from a thread that may block; None, and nothing begun, where it cannot be."""
+        ...
+
+
 class FullStore(SessionStore, UserIndex, Protocol):
     """Both: what sessions need."""
 

@@ -45,6 +45,8 @@ class SessionMiddleware:
             method=environ["REQUEST_METHOD"],
             agent=environ.get("HTTP_USER_AGENT", ""),
         )
+        if cookie:
+            exchange.foresee(environ.get("PATH_INFO", ""))
         environ = {**environ, KEY: exchange.session}
         return _Response(exchange, start_response).call(self.app, environ)
 
@@ -66,7 +68,11 @@ class _Response:
 
     def call(self, app: App, environ: Environ) -> Iterable[bytes]:
         """Call *app*, and return what the server is to send."""
-        body = app(environ, self.start_response)
+        try:
+            body = app(environ, self.start_response)
+        except BaseException:
+            self._exchange.let_go()  # nothing is kept of a request that failed
+            raise
         self._body = body
         wrapper = environ.get("wsgi.file_wrapper")
         if self._head is not None and (

@@ -21,7 +21,7 @@ from cachekit._io import BLOCKING, IO, drive
 from cachekit.errors import StoreError, StoreTimeout, StoreUnavailable
 from cachekit.stores.link import Arg, Call, Script, Settle, Shared, checked, replies_of, settle
 from cachekit.stores.multiget import MultiGet, Name
-from cachekit.stores.node import Node, at
+from cachekit.stores.node import Ahead, Node, at
 from cachekit.stores.rounds import asend, ask_for_slots, outcome_of, send
 
 SLOTS: Final = 16384
@@ -373,6 +373,10 @@ class ClusterLink:
         """Return the primaries that are in use now; none where there are more than *at_most*."""
         primaries = () if self._map is None else self._map.primaries
         return [node for node in primaries if node.settled] if len(primaries) <= at_most else []
+
+    def ask_ahead(self, name: Arg, *args: Arg) -> Ahead | None:
+        node = self.owner(name)
+        return None if node is None else node.ask_ahead(args)
 
     def owner(self, key: Arg) -> Node | None:
         """Return the primary of *key*, as far as is known here."""

@@ -17,6 +17,35 @@ from cachekit.stores.aiolane import AioLane, Deadlines
 from cachekit.stores.wire import Command, Wire
 
 
+class Asked:
+    """A command whose reply nobody has waited for yet.
+
+    Args:
+        lanes: what the connection goes back to.
+        lane: the connection, on which nothing else may be sent before.
+    """
+
+    __slots__ = ("_lane", "_lanes")
+
+    def __init__(self, lanes: BlockingLanes, lane: Wire) -> None:
+        self._lanes = lanes
+        self._lane = lane
+
+    def reply(self) -> Any:
+        """Return the reply, once. Raises what the client library raises."""
+        return self._lanes.lent(self._lane, self._lane.hear)
+
+    def drop(self) -> None:
+        """Need no reply. One that is not there yet costs the connection: nobody waits for it."""
+        try:
+            if self._lane.connection.can_read(timeout=0):
+                self.reply()
+            else:
+                self._lane.connection.disconnect()
+        except Exception:  # noqa: BLE001 - whatever it says, nobody asks any more
+            self._lane.connection.disconnect()
+
+
 class BlockingLanes:
     """Idle connections of the blocking world; taking and giving back are single steps of a list."""
 
@@ -60,9 +89,28 @@ class BlockingLanes:
             lane.connection.disconnect()
         return standing
 
-    def _on(self, lane: Wire, command: Command) -> Any:
+    def ask_ahead(self, command: Command) -> Asked | None:
+        """Send *command*, and wait for nothing. Returns None, with nothing sent, where no open connection is free."""
         try:
-            response = lane.ask(command)
+            lane = self._idle.pop()
+        except IndexError:
+            return None
+        try:
+            if lane.tell(command):
+                return Asked(self, lane)
+        except BaseException:
+            lane.connection.disconnect()
+            raise
+        self._give_back(lane)
+        return None
+
+    def _on(self, lane: Wire, command: Command) -> Any:
+        return self.lent(lane, lane.ask, command)
+
+    def lent(self, lane: Wire, call: Callable[..., Any], *args: Any) -> Any:
+        """Return what *call*, which uses *lane*, returns; then others may have the lane."""
+        try:
+            response = call(*args)
         except self._refused:
             self._give_back(lane)  # an answer like any other, as far as the connection is concerned
             raise

@@ -22,7 +22,7 @@ from cachekit._io import ASYNCIO, BLOCKING, IO, drive
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
 from cachekit.stores.address import Address, parse
 from cachekit.stores.multiget import MultiGet, Name
-from cachekit.stores.node import Dial, Node, at
+from cachekit.stores.node import Ahead, Dial, Node, at
 
 R = TypeVar("R")
 
@@ -80,6 +80,10 @@ class Link(Protocol):
 
     async def scripts(self, io: IO, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Run *script* once for each of *calls*, in one round trip to each server."""
+        ...
+
+    def ask_ahead(self, name: Name, *args: Arg) -> Ahead | None:
+        """Send the read *args* of the key *name*, and wait for nothing; None, with nothing sent, where that cannot be."""
         ...
 
     def read(self, io: IO, names: Sequence[Name]) -> Awaitable[list[bytes | None]]:
@@ -199,6 +203,15 @@ class Single:
         """Send one command on the running loop before this returns, where that can be done without waiting."""
         return False
 
+    def ask_ahead(self, name: Name, *args: Arg) -> Ahead | None:  # noqa: ARG002 - all keys lie on one server
+        node = self._known
+        return None if node is None else node.ask_ahead(args)
+
+    @property
+    def _known(self) -> Node | None:
+        """Return the server, where that needs nobody to be asked."""
+        raise NotImplementedError
+
     def read(self, io: IO, names: Sequence[Name]) -> Awaitable[list[bytes | None]]:
         return self._reads.read(io, names)
 
@@ -243,6 +256,10 @@ class RedisLink(Single):
 
     def ask_now(self, args: Sequence[Arg], then: Callable[[Any], object]) -> bool:
         return self.node.ask_now(args, then)
+
+    @property
+    def _known(self) -> Node | None:
+        return self.node
 
     async def _node(self, io: IO) -> Node:  # noqa: ARG002 - there is nothing to look up
         return self.node

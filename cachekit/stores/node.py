@@ -18,7 +18,7 @@ from typing import Any, Final
 from cachekit._fork import renew_in_child
 from cachekit._loops import PerLoop
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
-from cachekit.stores.lanes import AioLanes, BlockingLanes
+from cachekit.stores.lanes import AioLanes, Asked, BlockingLanes
 from cachekit.stores.wire import Command
 
 _REPLID: Final = re.compile(rb"master_replid:(\w+)")
@@ -193,6 +193,17 @@ class Node:
 
         return self._aio().ask_now(command, told)
 
+    def ask_ahead(self, command: Command) -> Ahead | None:
+        """Send *command*, and wait for nothing. Returns None, with nothing sent, where no connection stands ready."""
+        lanes = self._lanes
+        if lanes is None or not self.settled:
+            return None
+        try:
+            asked = lanes.ask_ahead(command)
+        except Exception:  # noqa: BLE001 - whoever asks again without haste is told
+            return None
+        return None if asked is None else Ahead(self, asked)
+
     def run_all(self, commands: Sequence[Command]) -> list[Any]:
         """Run *commands* in one round trip. Returns replies, error replies among them. Raises ``StoreError``."""
         return self.receive(self.send(commands), len(commands))
@@ -239,6 +250,27 @@ class Node:
         if lanes is not None:
             lanes.close()
             await asyncio.sleep(0)  # lets the transports end
+
+
+class Ahead:
+    """A command that was sent, and whose reply is asked for later: once, or dropped."""
+
+    __slots__ = ("_asked", "_node")
+
+    def __init__(self, node: Node, asked: Asked) -> None:
+        self._node = node
+        self._asked = asked
+
+    def reply(self) -> Any:
+        """Return the reply. Raises ``StoreError``."""
+        try:
+            return self._asked.reply()
+        except Exception as exc:
+            raise translate(exc, self._node) from exc
+
+    def drop(self) -> None:
+        """Need no reply."""
+        self._asked.drop()
 
 
 def at(dial: Dial, host: str, port: int, *, replaceable: bool = True) -> Node:

@@ -65,6 +65,10 @@ class SentinelLink(Single):
             self._primary = None
         return True
 
+    @property
+    def _known(self) -> Node | None:
+        return self._primary
+
     async def _node(self, io: IO) -> Node:
         node = self._primary
         if node is not None and node.settled:

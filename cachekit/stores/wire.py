@@ -32,25 +32,39 @@ class Wire:
         connection: of the client library, open or not.
     """
 
-    __slots__ = ("_ask", "connection")
+    __slots__ = ("_hear", "_tell", "connection")
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self._ask: Callable[[Command], Any] | None = None
+        self._tell: Callable[[Command], None] | None = None
+        self._hear: Callable[[], Any] | None = None
 
     def ask(self, command: Command) -> Any:
         """Return the reply to *command*. Raises what the client library raises, error replies too."""
-        if self._ask is not None:
-            return self._ask(command)
+        if self._tell is not None and self._hear is not None:
+            self._tell(command)
+            return self._hear()
         connection = self.connection
         connection.send_packed_command(connection.pack_command(*command), check_health=False)
         reply = connection.read_response()
-        self._ask = _straight(connection)
+        self._tell, self._hear = _straight(connection)
         return reply
 
+    def tell(self, command: Command) -> bool:
+        """Send *command*, whose reply ``hear`` awaits. Returns False, with nothing sent, where only ``ask`` can be used."""
+        if self._tell is None:
+            return False
+        self._tell(command)
+        return True
 
-def _straight(connection: Any) -> Callable[[Command], Any] | None:
-    """Return what asks over the socket of an open *connection*, or None where that cannot be."""
+    def hear(self) -> Any:
+        """Return the reply to what was told. Raises as ``ask`` does."""
+        assert self._hear is not None
+        return self._hear()
+
+
+def _straight(connection: Any) -> tuple[Callable[[Command], None], Callable[[], Any]] | tuple[None, None]:
+    """Return what sends over the socket of an open *connection* and what receives, or Nones where that cannot be."""
     from redis.exceptions import ConnectionError as Broken
     from redis.exceptions import TimeoutError as TimedOut
 
@@ -59,14 +73,21 @@ def _straight(connection: Any) -> Callable[[Command], Any] | None:
     sock: Any = getattr(connection, "_sock", None)
     quick = _quick()
     if quick is None or sock is None or not hasattr(reader, "feed"):
-        return None
+        return None, None
     pack, unfinished = quick
     send, receive, gets, feed = sock.sendall, sock.recv_into, reader.gets, reader.feed
     buffer = getattr(parser, "_buffer", None) or bytearray(_CHUNK)
 
-    def ask(command: Command) -> Any:
+    def tell(command: Command) -> None:
         try:
             send(pack(tuple(command)))
+        except TimeoutError as exc:
+            raise TimedOut("it cannot be sent in time") from exc
+        except OSError as exc:
+            raise Broken(f"the connection is broken: {exc}") from exc
+
+    def hear() -> Any:
+        try:
             while (reply := gets()) is unfinished:
                 if not (count := receive(buffer)):
                     raise Broken("the server has closed the connection")
@@ -79,4 +100,4 @@ def _straight(connection: Any) -> Callable[[Command], Any] | None:
             raise reply
         return reply
 
-    return ask
+    return tell, hear

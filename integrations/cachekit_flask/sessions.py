@@ -138,6 +138,8 @@ class CacheKitSessionInterface(SessionInterface):
             agent=request.environ.get("HTTP_USER_AGENT", ""),
             kind=self.session_class,
         )
+        if cookie:
+            exchange.foresee(request.path)
         found = exchange.session
         assert isinstance(found, FlaskSession)
         found.exchange = exchange

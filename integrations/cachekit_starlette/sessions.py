@@ -64,6 +64,13 @@ class _Alone(Session):
         self.accessed = True
 
 
+class _OfRequest(Session):
+    """What a request gets: made for each of them, so without detours."""
+
+    __new__ = dict.__new__  # type: ignore[assignment]
+    __init__ = _Session.__init__  # pyright: ignore[reportAssignmentType]
+
+
 class SessionMiddleware(_SessionMiddleware):
     """Give each request its ``request.session``, kept on the server. The arguments are those of Starlette's own.
 
@@ -90,7 +97,7 @@ class SessionMiddleware(_SessionMiddleware):
         >>> app = Starlette(middleware=[own])
     """
 
-    kind = Session
+    kind = _OfRequest
 
     def __init__(
         self,

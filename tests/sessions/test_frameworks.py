@@ -12,6 +12,7 @@ from cachekit import Cache, ConfigError
 from cachekit.errors import SessionError
 from cachekit.sessions import Session, SessionOptions, Sessions
 from cachekit.sessions.asgi import SessionMiddleware
+from cachekit.sessions.memory import MemorySessions
 from cachekit.sessions.wsgi import SessionMiddleware as WsgiSessionMiddleware
 from tests.sessions.conftest import SECRET, options, put
 
@@ -212,10 +213,13 @@ def test_websockets(starlette) -> None:
     assert browser.get("/view").json()["session"]["visits"] == 2
 
 
+@pytest.mark.parametrize("within", [False, True], ids=["a server", "this process"])
 @pytest.mark.parametrize("load", ["auto", "eager", "explicit"])
-def test_when_it_is_read(load) -> None:
+def test_when_it_is_read(load, within) -> None:
     async def job():
-        sessions = Sessions("memory://", options(load=load))
+        store = MemorySessions()
+        store.in_process = within
+        sessions = Sessions(store, options(load=load))
         reads = []
         read = sessions.store.inner.read
 
@@ -266,7 +270,7 @@ def test_when_it_is_read(load) -> None:
     else:
         assert untouched == [[]] * 3
     if load == "auto":
-        assert looked == [["here"]] * 8 + [["loop"]] * 2, "a path that looks is learned"
+        assert looked == [["here"]] * 8 + [["here" if within else "loop"]] * 2, "a path that looks is learned"
 
 
 def test_a_client_that_leaves_cancels_the_request(clock) -> None:

@@ -118,12 +118,12 @@ class TestServer(SessionStoreContract):
         key = self.key()
         for junk in (b"", b"junk", b"CS1", b"CS1" + b"x" * 200, b"CM1short", b"\xff" * 300):
             with server.client() as client:
-                client.set(sessions._name(key), junk)
+                client.set(sessions.name(key), junk)
             found = self.find(world, sessions, key)
             assert found is None or found.body == b""
             world.run(lambda io: sessions.touch(io, key, 5.0))
             with server.client() as client:
-                client.set(sessions._name(key), junk)
+                client.set(sessions.name(key), junk)
             outcome = world.run(lambda io: sessions.write(io, key, self.record(), "0" * 16))
             assert outcome.verdict in (Verdict.CONFLICT, Verdict.MOVED, Verdict.GONE)
 
