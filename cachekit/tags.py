@@ -36,6 +36,16 @@ def is_implicit(tag: str) -> bool:
     return tag.startswith(_FUNCTION)
 
 
+def names_any(groups: Groups) -> bool:
+    """Say whether one of the tags in *groups* was given by users."""
+    for group in groups:
+        for noted in group:
+            tag = noted[0] if type(noted) is tuple else noted
+            if type(tag) is str and not is_implicit(tag):
+                return True
+    return False
+
+
 class Tags(AbstractSet[str]):
     """The tags collected so far: a set that grows while what it belongs to is being made.
 

@@ -21,7 +21,7 @@ from cachekit.http.invalidation import invalidated
 from cachekit.http.parts import part_key
 from cachekit.http.past import CACHE_CONTROL
 from cachekit.http.warm import Trait
-from cachekit.tags import Groups, Tags
+from cachekit.tags import Groups, Tags, names_any
 
 log = logging.getLogger("cachekit")
 
@@ -143,7 +143,7 @@ class Bypass:
                             if meaning == CACHE_CONTROL:
                                 control.append(str(value, "latin-1"))
                     expected = self._driver.past.passes(control, seen)
-                    if not expected or (not control and used):
+                    if not expected or (used and not control and names_any(used)):
                         return self._tell(_as_asked(scope, path, raw), message, send, Tags(used), expected=expected)
                     if (told := self._miss) is not None:
                         message = {**message}

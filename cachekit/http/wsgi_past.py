@@ -19,7 +19,7 @@ from cachekit.http.past import CACHE_CONTROL
 from cachekit.http.warm import Trait
 from cachekit.http.wsgi_request import Environ, Reader, request_of
 from cachekit.http.wsgi_response import ExcInfo, StartResponse, Write
-from cachekit.tags import Groups, Tags
+from cachekit.tags import Groups, Tags, names_any
 
 log = logging.getLogger("cachekit")
 
@@ -97,7 +97,7 @@ class Bypass:
                         if meaning == CACHE_CONTROL:
                             control = (*control, value)
                 expected = self._passes(control, seen)
-                if not expected or (used and not control):
+                if not expected or (used and not control and names_any(used)):
                     request, code = request_of(_as_asked(environ, script, path, query)), int(status[:3])
                     gone = self._driver.went_past(BLOCKING, request, code, headers, Tags(used), expected=expected)
                     headers = list(drive(gone))

@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
 
-from flask import Response, current_app, make_response, request
+from flask import Request, Response, current_app, make_response, request
 
 from cachekit import Cache, ConfigError, Policy, current
 from cachekit.keys import TagTemplates
@@ -26,6 +26,7 @@ from cachekit_flask.signals import hit
 
 log = logging.getLogger("cachekit")
 
+_READS: Final = frozenset({"GET", "HEAD"})
 _NOT_KEPT_FOR: Final = 10.0
 _REMEMBERED: Final = 1024
 _CONDITIONS: Final = frozenset(
@@ -99,16 +100,20 @@ class CachedView:
         options = self._options
         state = self._state_of()
         cache = state.cache
-        if not (state.enabled and request.method in ("GET", "HEAD") and self._is_for_all(state)):
+        asked: Request = request._get_current_object()  # type: ignore[attr-defined]
+        environ = asked.environ
+        if not (state.enabled and environ["REQUEST_METHOD"] in _READS and self._is_for_all(state, environ)):
             return self._run(args, kwargs)
         if options.unless is not None and holds(options.unless, self.view, args, kwargs):
             return self._run(args, kwargs)
+        app = application()
         try:
-            key, tags = self._key(args, kwargs), self._tags(kwargs)
+            key = self._key(app, asked, args, kwargs)
+            tags = self._tags(kwargs)
         except Exception:
             log.exception("the key or the tags of %s cannot be made; it is not cached", self.name)
             return self._run(args, kwargs)
-        if self._not_kept.get(key, 0.0) > cache.clock():
+        if self._not_kept and self._not_kept.get(key, 0.0) > cache.clock():
             return self._run(args, kwargs)
         made: list[Response] = []
 
@@ -135,37 +140,35 @@ class CachedView:
         elif found is None:
             return self._run(args, kwargs)  # another request's response, which was for that one alone
         else:
-            hit(application(), key)
-            response = current_app.response_class(found[2], found[0], [(name, value) for name, value in found[1]])
-        if found is not None and not _CONDITIONS.isdisjoint(request.environ):
-            return response.make_conditional(request)
+            hit(app, key)
+            response = app.response_class(found[2], found[0], [(name, value) for name, value in found[1]])
+        if found is not None and not _CONDITIONS.isdisjoint(environ):
+            return response.make_conditional(asked)
         return response
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return current_app.ensure_sync(self.view)(*args, **kwargs)
 
-    def _is_for_all(self, state: State) -> bool:
-        environ = request.environ
-        return self._options.shared or not any(name in environ for name in state.credentials)
+    def _is_for_all(self, state: State, environ: Mapping[str, Any]) -> bool:
+        return self._options.shared or True not in [name in environ for name in state.credentials]
 
-    def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        options = self._options
+    def _key(self, app: Any, asked: Request, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        options, environ = self._options, asked.environ
         what: Any
         if options.make_cache_key is not None:
             what = options.make_cache_key(*args, **kwargs)
         elif callable(options.key_prefix):
             what = options.key_prefix()
         else:
-            environ = request.environ
             host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
             what = f"{options.key_prefix}{environ['wsgi.url_scheme']}://{host}{environ.get('SCRIPT_NAME', '')}"
             what += environ.get("PATH_INFO", "")
             if options.query_string and environ.get("QUERY_STRING"):
-                what += "?" + urlencode(sorted(request.args.items(multi=True)))
+                what += "?" + urlencode(sorted(asked.args.items(multi=True)))
         if not isinstance(what, str) or not what:
             raise ConfigError(f"{self.name}: {what!r} is no key: return text that is not empty")
-        chosen = [f"{name}={request.headers.get(name, '')}" for name in options.vary]
-        return "\n".join([f"view:{current_app.name}:{request.endpoint}:{self.name}", what, *chosen])
+        chosen = [f"{name}={asked.headers.get(name, '')}" for name in options.vary]
+        return "\n".join([f"view:{app.name}:{asked.endpoint}:{self.name}", what, *chosen])
 
     def _tags(self, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
         return self._tags_over(tuple(kwargs)).render(kwargs, lambda: ((), dict(kwargs)))
