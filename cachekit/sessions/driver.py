@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from cachekit._fork import renew_in_child
@@ -42,6 +42,7 @@ class Driver:
         clock: source of time.
         emit: receives events.
         cookies: reads and writes the cookie; by default as *options* say.
+        claims: the keys whose values ride in the cookie; by default as *options* say.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Driver:
         clock: Clock,
         emit: Emit,
         cookies: Cookies | None = None,
+        claims: Sequence[str] | None = None,
     ) -> None:
         self.options = options
         self.store = store
@@ -61,7 +63,7 @@ class Driver:
         self.payloads = Payloads(options)
         self.keeper = Deliveries(store, options, self.payloads, clock=clock, emit=emit)
         self.slack = options.slack
-        self.claimed = tuple(options.claims)
+        self.claimed = tuple(options.claims if claims is None else claims)
         self.habits = Habits()
         self.eager = options.load == Load.EAGER
         # Where nobody waits for the store, there is nothing to read ahead.

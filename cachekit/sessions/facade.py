@@ -75,6 +75,8 @@ class Sessions:
         observers: callables that receive each ``Event``; those of the cache, where one is given, receive them too.
         clock: source of time, for tests.
         cookies: reads and writes the cookie, for adapters whose framework spells it another way.
+        claims: the keys whose values ride in the cookie, for adapters whose framework has names of its own that
+            ``SessionOptions`` refuses.
 
     Raises:
         ConfigError: an option cannot be used. A server that cannot be reached is no error.
@@ -93,6 +95,7 @@ class Sessions:
         observers: Sequence[Observer] = (),
         clock: Clock = system_clock,
         cookies: Cookies | None = None,
+        claims: Sequence[str] | None = None,
     ) -> None:
         self.options = options
         self.events: Events
@@ -109,7 +112,7 @@ class Sessions:
         else:
             self.store, self._owner = open_store(source, options, clock=clock, events=self.events)
         self._is_borrowed = not isinstance(source, str)
-        self.driver = Driver(self.store, options, clock=clock, emit=self.events, cookies=cookies)
+        self.driver = Driver(self.store, options, clock=clock, emit=self.events, cookies=cookies, claims=claims)
 
     # -- the sessions of a user -----------------------------------------------------------------------------------
 

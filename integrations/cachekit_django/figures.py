@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
+from django.core.cache import caches
+
 from cachekit import Cache
 from cachekit_django import conf, keeping
+from cachekit_django.single import SingleValues
 
 
 def tables() -> list[dict[str, Any]]:
     """Return tables with ``title``, ``columns`` and ``rows``: of the caches, two for each of them, of sessions."""
-    found = conf.caches()
+    found, names = conf.caches(), _names()
     overview = {
         "title": "Caches of this process",
         "columns": ["cache", "store", "channel", "hits", "misses", "hit rate", "entries", "bytes", "pending"],
-        "rows": [_overview(cache) for cache in found],
+        "rows": [_overview(cache, names) for cache in found],
     }
     made = [overview]
     for cache in found:
@@ -24,9 +28,9 @@ def tables() -> list[dict[str, Any]]:
             for name, f in sorted(stats.by_function.items(), key=lambda item: -item[1].lookups)
         ]
         columns = ["function", "hits", "misses", "stale", "loads", "errors", "hit rate"]
-        made.append({"title": f"{_name(cache)}: functions", "columns": columns, "rows": rows})
+        made.append({"title": f"{names[id(cache)]}: functions", "columns": columns, "rows": rows})
         events = [[name, count] for name, count in sorted(stats.events.items())]
-        made.append({"title": f"{_name(cache)}: events", "columns": ["event", "count"], "rows": events})
+        made.append({"title": f"{names[id(cache)]}: events", "columns": ["event", "count"], "rows": events})
     return [*made, *_of_sessions()]
 
 
@@ -39,14 +43,24 @@ def _of_sessions() -> list[dict[str, Any]]:
     return [{"title": "Sessions", "columns": ["figure", "value"], "rows": rows}]
 
 
-def _overview(cache: Cache) -> list[Any]:
+def _overview(cache: Cache, names: dict[int, str]) -> list[Any]:
     stats = cache.stats()
     total = stats.total
     return [
-        _name(cache), stats.store, stats.channel, total.hits, total.misses, f"{total.hit_rate:.1%}", stats.entries,
+        names[id(cache)], stats.store, stats.channel, total.hits, total.misses, f"{total.hit_rate:.1%}", stats.entries,
         stats.bytes, stats.pending,
     ]  # fmt: skip
 
 
-def _name(cache: Cache) -> str:
-    return repr(cache).removeprefix("Cache('").removesuffix("')")
+def _names() -> dict[int, str]:
+    """Return what each cache is called: its URL, and which settings mean it."""
+    meant: dict[int, list[str]] = {id(conf.cache()): ["CACHEKIT"]}
+    for alias in settings.CACHES:
+        if isinstance(backend := caches[alias], SingleValues):
+            meant.setdefault(id(backend.cache), []).append(f"CACHES[{alias!r}]")
+    names = {}
+    for cache in conf.caches():
+        url = repr(cache).removeprefix("Cache('").removesuffix("')")
+        where = ", ".join(meant.get(id(cache), ()))
+        names[id(cache)] = f"{url} ({where})" if where else url
+    return names

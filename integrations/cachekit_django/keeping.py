@@ -68,8 +68,7 @@ def _read() -> tuple[Sessions, bool]:
         if sign not in _made:
             try:
                 claims = _claims(given.get("CLAIMS", False))
-                made = Sessions(source, _options(given, age))
-                made.driver.claimed = claims  # not by the options: those keep names such as Django's to themselves
+                made = Sessions(source, _options(given, age), claims=claims)
                 _made[sign] = source, made
             except (ConfigError, TypeError) as exc:
                 raise ConfigError(f'CACHEKIT["SESSIONS"]: {exc}') from exc

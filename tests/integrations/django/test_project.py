@@ -231,4 +231,5 @@ def test_the_admin_page(memory, rows):
         and b"hit rate" in page.content
         and b"direct use" in page.content
     )
+    assert b"CACHES[&#x27;default&#x27;]" in page.content, "caches are told apart by their settings"
     assert b"/admin/cachekit_django/figures/" in client.get("/admin/").content
