@@ -80,10 +80,8 @@ class MemorySessions:
             self._bytes += len(kept.body)
             if kept.owner:
                 self._owners.setdefault(kept.owner, set()).add(key)
-        if (
-            before is None or expires < before[0]
-        ):  # else what is there of it comes up first, and finds it used meanwhile
-            heapq.heappush(self._ends, (expires, str(key), key))
+        if before is None or expires < before[0]:
+            self._note_end(key, expires)
         for _ in range(_SWEEP):
             if not self._ends or self._ends[0][0] > now:
                 break
@@ -98,6 +96,16 @@ class MemorySessions:
         if len(self._ends) > 2 * len(self._kept) + 1024:  # each write adds one: those of what was replaced are let go
             self._ends = [(at, str(each), each) for each, (at, _) in self._kept.items()]
             heapq.heapify(self._ends)
+
+    def _note_end(self, key: Key, expires: float) -> None:
+        """Have *key* looked at when it *expires*. One that lives longer is noted, and found used when it comes up."""
+        heapq.heappush(self._ends, (expires, str(key), key))
+
+    def _slide(self, key: Key, record: Record, expires: float) -> None:
+        if expires < self._kept[key][0]:
+            self._note_end(key, expires)
+        self._kept[key] = (expires, record)
+        self._kept.move_to_end(key)
 
     def _drop(self, key: Key) -> bool:
         found = self._kept.pop(key, None)
@@ -129,9 +137,7 @@ class MemorySessions:
                 return None if entry is None else self._find(key, now)
             found = entry[1]
             if isinstance(found, Record):
-                if ttl:
-                    self._kept[key] = (min(now + ttl, found.deadline), found)
-                self._kept.move_to_end(key)
+                self._slide(key, found, min(now + ttl, found.deadline) if ttl else entry[0])
             return found
 
     async def write(self, io: IO, key: Key, record: Record, expected: str | None) -> Outcome:  # noqa: ARG002 - no I/O here
@@ -196,8 +202,7 @@ class MemorySessions:
             found = self._find(key, now)
             if not isinstance(found, Record):
                 return False
-            self._kept[key] = (min(now + ttl, found.deadline), found._replace(seen=now))
-            self._kept.move_to_end(key)
+            self._slide(key, found._replace(seen=now), min(now + ttl, found.deadline))
             return True
 
     async def close(self, io: IO) -> None:

@@ -38,6 +38,20 @@ class TestMemory(SessionStoreContract):
         assert len(sessions) == 10
         assert (sessions._bytes, sessions._owners) == (10, {})
 
+    @pytest.mark.parametrize("how", ["read", "touched", "written"])
+    def test_one_that_lives_shorter_now_frees_its_memory(self, world, sessions, clock, how) -> None:
+        key = self.keep(world, sessions, b"x" * 1000, ttl=1000)
+        if how == "written":
+            version = self.find(world, sessions, key, 0.0).version
+            world.run(lambda io: sessions.write(io, key, self.record(ttl=10), version))
+        elif how == "touched":
+            world.run(lambda io: sessions.touch(io, key, 10))
+        else:
+            self.find(world, sessions, key, 10)
+        clock.advance(11)
+        self.keep(world, sessions)
+        assert len(sessions) == 1
+
     def test_sessions_that_are_rewritten_leave_nothing_behind(self, world, sessions) -> None:
         key = self.keep(world, sessions)
         version = self.find(world, sessions, key).version
