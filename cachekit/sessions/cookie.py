@@ -48,7 +48,7 @@ class Ticket:
         detached: whether it began while the store was away.
         claims: encoded values that are known without the store.
         user: the user that the session was bound to, where claims say it.
-        text: the cookie as it was sent.
+        text: the cookie as it was sent, where the newest secret signed it.
         key: under what the session is kept.
     """
 
@@ -63,6 +63,11 @@ class Ticket:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", Key.of(self.id))  # once for all the requests with this cookie
+
+    def tells(self, session_id: str, remembered: bool, detached: bool, claims: Mapping[str, bytes], user: str) -> bool:
+        """Say whether the cookie, as it was sent, says all this."""
+        said = (self.id, self.remembered, self.detached, self.claims, self.user)
+        return self.text != "" and said == (session_id, remembered, detached, claims, user)
 
 
 class _Signer(Signer):
@@ -143,7 +148,8 @@ class Cookies:
             return None
         except Exception:  # noqa: BLE001 - reading is total: whatever a client sends is no error
             return None
-        return Ticket(parts[0], issued, *_FLAGS[flags], claims, user, text)
+        newest = self._signer.sign(text.rpartition(".")[0]) == text.encode()  # no secret: others have verified it
+        return Ticket(parts[0], issued, *_FLAGS[flags], claims, user, text if newest else "")
 
     # -- writing --------------------------------------------------------------------------------------------------
 

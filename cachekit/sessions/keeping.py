@@ -271,10 +271,14 @@ class Keeping:
         driver = self._driver
         self._claims = self._claimed(values)
         user = about.user if driver.claimed else ""
-        ticket = Ticket(self._id, 0.0, about.remembered, self._born, self._claims, user)
-        now = driver.clock()
+        now, cookies, sent = driver.clock(), driver.cookies, self._ticket
+        said = (self._id, about.remembered, self._born, self._claims, user)
+        if sent is not None and sent.tells(*said) and not cookies.is_due(sent, now, claimed=bool(self._claims)):
+            value = sent.text  # signed well enough
+        else:
+            value = cookies.issue(Ticket(self._id, 0.0, *said[1:]), now)
         left = FOREVER if self._held is None else left_of(self._held.record, now)
-        self._line = driver.cookies.line(driver.cookies.issue(ticket, now), remembered=about.remembered, left=left)
+        self._line = cookies.line(value, remembered=about.remembered, left=left)
 
     async def _use(self, io: IO) -> None:
         """Note that the session is used, and renew its cookie where that is due; both once an interval."""
@@ -291,7 +295,7 @@ class Keeping:
             return
         if due and alive:  # proved just now: a cookie of an id that was changed meanwhile would undo a login
             self._born = False
-            self._ticket = None if ticket is None else replace(ticket, issued=now, detached=False)
+            self._ticket = None if ticket is None else replace(ticket, issued=now, detached=False, text="")
             self._say(held.base, held.about)
 
     async def _keep_alive(self, io: IO) -> None:

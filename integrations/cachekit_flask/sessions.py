@@ -17,6 +17,7 @@ from flask.sessions import SessionInterface, SessionMixin
 from cachekit import Cache, ConfigError, default_cache
 from cachekit.clock import system_clock
 from cachekit.sessions import Session, SessionOptions, Sessions
+from cachekit.sessions.exchange import concerns
 from cachekit_flask.cookies import CODEC, FlaskCookies, saving, secrets_of
 
 if TYPE_CHECKING:
@@ -155,13 +156,18 @@ class CacheKitSessionInterface(SessionInterface):
                 session.clear()  # as in Flask: one that was emptied is no session any more
         if self.sessions is None and (session.loaded or exchange.remembered) and self.should_set_cookie(app, session):
             exchange.renew()
+        headers = response.headers
+        said = list(headers)
+        stays = True not in [concerns(name) for name, _ in said]  # whatever is added
         token = saving.set(session)
         try:
-            fields = exchange.begin_response(response.status_code, list(response.headers))
+            fields = exchange.begin_response(response.status_code, [] if stays else said)
         finally:
             saving.reset(token)
-        response.headers.clear()
-        response.headers.extend(fields)
+        if not stays:
+            headers.clear()
+        for name, value in fields:
+            headers.add(name, value)
         if response.is_streamed and not response.direct_passthrough:
             response.response = _Finishing(response.response, exchange)
         else:

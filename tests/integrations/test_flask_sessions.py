@@ -10,7 +10,7 @@ import pytest
 
 flask = pytest.importorskip("flask")
 
-from cachekit_flask import CacheKit  # noqa: E402
+from cachekit_flask import CacheKit, CacheKitSessionInterface  # noqa: E402
 
 from cachekit import Cache, ConfigError  # noqa: E402
 from cachekit.sessions import SessionOptions, Sessions  # noqa: E402
@@ -109,6 +109,34 @@ def test_a_page_that_looked_is_nobody_else_s(app: Any) -> None:
     assert "Set-Cookie" not in got.headers, "nothing changed"
     plain = client.get("/plain")
     assert "Vary" not in plain.headers or "Cookie" not in plain.headers["Vary"]
+
+
+def test_a_cookie_is_signed_anew_when_it_is_due(clock) -> None:
+    app = flask.Flask("shop")
+    app.config.update(SECRET_KEY="dev", PERMANENT_SESSION_LIFETIME=1000)
+    app.session_interface = CacheKitSessionInterface(Cache(clock=clock))
+
+    @app.route("/")
+    def count():
+        flask.session.permanent = True
+        flask.session["n"] = flask.session.get("n", 0) + 1
+        return "ok"
+
+    client = app.test_client()
+
+    def sent() -> str:
+        return client.get("/").headers["Set-Cookie"].partition(";")[0]
+
+    first = sent()
+    clock.advance(50)
+    assert sent() == first, "it says all there is to say"
+    clock.advance(100)
+    later = sent()
+    assert later != first
+    clock.advance(950)
+    assert sent() != later
+    with client.session_transaction() as session:
+        assert session["n"] == 4
 
 
 def test_permanent_outlives_the_browser(app: Any) -> None:

@@ -41,6 +41,17 @@ def test_a_cookie_that_was_changed_anywhere_is_none(data) -> None:
     assert ticket is None or changed.rpartition(".")[0] == VALID.rpartition(".")[0]
 
 
+def test_a_cookie_that_says_it_all_is_known() -> None:
+    ticket = COOKIES.read([f"__Host-session={VALID}"])
+    said = {"session_id": ticket.id, "remembered": False, "detached": False, "claims": {"role": b"\x01"}, "user": "ann"}
+    assert ticket.text == VALID and ticket.tells(**said)
+    other = {"session_id": new_id(), "remembered": True, "detached": True, "claims": {}, "user": "bob"}
+    assert not any(ticket.tells(**{**said, name: value}) for name, value in other.items())
+    older = Cookies(SessionOptions(secrets="older" * 5, claims=["role"])).issue(ticket, NOW)
+    found = COOKIES.read([f"__Host-session={older}"])
+    assert found.id == ticket.id and not found.tells(**said), "the newest secret has to sign it"
+
+
 @given(st.integers(0, len(VALID)), st.integers(0, len(VALID)))
 def test_a_part_of_a_cookie_is_none(begin, end) -> None:
     part = VALID[begin:end]
