@@ -31,6 +31,12 @@ NAMES: Final = (
     "SESSIONS", *CACHE_OPTIONS
 )  # fmt: skip
 
+SESSION_NAMES: Final = (
+    "URL", "SLIDING", "TYPES", "CLAIMS", "NAMESPACE", "TIMEOUT", "ABSOLUTE_TTL", "TOUCH_INTERVAL", "SETS", "COUNTERS",
+    "GRACE", "MAX_BYTES", "COMPRESSION", "COMPRESS_FROM", "PROTECTION", "AT_RETURN", "MAX_LOCAL", "CLAIMS_TTL",
+)  # fmt: skip
+"""What CACHEKIT["SESSIONS"] may have. Lifetime and cookie are settings of Django: SESSION_COOKIE_AGE and the others."""
+
 _made: dict[str, Cache] = {}
 _lock = threading.RLock()
 
@@ -139,11 +145,9 @@ def read() -> Conf:
 
 
 def _sessions(given: Any) -> Mapping[str, Any]:
-    from cachekit_django.keeping import NAMES as ALLOWED
-
     if isinstance(given, Mapping):
         given = {str(name).upper(): value for name, value in given.items()}
-    return known({} if given is None else given, ALLOWED, 'CACHEKIT["SESSIONS"]')
+    return known({} if given is None else given, SESSION_NAMES, 'CACHEKIT["SESSIONS"]')
 
 
 def cache() -> Cache:

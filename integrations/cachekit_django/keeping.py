@@ -16,11 +16,6 @@ from cachekit_django import conf
 
 _OWN: Final = ("URL", "SLIDING", "TYPES", "CLAIMS")
 _OF_URL: Final = ("NAMESPACE", "TIMEOUT")
-NAMES: Final = (
-    *_OWN, *_OF_URL, "ABSOLUTE_TTL", "TOUCH_INTERVAL", "SETS", "COUNTERS", "GRACE", "MAX_BYTES", "COMPRESSION",
-    "COMPRESS_FROM", "PROTECTION", "AT_RETURN", "MAX_LOCAL", "CLAIMS_TTL",
-)  # fmt: skip
-"""What CACHEKIT["SESSIONS"] may have. Lifetime and cookie are settings of Django: SESSION_COOKIE_AGE and the others."""
 
 SETTINGS: Final = frozenset({
     "CACHEKIT", "CACHES", "SESSION_CACHE_ALIAS", "SESSION_COOKIE_AGE", "SECRET_KEY", "SECRET_KEY_FALLBACKS"

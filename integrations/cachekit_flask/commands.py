@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import click
 from flask.cli import AppGroup, with_appcontext
 
-from cachekit import CacheKitError
-
-if TYPE_CHECKING:
-    from cachekit_flask.kit import CacheKit
+from cachekit import Cache, CacheKitError
+from cachekit.warm import Warmer
 
 
-def commands(kit: CacheKit) -> AppGroup:
+class Kit(Protocol):
+    """What is looked at."""
+
+    @property
+    def cache(self) -> Cache:
+        """Return the cache of the running application."""
+        ...
+
+    @property
+    def warmer(self) -> Warmer | None:
+        """Return what fills it."""
+        ...
+
+
+def commands(kit: Kit) -> AppGroup:
     """Return the group of commands for *kit*."""
     group = AppGroup("cachekit", help="Look at the cache, invalidate, clear and warm it.")
 
