@@ -65,6 +65,11 @@ def write_frame(
     return frame
 
 
+def write_times(entry: AnyEntry) -> bytes:
+    """Return the times that ``alter.lua`` writes over those of another entry: the first four of its meta."""
+    return _TIMES.pack(entry.created_at, entry.fresh_until, entry.swr_until, entry.dead_at, 0.0)[:-8]
+
+
 def write_head(stamps: Mapping[str, bytes]) -> bytes:
     """Return what stands in front of the frame: *stamps*, by tag."""
     parts = [_MAGIC, _U16.pack(len(stamps))]
