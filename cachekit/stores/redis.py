@@ -30,7 +30,7 @@ from cachekit.stores.channel import Channel
 from cachekit.stores.expected import Expected, Stamped
 from cachekit.stores.link import Arg, Link, Runner
 from cachekit.stores.names import NAMESPACE, Announcement
-from cachekit.stores.record import Record, read_frame, read_record, write_frame, write_times
+from cachekit.stores.record import Record, is_whole, read_frame, read_record, write_frame, write_times
 from cachekit.stores.stamps import Altering, Asked, Keeping, script, stamps_of
 
 _HINTS: Final = 10_000
@@ -240,8 +240,10 @@ class RedisStore:
         known: tuple[bytes | None, AnyEntry | None] | None = None
         if isinstance(change, (Prolonged, Added)) and (altering := self._altering(key, change)) is not None:
             outcome, *found = await self._stamps.alter(io, altering)
-            if outcome == _DONE:
-                return change.times if isinstance(change, Prolonged) else change.made(found[0])
+            if outcome == _DONE and isinstance(change, Prolonged):
+                return change.times
+            if outcome == _DONE and isinstance(change, Added) and is_whole(found[1]):
+                return change.made(found[0])
             known = (None, None) if outcome == _ABSENT else None
         for _ in range(_TRIES):
             raw, old = known or await self._look(io, key)
@@ -262,15 +264,16 @@ class RedisStore:
         """Return how the server makes *change* by itself; None where it cannot: it has no keys, and counts in floats."""
         if self._protection is not None:
             return None
-        arguments: tuple[str, str, Arg, Arg]
+        arguments: tuple[str, str, Arg, Arg, Arg]
         life = None
         if isinstance(change, Prolonged):
             life = self._life(change.times)
-            arguments = "touch", repr(change.times.created_at), write_times(change.times), life
+            times, register = write_times(change.times)
+            arguments = "touch", repr(change.times.created_at), times, life, register
         elif abs(change.delta) >= EXACT or not getattr(self._codec, "counts_as_msgpack", False):
             return None
         else:
-            arguments = "add", repr(change.now), change.delta, self._codec.id
+            arguments = "add", repr(change.now), change.delta, self._codec.id, ""
         read = self._known.get((key, ())) or self._expect(key, ())
         return Altering(key, (NAMESPACE, *read.tags), arguments, life, self.told("keys", (key,)))
 

@@ -119,7 +119,7 @@ class Altering:
 
     key: str
     tags: Sequence[str]
-    arguments: tuple[str, str, Arg, Arg]
+    arguments: tuple[str, str, Arg, Arg, Arg]
     life: int | None
     told: Announcement
 
@@ -145,7 +145,7 @@ class Stamps(Protocol):
         ...
 
     async def alter(self, io: IO, altering: Altering) -> Sequence[Any]:
-        """Change a value where it lies. Returns 1 and the sum, 0 where it is absent, -1 where it cannot be done so."""
+        """Change a value where it lies. Returns 1, the sum and what was there, or else 0 or -1, as ``alter.lua``."""
         ...
 
     async def delete(self, io: IO, tell: Tell, keys: Sequence[str]) -> int:
@@ -383,7 +383,7 @@ class Apart(_Common):
         if outcome[0] != 1:
             return list(outcome)
         stamps = {tag: bytes(stamp) for tag, (stamp, _) in zip(altering.tags, touched, strict=True)}
-        return list(outcome) if write_head(stamps) == outcome[2] else [-1]
+        return list(outcome) if outcome[2].startswith(write_head(stamps)) else [-1]
 
     async def delete(self, io: IO, tell: Tell, keys: Sequence[str]) -> int:
         """Drop values and void their loads, which comes first: else one might keep its value in between.
