@@ -224,6 +224,8 @@ def test_the_admin_page(memory, rows):
     client.login(username="guest", password="x")
     assert client.get("/admin/cachekit_django/figures/").status_code == 302
     client.login(username="boss", password="x")
+    first = client.get("/admin/cachekit_django/figures/")
+    assert "–" in first.content.decode(), "where nobody asked there is no hit rate"
     cache.get("a")
     page = client.get("/admin/cachekit_django/figures/")
     assert (
