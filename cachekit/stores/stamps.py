@@ -378,10 +378,15 @@ class Apart(_Common):
         """Change the value and read the stamps at once: where they turn out to differ, what was changed is not served."""
         prolongs = altering.life is not None
         life = altering.life + _OUTLIVES if altering.life else 0 if prolongs else STAMP_LIFE
-        calls = [(script("alter"), self._alter(altering)), *self._touch(altering.tags, life, extend=prolongs)]
+        touches = self._touch(altering.tags, life, extend=prolongs)
+        settlings = self._link.settlings
+        calls = [(script("alter"), self._alter(altering)), *touches]
         (outcome, *touched), _ = await self._link.evaluate(io, calls, once=altering.once)
         if outcome[0] != 1:
             return list(outcome)
+        while self._link.settlings != settlings:  # the stamps may be from before a new primary changed the namespace's
+            settlings = self._link.settlings
+            touched, _ = await self._link.evaluate(io, touches)
         stamps = {tag: bytes(stamp) for tag, (stamp, _) in zip(altering.tags, touched, strict=True)}
         return list(outcome) if outcome[2].startswith(write_head(stamps)) else [-1]
 

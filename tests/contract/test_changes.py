@@ -103,3 +103,21 @@ def test_other_processes_hear_of_it(server, patient) -> None:
         assert far.get("n") == 1
         near.incr("n")
         patient(lambda: far.get("n") == 2)
+
+
+def test_a_primary_that_is_new_is_noticed(cluster, monkeypatch, request) -> None:
+    """Its namespace got a new stamp, perhaps after that stamp was read: what lies there counts as absent."""
+    cache = Cache(cluster.url, timeout=5.0)
+    request.addfinalizer(cache.close)
+    cache.set("n", 41)
+    evaluate = ClusterLink.evaluate
+
+    async def promoted(self, io, *args, **options):
+        replies = await evaluate(self, io, *args, **options)
+        monkeypatch.undo()
+        cluster.owner("cachekit:n:{cachekit}").client.set("cachekit:n:{cachekit}", b"x" * 16)
+        self.settlings += 1
+        return replies
+
+    monkeypatch.setattr(ClusterLink, "evaluate", promoted)
+    assert cache.incr("n") == 1
