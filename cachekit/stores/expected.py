@@ -19,13 +19,15 @@ class Expected:
     Attributes:
         tags: those tags.
         names: what is asked for: the value, the stamp of the namespace, those of *tags*.
+        stamped: the names of the stamps.
     """
 
-    __slots__ = ("_form", "_latest", "names", "tags")
+    __slots__ = ("_form", "_latest", "names", "stamped", "tags")
 
     def __init__(self, tags: tuple[str, ...], every: tuple[str, ...], names: tuple[str | bytes, ...]) -> None:
         self.tags = tags
         self.names = names
+        self.stamped = names[1:]
         self._form = Head(every)
         self._latest: tuple[list[bytes | None], bytes, Stamped] | None = None  # stamps seldom change between two reads
 

@@ -163,15 +163,18 @@ class RedisStore:
         if not keys:
             return {}
         reads = {key: self._known.get((key, ())) or self._expect(key, ()) for key in keys}
-        stamped = list({name: None for read in reads.values() for name in read.names[1:]})
+        stamped = list({name: None for read in reads.values() for name in read.stamped})
         found = await self._mget(io, [*(read.names[0] for read in reads.values()), *stamped])
         known = dict(zip(stamped, found[len(reads) :], strict=True))
         entries: dict[str, AnyEntry | None] = {}
         others: dict[str, Record] = {}  # carry other tags than they did
+        latest, given = None, None  # most of them carry the same tags
         for (key, read), raw in zip(reads.items(), found, strict=False):
             if raw is None:
                 continue
-            given = read.given([known[name] for name in read.names[1:]])
+            if read.stamped != latest:
+                latest = read.stamped
+                given = read.given([known[name] for name in latest])
             if given is not None and raw.startswith(given[0]):
                 entries[key] = self._opened(key, raw[len(given[0]) :], read.tags, given[1])
             elif (record := self._read(key, raw)) is not None:
