@@ -321,6 +321,22 @@ class StoreContract:
         world.run(lambda io: store.update(io, "k", lambda _: None))
         assert self.value(world, store, "k") == "absent"
 
+    def test_update_of_what_is_invalidated_meanwhile(self, world: World, store: Store, clock: ManualClock) -> None:
+        """Who changes a value must not bring it back under the tags that were invalidated since it was read."""
+        for title, overtake in self._races():
+            self.put(world, store, clock, "k", 1, "t")
+            seen: list[Any] = []
+
+            def add(old: AnyEntry | None, overtake: Any = overtake, seen: list[Any] = seen) -> AnyEntry | None:
+                seen.append(None if old is None else old.value)
+                if len(seen) == 1:
+                    drive(overtake(store, BLOCKING))
+                return None if old is None else old._replace(value=old.value + 1)
+
+            assert world.run(lambda io, add=add: store.update(io, "k", add)) is None, title  # type: ignore[misc]
+            assert seen == [1, None], title
+            assert self.value(world, store, "k") == "absent", title
+
     def test_update_loses_nothing(self, world: World, store: Store, clock: ManualClock) -> None:
         threads, rounds = 4, 25
         failures: list[BaseException] = []

@@ -381,7 +381,11 @@ class Memory:
         with self._lock:
             node = self.peek(key)
             old = node.entry if node is not None and is_alive(node.entry, self._clock()) else None
+            since = self.sequence
             new = change(old)
+            if old is not None and self._is_void(key, old.tags, since):  # *change* itself has invalidated it
+                new = change(None)
+                old = None
             if new is old:
                 return old
             if new is None:

@@ -36,6 +36,7 @@ Stamped: TypeAlias = tuple[tuple[str, bytes], ...]
 
 _HINTS: Final = 10_000
 _TRIES: Final = 1000
+_NONE: Final[Mapping[str, bytes]] = {}
 _LATE: Final = 0.02
 """Seconds after which a lease that should have ended is looked at again."""
 
@@ -271,7 +272,9 @@ class RedisStore:
             if new is None:
                 await self.delete(io, [key])
                 return None
-            if await self._keep(io, key, new, self._frame(key, new), mode="swap", proof=raw or b"") is not None:
+            made_of = read_record(raw).stamps if raw is not None and old is not None else {}
+            keeping = self._keeping(key, new, self._frame(key, new), "swap", raw or b"", made_of)
+            if await self._stamps.keep(io, keeping) is not None:
                 return new
         raise StoreTimeout(f"{key!r} was changed by others {_TRIES} times in a row: give up")
 
@@ -334,8 +337,9 @@ class RedisStore:
         if proof is None:  # two things that it was made of contradict each other: one of them was old
             await self.release(io, ticket)
             return None
-        stamps = await self._keep(io, ticket.key, entry, self._frame(ticket.key, entry), mode="lease", proof=proof)
-        return None if stamps is None else entry._replace(stamps=stamps)
+        keeping = self._keeping(ticket.key, entry, self._frame(ticket.key, entry), "lease", proof, proof.stamps)
+        stamps = await self._stamps.keep(io, keeping)
+        return None if stamps is None else entry._replace(stamps=tuple(zip(entry.tags, stamps[1:], strict=True)))
 
     async def holds(
         self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
@@ -403,19 +407,19 @@ class RedisStore:
             context=b"" if self._protection is None else self.names.value(key),
         )
 
-    async def _keep(
-        self, io: IO, key: str, entry: AnyEntry, frame: bytes, *, mode: str, proof: _Proof | bytes = b""
-    ) -> tuple[tuple[str, bytes], ...] | None:
-        """Return the stamps that the entry was kept with, None when it was not."""
-        stamps = await self._stamps.keep(io, self._keeping(key, entry, frame, mode, proof))
-        return None if stamps is None else tuple(zip(entry.tags, stamps[1:], strict=True))
-
-    def _keeping(self, key: str, entry: AnyEntry, frame: bytes, mode: str, proof: _Proof | bytes = b"") -> Keeping:
+    def _keeping(
+        self,
+        key: str,
+        entry: AnyEntry,
+        frame: bytes,
+        mode: str,
+        proof: _Proof | bytes = b"",
+        stamps: Mapping[str, bytes] = _NONE,
+    ) -> Keeping:
         life = 0
         if entry.dead_at != math.inf:
             life = max(1, math.ceil((entry.dead_at - self._clock()) * 1000))
         loaded = isinstance(proof, _Proof)
-        stamps: dict[str, bytes] = proof.stamps if isinstance(proof, _Proof) else {}
         return Keeping(
             key,
             mode,

@@ -90,7 +90,8 @@ class Keeping:
         life: in milliseconds, 0 for ever.
         since: when its load began, as ``Begun`` said.
         told: what the others are told.
-        tags: the tags with the stamps that they had before the load, empty for those known only from the result.
+        tags: the tags with the stamps that they had before the load, or when what is changed was read; empty for those
+            known only from the result.
         frame: the value.
     """
 
@@ -283,6 +284,8 @@ class Apart(_Common):
         life = keeping.life + _OUTLIVES if keeping.life else 0
         touched, _ = await self._link.evaluate(io, self._touch(tags, life, extend=True))
         stamps = {tag: bytes(stamp) for tag, (stamp, _) in zip(tags, touched, strict=True)}
+        if keeping.mode == "swap" and any(before and stamps[tag] != before for tag, before in keeping.tags.items()):
+            return None
         if keeping.mode == "lease" and not all(
             stamps[tag] == before if before else not self._invalidated_since(keeping.since, tag, stamps[tag])
             for tag, before in keeping.tags.items()

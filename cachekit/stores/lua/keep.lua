@@ -1,7 +1,7 @@
 -- Keep a value with the stamps of its tags, if nothing it was made from was invalidated meanwhile.
 -- KEYS: announcement, value, lease, tag...
 -- ARGV: mode, proof, life in ms ("0": for ever), random bytes, microseconds at which the load began, channel, frame,
---       then per tag: its name, the stamp taken before the load ("": known only from the result)
+--       then per tag: its name, the stamp taken before the load, or with the value that it replaces ("": there is none)
 -- mode "lease": proof is the token that must still hold the lease; announced only when somebody waits for its end
 -- mode "force": no proof; running loads are voided
 -- mode "swap":  proof is the value that must still be there ("" for none); running loads are voided
@@ -14,6 +14,7 @@ elseif mode == 'swap' then
   if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] then return 0 end
 end
 local function refuse()
+  if mode ~= 'lease' then return 0 end
   redis.call('DEL', KEYS[3])
   if #held > 16 then announce(KEYS[1], ARGV[6]) end
   return 0
