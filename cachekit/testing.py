@@ -351,24 +351,8 @@ class StoreContract:
             assert entry is not None
             return entry.value
 
-        for start in (
-            0,
-            1,
-            -1,
-            127,
-            128,
-            -32,
-            -33,
-            -128,
-            255,
-            -(2**15),
-            2**16,
-            2**31,
-            -(2**31),
-            2**32,
-            2**53 - 2,
-            2**63,
-        ):
+        edges = (0, 1, -1, 127, 128, -32, -33, -128, 255, -(2**15), 2**16, 2**31, -(2**31), 2**32, 2**53 - 2, 2**63)
+        for start in edges:
             for delta in (1, -1, 7, -300, 2**40, 2**60):
                 self.put(world, store, clock, "k", start, "t")
                 assert add(delta) == self.value(world, store, "k") == start + delta, (start, delta)

@@ -180,8 +180,7 @@ class Cluster(Deployment):
         return b"cluster_state:ok" in info and replicas == 3 and synced
 
     def primaries(self) -> list[Member]:
-        alive = [member for member in self.members if member.process.poll() is None]
-        return [member for member in alive if member.client.info("replication")["role"] == "master"]
+        return [member for member in self._alive() if member.client.info("replication")["role"] == "master"]
 
     def owner(self, key: str) -> Member:
         """Return the primary of *key*, as a primary has it: a replica hears of a slot that moved some time later."""
@@ -205,11 +204,33 @@ class Cluster(Deployment):
         ours, theirs = (_raw(m, "CLUSTER", "MYID").decode() for m in (source, to))
         to.client.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ours)
         source.client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", theirs)
-        half_way()
+        try:
+            half_way()
+        finally:  # whatever it finds, the slot arrives: others use this cluster too
+            self._arrive(slot, source, to, theirs)
+
+    def _arrive(self, slot: int, source: Member, to: Member, theirs: str) -> None:
         while names := _raw(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
             source.client.execute_command("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *names)
         for member in (to, source, *(m for m in self.primaries() if m not in (to, source))):
             member.client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", theirs)
+        # Who takes a slot takes the epoch after the last that it knows of. One that had not heard of the slot's last move
+        # would lose it, and drop its keys, when an older claim arrives.
+        wait_for(lambda: all(self._knows(m, slot, to) for m in self._alive()), "everybody knows who has the slot")
+        wait_for(lambda: len({self._epoch(m) for m in self._alive()}) == 1, "everybody knows the last epoch")
+
+    def _alive(self) -> list[Member]:
+        return [member for member in self.members if member.process.poll() is None]
+
+    @staticmethod
+    def _knows(member: Member, slot: int, owner: Member) -> bool:
+        ranges = _raw(member, "CLUSTER", "SLOTS")
+        return any(first <= slot <= last and primary[1] == owner.port for first, last, primary, *_ in ranges)
+
+    @staticmethod
+    def _epoch(member: Member) -> bytes:
+        lines = _raw(member, "CLUSTER", "INFO").splitlines()
+        return next(line for line in lines if line.startswith(b"cluster_current_epoch"))
 
 
 class Sentinels(Deployment):
