@@ -52,7 +52,12 @@ def main() -> bool:
     caches: dict[str, Any] = {
         "Django's RedisCache": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url},
         "cachekit": {"BACKEND": "cachekit_django.CacheBackend", "LOCATION": server.url},
-        "cachekit, in process": {"BACKEND": "cachekit_django.CacheBackend", "LOCATION": f"tiered+{server.url}"},
+        # In a namespace of its own: what it listens to would else be work that the other one makes for this process.
+        "cachekit, in process": {
+            "BACKEND": "cachekit_django.CacheBackend",
+            "LOCATION": f"tiered+{server.url}",
+            "OPTIONS": {"NAMESPACE": "tiered"},
+        },
     }
     if find_spec("django_redis") is not None:
         caches["django-redis"] = {

@@ -16,6 +16,7 @@ from cachekit.errors import ConfigError, StoreError
 from cachekit.keys import bounded, check_tags
 from cachekit.policy import Duration, Policy
 from cachekit.stores.base import AnyEntry, Scannable, Store
+from cachekit.stores.changes import adding
 
 
 class Contents:
@@ -34,7 +35,7 @@ class Contents:
 
         It is not counted as a hit, and its tags are not collected.
         """
-        entry = await self.engine.read(io, bounded(key))
+        entry = await self.engine.here().read(io, bounded(key))
         return None if entry is None or self.clock() >= entry.fresh_until else entry
 
     entry, aentry = both(_entry)
@@ -49,6 +50,7 @@ class Contents:
         ttl: Duration | Policy | None = None,
         tags: tuple[str, ...] = (),
         slide: bool = False,
+        adds: Any = None,
     ) -> Any:
         """Replace the value of *key* by ``change(value)`` atomically, and return the new value.
 
@@ -56,7 +58,8 @@ class Contents:
 
         *change* receives the value, or *absent* where there is none, and may be called several times. It returns the
         new value, the same object to leave all as it is, or *absent* to drop the key. A new entry gets *ttl* and *tags*;
-        one that is there keeps its own, its lifetime only unless *slide* says otherwise.
+        one that is there keeps its own, its lifetime only unless *slide* says otherwise. Where *adds* is a whole number,
+        it is what *change* adds to whole numbers: a server can do that by itself, and *change* need not be called.
 
         Raises:
             ConfigError: an argument cannot be used.
@@ -80,7 +83,8 @@ class Contents:
                 return seal(after, policy, self.clock(), tags=old.tags)
             return old._replace(value=after)
 
-        entry = await self.store.update(io, bounded(key), step)
+        whole = step if adds is None or slide else adding(adds, self.clock(), step)
+        entry = await self.engine.here().store.update(io, bounded(key), whole)
         return absent if entry is None else entry.value
 
     change, achange = both(_change)

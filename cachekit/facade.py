@@ -30,6 +30,7 @@ from cachekit.purging import Purging, open_outbox
 from cachekit.stats import Stats, snapshot
 from cachekit.stores.base import AnyEntry, Store
 from cachekit.stores.build import Settings, build
+from cachekit.stores.changes import Prolonged, adding
 from cachekit.stores.memory import Memory, Tally
 from cachekit.tags import is_collected, note
 from cachekit.transaction import OnCommit, Transaction
@@ -281,13 +282,7 @@ class Cache(Functions, Purging, Contents, Making):
 
     async def _touch(self, io: IO, key: str, *, ttl: Duration | Policy | None = None) -> bool:
         """Give *key* a new lifetime from now on. Returns whether it was there."""
-        policy = self.policy(ttl)
-
-        def change(old: AnyEntry | None) -> AnyEntry | None:
-            if old is None or self._gone(old):
-                return old
-            return seal(old.value, policy, self.clock(), tags=old.tags, delta=old.delta, chance=self._chance())
-
+        change = Prolonged(seal(None, self.policy(ttl), self.clock(), chance=self._chance()))
         try:
             return not self._gone(await self.engine.here().store.update(io, bounded(key), change))
         except StoreError:
@@ -315,7 +310,7 @@ class Cache(Functions, Purging, Contents, Making):
                 raise ConfigError(f"incr({key!r}): the value is of type {type(old.value).__name__}, not a whole number")
             return old._replace(value=old.value + delta)
 
-        entry = await self.engine.here().store.update(io, bounded(key), change)
+        entry = await self.engine.here().store.update(io, bounded(key), adding(delta, self.clock(), change))
         assert entry is not None
         return int(entry.value)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -24,6 +25,7 @@ from cachekit.entry import seal
 from cachekit.errors import StoreUnavailable
 from cachekit.policy import Policy
 from cachekit.stores.base import AnyEntry, Change, Store, Ticket
+from cachekit.stores.changes import Added, Prolonged
 
 R = TypeVar("R")
 
@@ -336,6 +338,82 @@ class StoreContract:
             assert world.run(lambda io, add=add: store.update(io, "k", add)) is None, title  # type: ignore[misc]
             assert seen == [1, None], title
             assert self.value(world, store, "k") == "absent", title
+
+    def test_adding(self, world: World, store: Store, clock: ManualClock) -> None:
+        """A store that counts where the number lies comes to what ``update`` comes to."""
+
+        def general(old: AnyEntry | None, delta: int) -> AnyEntry:
+            return self.entry(clock, delta) if old is None else old._replace(value=old.value + delta)
+
+        def add(delta: int) -> Any:
+            change = Added(delta, clock(), lambda old: general(old, delta))
+            entry = world.run(lambda io: store.update(io, "k", change))
+            assert entry is not None
+            return entry.value
+
+        edges = (0, 1, -1, 127, 128, -32, -33, -128, 255, -(2**15), 2**16, 2**31, -(2**31), 2**32, 2**53 - 2, 2**63)
+        for start in edges:
+            for delta in (1, -1, 7, -300, 2**40, 2**60):
+                self.put(world, store, clock, "k", start, "t")
+                assert add(delta) == self.value(world, store, "k") == start + delta, (start, delta)
+        self.put(world, store, clock, "k", 1.5, "t")
+        assert add(2) == self.value(world, store, "k") == 3.5
+        for overtake in (lambda io: store.invalidate(io, ["t"]), store.clear, lambda io: store.delete(io, ["k"])):
+            self.put(world, store, clock, "k", 41, "t")
+            world.run(overtake)
+            assert add(1) == self.value(world, store, "k") == 1  # not what was there
+        self.put(world, store, clock, "k", 41, "t")
+        assert add(1) == 42
+        world.run(lambda io: store.invalidate(io, ["t"]))
+        assert self.value(world, store, "k") == "absent"
+        self.put(world, store, clock, "k", 41)
+        clock.advance(4000)
+        assert add(1) == 1
+
+    def test_prolonging(self, world: World, store: Store, clock: ManualClock) -> None:
+        def prolong(ttl: float) -> AnyEntry | None:
+            change = Prolonged(self.entry(clock, None, ttl=ttl))
+            return world.run(lambda io: store.update(io, "k", change))
+
+        assert prolong(10) is None
+        for value in (1, "text", "text" * 5000, bytes(range(256)) * 30, list(range(100))):
+            self.put(world, store, clock, "k", value, "t", "u")
+            found = prolong(5000)
+            assert found is not None and found.fresh_until == clock() + 5000
+            clock.advance(4000)
+            entry = world.run(lambda io: store.get(io, "k"))
+            assert entry is not None and entry.fresh_until == clock() + 1000
+            assert (entry.value, set(entry.tags)) == (value, {"t", "u"})
+            clock.advance(1000)
+            assert self.value(world, store, "k") == "absent"
+            assert prolong(10) is None
+            assert self.value(world, store, "k") == "absent"
+        for overtake in (lambda io: store.invalidate(io, ["t"]), store.clear, lambda io: store.delete(io, ["k"])):
+            self.put(world, store, clock, "k", 41, "t")
+            world.run(overtake)
+            assert prolong(10) is None
+            assert self.value(world, store, "k") == "absent"
+        self.put(world, store, clock, "k", 41, "t")
+        assert prolong(math.inf) is not None
+        clock.advance(1_000_000)
+        assert self.value(world, store, "k") == 41
+        world.run(lambda io: store.invalidate(io, ["t"]))
+        assert self.value(world, store, "k") == "absent"
+
+    def test_a_load_that_a_change_overtook_is_refused(self, world: World, store: Store, clock: ManualClock) -> None:
+        changes = (
+            Prolonged(self.entry(clock, None, ttl=10)),
+            Added(1, clock(), lambda old: None if old is None else old._replace(value=old.value + 1)),
+        )
+        for change in changes:
+            self.put(world, store, clock, "k", 1)
+
+            async def job(io: IO, change: Any = change) -> bool:
+                ticket = await store.begin(io, "k", [], 30.0)
+                await store.update(io, "k", change)
+                return await store.commit(io, ticket, self.entry(clock, "old")) is not None
+
+            assert world.run(job) is False
 
     def test_update_loses_nothing(self, world: World, store: Store, clock: ManualClock) -> None:
         threads, rounds = 4, 25

@@ -206,6 +206,8 @@ class MsgpackCodec:
     """
 
     id = 1
+    counts_as_msgpack = True
+    """The payload of a whole number is msgpack's: a server can count."""
 
     __slots__ = ("_known",)
 

@@ -85,7 +85,7 @@ class ClusterLink:
         self._shared = Shared()
         self.moves = 0
         """How many times a slot was seen to move."""
-        self._settled = 0  # how many times a primary was settled
+        self.settlings = 0  # how many times a primary was settled
 
     def __repr__(self) -> str:
         return f"ClusterLink({self.address.shown!r})"
@@ -171,7 +171,7 @@ class ClusterLink:
 
         async def settled() -> None:
             await settle(io, node, self._settlers, run)
-            self._settled += 1
+            self.settlings += 1
 
         if not node.settled:
             await self._shared.run(io, node, 3 * self.timeout, settled)
@@ -327,9 +327,9 @@ class ClusterLink:
         primary was settled, and the stamp of a tag, read there afterwards, would make an old value look current.
         """
         for _ in range(_READS):
-            owners, settled = (await self._slots(io)).owners, self._settled
+            owners, settled = (await self._slots(io)).owners, self.settlings
             found = await self._read_once(io, names, owners)
-            if self._settled == settled:
+            if self.settlings == settled:
                 return found
         raise StoreUnavailable(f"{self!r}: its primaries changed {_READS} times while they were read")
 

@@ -45,8 +45,8 @@ class Script:
         """Read the script *name* that is shipped with the package, with the functions that it shares with others."""
         folder = resources.files("cachekit.stores").joinpath("lua")
         source = folder.joinpath(f"{name}.lua").read_text("utf-8")
-        for shared in ("announce",):
-            if f"{shared}(" in source:
+        for shared in ("announce", "crc"):
+            if f"{shared}(" in source or f"{shared}_" in source:
                 source = folder.joinpath(f"_{shared}.lua").read_text("utf-8") + source
         return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 

@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Final
+from zlib import crc32
 
 from cachekit.codecs.base import Codec
-from cachekit.codecs.frame import opened, seal
+from cachekit.codecs.frame import open_meta, opened, seal
 from cachekit.codecs.protection import Protection
 from cachekit.entry import Entry
 from cachekit.errors import CodecError, FrameError
@@ -65,6 +66,15 @@ def write_frame(
     return frame
 
 
+def write_times(entry: AnyEntry) -> tuple[bytes, int]:
+    """Return the times that ``alter.lua`` writes over those of another entry, and the register of CRC-32 after them.
+
+    They are the first four of the meta. A register that begins at 0 is what zlib inverts before and after.
+    """
+    times = _TIMES.pack(entry.created_at, entry.fresh_until, entry.swr_until, entry.dead_at, 0.0)[:-8]
+    return times, crc32(times, 0xFFFFFFFF) ^ 0xFFFFFFFF
+
+
 def write_head(stamps: Mapping[str, bytes]) -> bytes:
     """Return what stands in front of the frame: *stamps*, by tag."""
     parts = [_MAGIC, _U16.pack(len(stamps))]
@@ -92,6 +102,15 @@ def read_record(data: bytes) -> Record:
     except (struct.error, UnicodeDecodeError) as exc:
         raise FrameError(f"the stamps are damaged: {exc}") from exc
     return Record(stamps, data[at:])
+
+
+def is_whole(data: bytes) -> bool:
+    """Say whether the frame in *data* is what was written, by its checksum."""
+    try:
+        open_meta(read_record(data).frame)
+    except CodecError:
+        return False
+    return True
 
 
 class Head:

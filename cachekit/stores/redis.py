@@ -14,7 +14,7 @@ from asyncio import CancelledError
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from cachekit._io import IO
 from cachekit.clock import Clock, random_token, system_clock
@@ -25,17 +25,17 @@ from cachekit.errors import AuthenticityError, CodecError, StoreTimeout
 from cachekit.events import Emit, Event, Kind
 from cachekit.stores.base import AnyEntry, Change, Ticket
 from cachekit.stores.bus import Bus
+from cachekit.stores.changes import EXACT, Added, Prolonged
 from cachekit.stores.channel import Channel
-from cachekit.stores.link import Link, Runner
+from cachekit.stores.expected import Expected, Stamped
+from cachekit.stores.link import Arg, Link, Runner
 from cachekit.stores.names import NAMESPACE, Announcement
-from cachekit.stores.record import Head, Record, read_frame, read_record, write_frame
-from cachekit.stores.stamps import Asked, Keeping, script, stamps_of
-
-Stamped: TypeAlias = tuple[tuple[str, bytes], ...]
-"""Tags with their stamps."""
+from cachekit.stores.record import Record, is_whole, read_frame, read_record, write_frame, write_times
+from cachekit.stores.stamps import Altering, Asked, Keeping, script, stamps_of
 
 _HINTS: Final = 10_000
 _TRIES: Final = 1000
+_DONE, _ABSENT = 1, 0
 _NONE: Final[Mapping[str, bytes]] = {}
 _LATE: Final = 0.02
 """Seconds after which a lease that should have ended is looked at again."""
@@ -55,33 +55,6 @@ class _Proof:
             if stamps.setdefault(tag, stamp) != stamp:
                 return None
         return replace(self, stamps=stamps)
-
-
-class Expected:
-    """How an entry is read, if it carries the tags that it carried last.
-
-    Attributes:
-        tags: those tags.
-        names: what is asked for: the value, the stamp of the namespace, those of *tags*.
-    """
-
-    __slots__ = ("_form", "_latest", "names", "tags")
-
-    def __init__(self, tags: tuple[str, ...], every: tuple[str, ...], names: tuple[str | bytes, ...]) -> None:
-        self.tags = tags
-        self.names = names
-        self._form = Head(every)
-        self._latest: tuple[list[bytes | None], bytes, Stamped] | None = None  # stamps seldom change between two reads
-
-    def given(self, stamps: list[bytes | None]) -> tuple[bytes, Stamped] | None:
-        """Return what the value begins with, and the stamp of each tag, if the *stamps* are these; None without some."""
-        latest = self._latest
-        if latest is None or latest[0] != stamps:
-            found = [stamp for stamp in stamps if stamp is not None]
-            if len(found) < len(stamps):
-                return None
-            latest = self._latest = stamps, self._form.of(found), tuple(zip(self.tags, found[1:], strict=True))
-        return latest[1], latest[2]
 
 
 class RedisStore:
@@ -190,15 +163,18 @@ class RedisStore:
         if not keys:
             return {}
         reads = {key: self._known.get((key, ())) or self._expect(key, ()) for key in keys}
-        stamped = list({name: None for read in reads.values() for name in read.names[1:]})
+        stamped = list({name: None for read in reads.values() for name in read.stamped})
         found = await self._mget(io, [*(read.names[0] for read in reads.values()), *stamped])
         known = dict(zip(stamped, found[len(reads) :], strict=True))
         entries: dict[str, AnyEntry | None] = {}
         others: dict[str, Record] = {}  # carry other tags than they did
+        latest, given = None, None  # most of them carry the same tags
         for (key, read), raw in zip(reads.items(), found, strict=False):
             if raw is None:
                 continue
-            given = read.given([known[name] for name in read.names[1:]])
+            if read.stamped != latest:
+                latest = read.stamped
+                given = read.given([known[name] for name in latest])
             if given is not None and raw.startswith(given[0]):
                 entries[key] = self._opened(key, raw[len(given[0]) :], read.tags, given[1])
             elif (record := self._read(key, raw)) is not None:
@@ -264,8 +240,17 @@ class RedisStore:
         )
 
     async def update(self, io: IO, key: str, change: Change) -> AnyEntry | None:
+        known: tuple[bytes | None, AnyEntry | None] | None = None
+        if isinstance(change, (Prolonged, Added)) and (altering := self._altering(key, change)) is not None:
+            outcome, *found = await self._stamps.alter(io, altering)
+            if outcome == _DONE and isinstance(change, Prolonged):
+                return change.times
+            if outcome == _DONE and isinstance(change, Added) and is_whole(found[1]):
+                return change.made(found[0])
+            known = (None, None) if outcome == _ABSENT else None
         for _ in range(_TRIES):
-            raw, old = await self._look(io, key)
+            raw, old = known or await self._look(io, key)
+            known = None
             new = change(old)
             if new is old:
                 return old
@@ -277,6 +262,23 @@ class RedisStore:
             if await self._stamps.keep(io, keeping) is not None:
                 return new
         raise StoreTimeout(f"{key!r} was changed by others {_TRIES} times in a row: give up")
+
+    def _altering(self, key: str, change: Prolonged | Added) -> Altering | None:
+        """Return how the server makes *change* by itself; None where it cannot: it has no keys, and counts in floats."""
+        if self._protection is not None:
+            return None
+        arguments: tuple[str, str, Arg, Arg, Arg]
+        life = None
+        if isinstance(change, Prolonged):
+            life = self._life(change.times)
+            times, register = write_times(change.times)
+            arguments = "touch", repr(change.times.created_at), times, life, register
+        elif abs(change.delta) >= EXACT or not getattr(self._codec, "counts_as_msgpack", False):
+            return None
+        else:
+            arguments = "add", repr(change.now), change.delta, self._codec.id, ""
+        read = self._known.get((key, ())) or self._expect(key, ())
+        return Altering(key, (NAMESPACE, *read.tags), arguments, life, self.told("keys", (key,)))
 
     async def delete(self, io: IO, keys: Sequence[str]) -> int:
         return await self._stamps.delete(io, self.told, keys)
@@ -416,20 +418,21 @@ class RedisStore:
         proof: _Proof | bytes = b"",
         stamps: Mapping[str, bytes] = _NONE,
     ) -> Keeping:
-        life = 0
-        if entry.dead_at != math.inf:
-            life = max(1, math.ceil((entry.dead_at - self._clock()) * 1000))
         loaded = isinstance(proof, _Proof)
         return Keeping(
             key,
             mode,
             proof.token if isinstance(proof, _Proof) else proof,
-            life,
+            self._life(entry),
             proof.since if isinstance(proof, _Proof) else None,
             Announcement("", "kept", (key,)) if loaded else self.told("keys", (key,)),
             {tag: stamps.get(tag, b"") for tag in (NAMESPACE, *entry.tags)},
             frame,
         )
+
+    def _life(self, entry: AnyEntry) -> int:
+        """Return the milliseconds after which the server drops *entry*, 0 for never."""
+        return 0 if entry.dead_at == math.inf else max(1, math.ceil((entry.dead_at - self._clock()) * 1000))
 
 
 def _current(record: Record, known: Mapping[str, bytes | None]) -> bool:

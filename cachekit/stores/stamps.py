@@ -105,6 +105,30 @@ class Keeping:
     frame: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Altering:
+    """A change that is made to a value where it lies.
+
+    Attributes:
+        key: its key.
+        tags: the tags that it is expected to carry, that of the namespace first.
+        arguments: what is to be done, and the time, as in ``alter.lua``.
+        life: in milliseconds, 0 for ever; None where it stays as it is.
+        told: what the others are told.
+    """
+
+    key: str
+    tags: Sequence[str]
+    arguments: tuple[str, str, Arg, Arg, Arg]
+    life: int | None
+    told: Announcement
+
+    @property
+    def once(self) -> bool:
+        """Say whether doing it twice would be wrong: when the reply is lost nobody knows whether it was done."""
+        return self.arguments[0] == "add"
+
+
 class Stamps(Protocol):
     """Reads and writes values, leases and stamps. Every method raises ``StoreError``."""
 
@@ -118,6 +142,10 @@ class Stamps(Protocol):
 
     async def keep_all(self, io: IO, keepings: Sequence[Keeping]) -> None:
         """Keep values by force."""
+        ...
+
+    async def alter(self, io: IO, altering: Altering) -> Sequence[Any]:
+        """Change a value where it lies. Returns 1, the sum and what was there, or else 0 or -1, as ``alter.lua``."""
         ...
 
     async def delete(self, io: IO, tell: Tell, keys: Sequence[str]) -> int:
@@ -147,6 +175,14 @@ class _Common:
         await run(announcement, script("tell").whole([announcement], [names.channel]))
         await run(names.seen, ("SADD", names.seen, history))  # last, so that whoever is interrupted begins again
         await run(names.seen, ("PEXPIRE", names.seen, _SEEN_LIFE))
+
+    def _alter(self, altering: Altering) -> Call:
+        names, key = self._names, altering.key
+        what, now, *more = altering.arguments
+        return (
+            [names.of_key(key, altering.told), names.value(key), names.lease(key)],
+            [what, names.channel, now, *more, *(tag.encode() for tag in altering.tags)],
+        )
 
 
 class Together(_Common):
@@ -202,6 +238,12 @@ class Together(_Common):
             [keeping.mode, keeping.proof, keeping.life, random_token(8), keeping.since or b"0", names.channel,
              keeping.frame, *per_tag],
         )  # fmt: skip
+
+    async def alter(self, io: IO, altering: Altering) -> Sequence[Any]:
+        keys, arguments = self._alter(altering)
+        every = [*keys, *map(self._names.tag, altering.tags)]
+        outcome: list[Any] = await self._link.script(io, script("alter"), every, arguments, once=altering.once)
+        return outcome
 
     async def delete(self, io: IO, tell: Tell, keys: Sequence[str]) -> int:
         found = 0
@@ -331,6 +373,22 @@ class Apart(_Common):
             [names.of_key(key, keeping.told), names.value(key), names.lease(key)],
             [keeping.mode, keeping.proof, keeping.life, names.channel, write_head(stamps) + keeping.frame],
         )
+
+    async def alter(self, io: IO, altering: Altering) -> Sequence[Any]:
+        """Change the value and read the stamps at once: where they turn out to differ, what was changed is not served."""
+        prolongs = altering.life is not None
+        life = altering.life + _OUTLIVES if altering.life else 0 if prolongs else STAMP_LIFE
+        touches = self._touch(altering.tags, life, extend=prolongs)
+        settlings = self._link.settlings
+        calls = [(script("alter"), self._alter(altering)), *touches]
+        (outcome, *touched), _ = await self._link.evaluate(io, calls, once=altering.once)
+        if outcome[0] != 1:
+            return list(outcome)
+        while self._link.settlings != settlings:  # the stamps may be from before a new primary changed the namespace's
+            settlings = self._link.settlings
+            touched, _ = await self._link.evaluate(io, touches)
+        stamps = {tag: bytes(stamp) for tag, (stamp, _) in zip(altering.tags, touched, strict=True)}
+        return list(outcome) if outcome[2].startswith(write_head(stamps)) else [-1]
 
     async def delete(self, io: IO, tell: Tell, keys: Sequence[str]) -> int:
         """Drop values and void their loads, which comes first: else one might keep its value in between.

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
-from cachekit_django.figures import tables
+from cachekit_django.figures import shown, tables
 
 
 class Page:
@@ -46,7 +46,7 @@ class PageAdmin(_ModelAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the figures of the process that answers."""
         context = {
-            **self.admin_site.each_context(request), "title": "cachekit: live figures", "tables": tables(),
+            **self.admin_site.each_context(request), "title": "cachekit: live figures", "tables": map(shown, tables()),
             "app_label": "cachekit_django", **(extra_context or {}),
         }  # fmt: skip
         response = TemplateResponse(request, "admin/cachekit_django/figures.html", context)

@@ -50,7 +50,10 @@ class CacheKitConfig(AppConfig):
 
 
 def _by_command() -> bool:
-    """Say whether a management command is what starts Django: it runs the checks itself, and shows them its own way."""
+    """Say whether a management command is what starts Django: it runs the checks itself, and shows them its own way.
+
+    Django does not tell, and sys.argv would be a guess: manage.py may have any name, and a script may call commands.
+    """
     frame = sys._getframe()
     while frame is not None:
         if frame.f_globals.get("__name__") == "django.core.management":

@@ -36,11 +36,11 @@ class CacheBackend(Patterns):
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         """Add *delta* atomically; the lifetime stays. Raises ``ValueError`` when *key* is absent."""
-        return self.cache.change(self._key(key, version), _adding(key, delta), absent=_MISSING)
+        return self.cache.change(self._key(key, version), _adding(key, delta), absent=_MISSING, adds=delta)
 
     async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         """Add *delta* atomically; the lifetime stays. Raises ``ValueError`` when *key* is absent."""
-        return await self.cache.achange(self._key(key, version), _adding(key, delta), absent=_MISSING)
+        return await self.cache.achange(self._key(key, version), _adding(key, delta), absent=_MISSING, adds=delta)
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         """Subtract *delta* atomically; the lifetime stays. Raises ``ValueError`` when *key* is absent."""

@@ -6,7 +6,6 @@ Every mistake is a ``ConfigError`` with the name of the setting, its value and w
 from __future__ import annotations
 
 import difflib
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -98,19 +97,6 @@ def options_of(kind: Callable[..., Any], given: Any, where: str) -> Any:
         return kind(**known(lower, names, where))
     except ConfigError as exc:
         raise ConfigError(f"{where}: {exc}") from exc
-
-
-def is_checked() -> bool:
-    """Say whether a system check is what asks.
-
-    One of Django's own makes every cache, and would stop with a traceback before ours have said what is wrong.
-    """
-    frame = sys._getframe()
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "django.core.checks.registry":
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
 
 
 def read() -> Conf:

@@ -24,7 +24,7 @@ def tables() -> list[dict[str, Any]]:
     for cache in found:
         stats = cache.stats()
         rows = [
-            [name or "direct use", f.hits, f.misses, f.stale, f.loads, f.load_errors, f"{f.hit_rate:.1%}"]
+            [name or "direct use", f.hits, f.misses, f.stale, f.loads, f.load_errors, _rate(f)]
             for name, f in sorted(stats.by_function.items(), key=lambda item: -item[1].lookups)
         ]
         columns = ["function", "hits", "misses", "stale", "loads", "errors", "hit rate"]
@@ -32,6 +32,16 @@ def tables() -> list[dict[str, Any]]:
         events = [[name, count] for name, count in sorted(stats.events.items())]
         made.append({"title": f"{names[id(cache)]}: events", "columns": ["event", "count"], "rows": events})
     return [*made, *_of_sessions()]
+
+
+def shown(table: dict[str, Any]) -> dict[str, Any]:
+    """Return *table* with numbers as people read them."""
+    rows = [[f"{cell:,}" if type(cell) is int else str(cell) for cell in row] for row in table["rows"]]
+    return {**table, "rows": rows}
+
+
+def _rate(figures: Any) -> str:
+    return f"{figures.hit_rate:.1%}" if figures.lookups else "–"  # nobody has asked: that is no bad rate
 
 
 def _of_sessions() -> list[dict[str, Any]]:
@@ -47,7 +57,7 @@ def _overview(cache: Cache, names: dict[int, str]) -> list[Any]:
     stats = cache.stats()
     total = stats.total
     return [
-        names[id(cache)], stats.store, stats.channel, total.hits, total.misses, f"{total.hit_rate:.1%}", stats.entries,
+        names[id(cache)], stats.store, stats.channel, total.hits, total.misses, _rate(total), stats.entries,
         stats.bytes, stats.pending,
     ]  # fmt: skip
 

@@ -57,8 +57,10 @@ class SingleValues(BaseCache):
         params: the settings of this cache; OPTIONS are those of ``Cache`` in upper case, TYPES (see ``values.codec``),
             STRICT and REVERSE_KEY_FUNCTION.
 
-    Raises:
-        ConfigError: a setting is wrong; the message names it.
+    Attributes:
+        wrong: the error that every use raises, a ``ConfigError`` that names the setting; None where all is well. Making it
+            raises nothing, because a system check of Django's own makes every cache, and would stop with a traceback
+            before ours has said what is wrong. Outside of management commands ours runs when Django starts.
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
@@ -67,8 +69,6 @@ class SingleValues(BaseCache):
         try:
             self._set_up(location, params)
         except (ConfigError, ImportError) as exc:
-            if not conf.is_checked():
-                raise
             self.wrong = exc
 
     def _set_up(self, location: str, params: dict[str, Any]) -> None:
@@ -84,7 +84,6 @@ class SingleValues(BaseCache):
         given = {conf.CACHE_OPTIONS[name]: value for name, value in options.items() if name in conf.CACHE_OPTIONS}
         if not location and given:
             raise ConfigError(f"CACHES: OPTIONS {', '.join(options)} need a LOCATION such as 'redis://localhost'")
-        self.cache: Cache = conf.build(location, given, "CACHES") if location else conf.cache()
         self._codec = codec(options.get("TYPES", ()))
         self._strict = options.get("STRICT", False)
         if not isinstance(self._strict, bool):
@@ -92,11 +91,13 @@ class SingleValues(BaseCache):
         self._told: set[str] = set()
         reverse = options.get("REVERSE_KEY_FUNCTION")
         self._reverse: Callable[[str], str] = import_string(reverse) if isinstance(reverse, str) else reverse or _last
+        # Last, because every use begins with it.
+        self.cache: Cache = conf.build(location, given, "CACHES") if location else conf.cache()
 
     def __getattr__(self, name: str) -> Any:
-        """Say what is wrong, where this was made by a check of Django's in spite of that."""
+        """Say what is wrong: what the settings describe is not there."""
         if (wrong := vars(self).get("wrong")) is not None:
-            raise wrong
+            raise wrong.with_traceback(None)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # -- values, keys and lifetimes

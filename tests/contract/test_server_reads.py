@@ -9,8 +9,8 @@ import pytest
 
 from cachekit import Cache
 from cachekit.decorator import Handle
+from cachekit.stores.expected import Expected
 from cachekit.stores.record import read_record, write_head
-from cachekit.stores.redis import Expected
 from tests.conftest import Server
 
 

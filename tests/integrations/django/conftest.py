@@ -90,7 +90,7 @@ def url(request):
     server = request.getfixturevalue("valkey" if request.param == "valkey" else "redis_server")
     with server.client() as client:
         client.flushall()
-    yield from project(server.url)
+    yield from project(server.url, TIMEOUT=5.0)  # what is shown is no time-out
 
 
 @pytest.fixture

@@ -202,8 +202,10 @@ def test_the_default_timeout(memory, given, kept):
     ],
 )
 def test_wrong_settings_are_named(location, params, message):
-    with pytest.raises(ConfigError, match=message):
-        CacheBackend(location, params)
+    backend = CacheBackend(location, params)
+    for use in (lambda: backend.get("a"), lambda: backend.set("a", 1), lambda: backend.incr("a"), backend.clear):
+        with pytest.raises(ConfigError, match=message):
+            use()
 
 
 def test_a_server_that_is_away_breaks_nothing(own_server):

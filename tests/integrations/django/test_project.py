@@ -161,8 +161,9 @@ def test_wrong_caches_are_named():
 @pytest.mark.parametrize("wrong", [{"X": 1}, {"URL": "redis//localhost"}])
 def test_the_command_check_says_it_without_a_traceback(wrong):
     with override_settings(CACHEKIT=wrong):
-        with pytest.raises(SystemCheckError, match="cachekit.E001"):
+        with pytest.raises(SystemCheckError, match="cachekit.E001") as caught:
             call_command("check")
+        assert str(caught.value).count("cachekit.E001") == 1
         with pytest.raises(ConfigError):
             caches["default"].get("a")
 
@@ -223,6 +224,8 @@ def test_the_admin_page(memory, rows):
     client.login(username="guest", password="x")
     assert client.get("/admin/cachekit_django/figures/").status_code == 302
     client.login(username="boss", password="x")
+    first = client.get("/admin/cachekit_django/figures/")
+    assert "–" in first.content.decode(), "where nobody asked there is no hit rate"
     cache.get("a")
     page = client.get("/admin/cachekit_django/figures/")
     assert (

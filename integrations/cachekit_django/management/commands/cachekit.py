@@ -11,7 +11,7 @@ from django.utils.module_loading import import_string
 
 from cachekit import CacheKitError
 from cachekit_django import conf, logins
-from cachekit_django.figures import tables
+from cachekit_django.figures import shown, tables
 
 
 class Command(BaseCommand):
@@ -46,7 +46,7 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(found, indent=2))
             return
-        for table in found:
+        for table in map(shown, found):
             self.stdout.write(self.style.MIGRATE_HEADING(table["title"]))
             for row in (table["columns"], *table["rows"]):
                 self.stdout.write("  " + "  ".join(f"{cell!s:<24}" for cell in row).rstrip())
