@@ -10,8 +10,11 @@ import contextlib
 import importlib.util
 from typing import Any
 
+import redis
+
 from benchmarks.measure import awaited, blocking, interleaved, show
 from cachekit import Cache
+from cachekit.stores.embedded import EmbeddedServer
 
 CALLS, ROUNDS = 1_000, 10
 PAYLOAD = {"rows": [{"number": number, "name": f"product {number}"} for number in range(40)]}
@@ -44,23 +47,38 @@ def main() -> bool:
         with asyncio.Runner() as runner:
             calls = {name: awaited(call, runner) for name, call in fastapi_calls().items()}
             kept = show("FastAPI, the same", interleaved(calls, calls=CALLS, rounds=ROUNDS), "bare FastAPI") and kept
-    return sessions() and kept
+    kept = sessions() and kept
+    server = EmbeddedServer()
+    try:
+        kept = sessions(server.url) and kept
+    finally:
+        server.close()
+    return compression() and kept
 
 
-def sessions() -> bool:
-    """Print what sessions and compression cost, in the memory of the process: the adapters alone, no server."""
-    kept = True
+def sessions(url: str = "") -> bool:
+    """Print what sessions cost: in the memory of the process, or on the server at *url*."""
+    kept, where = True, "on a server" if url else "in memory"
     if importlib.util.find_spec("flask") is not None:
         for what in ("reads", "changes"):
-            found = {name: blocking(call) for name, call in flask_sessions(what).items()}
+            found = {name: blocking(call) for name, call in flask_sessions(what, url).items()}
             rows = interleaved(found, calls=CALLS // 2, rounds=ROUNDS)
-            kept = show(f"Flask, a view that {what} its session", rows, "bare Flask") and kept
+            kept = show(f"Flask, a view that {what} its session {where}", rows, "bare Flask") and kept
     if importlib.util.find_spec("starlette") is not None:
         with asyncio.Runner() as runner:
             for what in ("reads", "changes"):
-                calls = {name: awaited(call, runner) for name, call in starlette_sessions(what, runner).items()}
-                rows = interleaved(calls, calls=CALLS, rounds=ROUNDS)
-                kept = show(f"Starlette, an endpoint that {what} its session", rows, "bare Starlette") and kept
+                calls = {name: awaited(call, runner) for name, call in starlette_sessions(what, runner, url).items()}
+                rows = interleaved(calls, calls=CALLS // 2, rounds=ROUNDS)
+                title = f"Starlette, an endpoint that {what} its session {where}"
+                kept = show(title, rows, "bare Starlette") and kept
+    return kept
+
+
+def compression() -> bool:
+    """Print what compression costs."""
+    kept = True
+    if importlib.util.find_spec("starlette") is not None:
+        with asyncio.Runner() as runner:
             for kind in ("a JSON page of 1.7 KB", "a stream of 20 such pieces"):
                 calls = {name: awaited(call, runner) for name, call in starlette_compression(kind).items()}
                 rows = interleaved(calls, calls=CALLS // 2, rounds=ROUNDS)
@@ -200,7 +218,7 @@ def fastapi_calls() -> dict[str, Any]:
     return calls
 
 
-def flask_sessions(what: str) -> dict[str, Any]:
+def flask_sessions(what: str, url: str) -> dict[str, Any]:
     import flask
     from cachekit_flask import CacheKitSessionInterface
 
@@ -223,7 +241,7 @@ def flask_sessions(what: str) -> dict[str, Any]:
         return _ask_wsgi(app, cookie)
 
     def ours(app: Any) -> None:
-        app.session_interface = CacheKitSessionInterface(Cache())
+        app.session_interface = CacheKitSessionInterface(Cache(url) if url else Cache())
 
     calls = {"bare Flask": build(uses=False), "Flask's own (in the cookie)": build(), "cachekit": build(ours)}
     with contextlib.suppress(ImportError):
@@ -231,14 +249,17 @@ def flask_sessions(what: str) -> dict[str, Any]:
         from flask_session import Session
 
         def peer(app: Any) -> None:
-            app.config.update(SESSION_TYPE="cachelib", SESSION_CACHELIB=SimpleCache())
+            if url:
+                app.config.update(SESSION_TYPE="redis", SESSION_REDIS=redis.Redis.from_url(url))
+            else:
+                app.config.update(SESSION_TYPE="cachelib", SESSION_CACHELIB=SimpleCache())
             Session(app)
 
         calls["Flask-Session"] = build(peer)
     return calls
 
 
-def starlette_sessions(what: str, runner: asyncio.Runner) -> dict[str, Any]:
+def starlette_sessions(what: str, runner: asyncio.Runner, url: str) -> dict[str, Any]:
     import cachekit_starlette
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -270,13 +291,15 @@ def starlette_sessions(what: str, runner: asyncio.Runner) -> dict[str, Any]:
     calls = {
         "bare Starlette": build(uses=False),
         "Starlette's own (in the cookie)": build(Middleware(SessionMiddleware, secret_key=secret)),
-        "cachekit": build(Middleware(ours, secret_key=secret, store=Cache())),
+        "cachekit": build(Middleware(ours, secret_key=secret, store=Cache(url) if url else Cache())),
     }
     with contextlib.suppress(ImportError):
         from starsessions import InMemoryStore
         from starsessions import SessionMiddleware as Peer
+        from starsessions.stores.redis import RedisStore
 
-        peer = Middleware(Peer, store=InMemoryStore(), rolling=True, lifetime=3600, cookie_https_only=False)
+        kept_in: Any = RedisStore(url) if url else InMemoryStore()
+        peer = Middleware(Peer, store=kept_in, rolling=True, lifetime=3600, cookie_https_only=False)
         calls["starsessions"] = build(peer, load=True)
     return calls
 

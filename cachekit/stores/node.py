@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
+from weakref import WeakMethod, finalize
 
 from cachekit._fork import renew_in_child
 from cachekit._loops import PerLoop
@@ -87,13 +88,15 @@ class Node:
         self.settled = not replaceable
         self.history: bytes | None = None
         """The identity of the replication history that was settled."""
+        self._lanes: BlockingLanes | None = None
+        self._dropped: finalize[..., Any] | None = None
         self._renew()
         renew_in_child(self, Node._renew)
         self._blocking()
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
-        self._lanes: BlockingLanes | None = None
+        self._take_lanes()
         self._aio_lanes = PerLoop(self._aio_made, AioLanes.forget)
         self.settled = not self.replaceable
 
@@ -105,10 +108,13 @@ class Node:
             import redis
             import redis.retry
 
-            more = {"redis_connect_func": self._check} if self.replaceable else {}
+            more = {"redis_connect_func": _weakly(self._check)} if self.replaceable else {}
             with self._lock:
                 if (lanes := self._lanes) is None:
                     lanes = self._lanes = BlockingLanes(self.dial.pool(redis, self.place, **more))
+                    # Whoever comes after ``close``, as a background job may, leaves no open connection behind for ever.
+                    self._dropped = finalize(self, lanes.close)
+                    self._dropped.atexit = False
         return lanes
 
     def _aio(self) -> AioLanes:
@@ -240,9 +246,15 @@ class Node:
     def close(self) -> None:
         """Close the connections of the blocking world."""
         with self._lock:
-            lanes, self._lanes = self._lanes, None
+            lanes = self._take_lanes()
         if lanes is not None:
             lanes.close()
+
+    def _take_lanes(self) -> BlockingLanes | None:
+        lanes, self._lanes = self._lanes, None
+        if self._dropped is not None:
+            self._dropped.detach()
+        return lanes
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
@@ -250,6 +262,18 @@ class Node:
         if lanes is not None:
             lanes.close()
             await asyncio.sleep(0)  # lets the transports end
+
+
+def _weakly(method: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return what calls *method* without keeping alive what it belongs to."""
+    reference = WeakMethod(method)
+
+    def call(connection: Any) -> None:
+        if (found := reference()) is None:
+            raise StoreUnavailable("the cache that this connection was made for is gone")
+        found(connection)
+
+    return call
 
 
 class Ahead:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -16,6 +17,7 @@ import pytest
 from cachekit import Cache, CodecError, Kind, StoreError
 from cachekit._io import BLOCKING, drive
 from cachekit.codecs.msgpack import MsgpackCodec
+from cachekit.stores.node import Dial, Node
 from cachekit.testing import World
 
 pytestmark = pytest.mark.server
@@ -558,3 +560,19 @@ def test_a_burst_opens_no_more_connections_than_it_may(own_server, process) -> N
 
     assert 1 < asyncio.run(burst()) <= most + 2  # and the two that this test looks with
     assert cache.get_many([f"k{i}" for i in range(3 * most)]) == {f"k{i}": i for i in range(3 * most)}
+
+
+@pytest.mark.parametrize("replaceable", [False, True])
+def test_connections_end_with_what_they_were_made_for(server, replaceable) -> None:
+    """Who comes after ``close``, as a background job may, opens a connection that nobody would close."""
+    node = Node(Dial(server.url, 5.0, 10), "a server", replaceable=replaceable)
+    node.run(("PING",))
+    node.close()
+    node.run(("PING",))
+    lanes = node._lanes
+    sock = lanes._idle[0].connection._sock
+    node.itself = node  # only the garbage collector finds it
+    del node
+    gc.collect()
+    assert sock.fileno() == -1
+    assert lanes._idle == []
