@@ -150,8 +150,10 @@ def test_slots_that_move_are_followed(cluster, process, world, request) -> None:
 
     call("set_many", {f"probe{i}": i for i in range(30)})  # every primary is known now
     call("set", "k", "v", tags=["t"])
+    call("set", "k:n", 1, tags=["t"])
+    sums = count(2)
     assert other.get("k") == "v"
-    for name in ("moving:v:{k}", "moving:t:{t}", "moving:n:{moving}"):
+    for name in ("moving:v:{k}", "moving:v:{k:n}", "moving:t:{t}", "moving:n:{moving}"):
         source = cluster.owner(name)
         target = next(member for member in cluster.primaries() if member is not source)
 
@@ -162,6 +164,8 @@ def test_slots_that_move_are_followed(cluster, process, world, request) -> None:
 
         cluster.move(name, target, half_way)
         assert cluster.owner(name) is target
+        assert call("touch", "k", ttl=600) is True
+        assert call("incr", "k:n") == call("get", "k:n") == next(sums)
         assert call("get", "k") == "v"
         assert call("get_or_set", f"new {name}", lambda: "loaded", tags=["t"]) == "loaded"
         assert call("get", f"new {name}") == "loaded"

@@ -354,6 +354,25 @@ def test_counters_act_at_once_and_own_keys_wait(facade, outside) -> None:
     assert facade.get_many(["n", "own"]) == {"n": 7, "own": 11}
 
 
+def test_changes_of_own_keys_wait_too(facade, outside) -> None:
+    facade.set("n", 1)
+
+    def steps(tx, cache, p):
+        assert (yield call(cache, p, "change", "n", lambda value: value + 1, adds=1)) == 2
+        assert outside.get("n") == 2
+        yield call(cache, p, "set", "own", 10)
+        assert (yield call(cache, p, "change", "own", lambda value: value + 1, adds=1)) == 11
+        assert (yield call(cache, p, "touch", "own", ttl=60)) is True
+        assert (yield call(cache, p, "entry", "own")).value == 11
+        assert outside.get("own") is None
+        yield call(cache, p, "delete", "n")
+        assert (yield call(cache, p, "entry", "n")) is None
+        assert outside.get("n") == 2
+
+    script(facade, steps)
+    assert facade.get_many(["n", "own"]) == {"own": 11}
+
+
 # -- scope ----------------------------------------------------------------------------------------------------------------
 
 
