@@ -116,7 +116,7 @@ class Driver:
 class Exchange(Keeping):
     """One request and its session. What ``Session`` knows as its source."""
 
-    __slots__ = ("_agent", "_asked", "_cookies", "_degraded", "_known", "_method", "_renewed", "_shape")
+    __slots__ = ("_agent", "_asked", "_cookies", "_degraded", "_known", "_method", "_renewed", "_shape", "_whole")
 
     def __init__(
         self, driver: Driver, cookies: Iterable[str], method: str, agent: str, kind: type[Session] = Session
@@ -137,7 +137,7 @@ class Exchange(Keeping):
         self._degraded = False
         self._asked: Asked | None = None  # a read that is under way
         self._shape = ""  # what kind of request it is, where that is learned from
-        self._renewed = self._used = False
+        self._renewed = self._used = self._whole = False
         self._line: str | None = None
         self._claims: Mapping[str, bytes] = {}
         self._loaded_about = NOBODYS
@@ -340,14 +340,29 @@ class Exchange(Keeping):
         """Do what ``finish`` does, in the blocking world."""
         drive(self.finish(BLOCKING))
 
+    def whole(self) -> None:
+        """Note that the response is complete, though the application may clean up after it.
+
+        From now on what changed deep inside is noticed where somebody looks at the session again: to compare it once more
+        would double the price of reading a large one.
+        """
+        session = self.session
+        if session.loaded and session.accessed:
+            self._whole, session.accessed = True, False
+
     def body_sent(self) -> None:
         """Note that the client has the whole response: looking at the session can change nothing of it any more."""
         self.session.close()
 
     async def finish(self, io: IO) -> None:
         """Keep what has changed since the response began."""
-        self.session.close()
-        if self._held is not None or self._local is not None:
+        session = self.session
+        session.close()
+        if self._whole:
+            looked, session.accessed = session.accessed, True
+            if not looked:
+                return
+        if (self._held is not None or self._local is not None) and not (self._used and session.settled):
             await self.keep(io)
 
     def let_go(self) -> None:

@@ -79,6 +79,10 @@ class LazyDict(dict[str, Any]):
         """Return what the store is known to hold."""
         return self._base
 
+    def is_as_stored(self) -> bool:
+        """Say whether it surely is what the store holds, as far as that can be told without a look at any value."""
+        return self._as_stored and not self._suspects and not self._forced and dict.__len__(self) == len(self._base)
+
     def changes(self) -> dict[str, bytes] | None:
         """Return all values encoded, or None when they are what the store holds. Raises ``CodecError``."""
         base, changed = self._base, self._forced

@@ -116,6 +116,11 @@ class Session(LazyDict):
         self._shareable = shareable
 
     @property
+    def settled(self) -> bool:
+        """Return whether there surely is nothing to keep."""
+        return not (self._ended or self._rotate or self._bound) and self.is_as_stored()
+
+    @property
     def about(self) -> About:
         """Return whose it is."""
         return self._about

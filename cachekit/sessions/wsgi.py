@@ -125,8 +125,11 @@ class _Response:
             self._release()
             self._finish()
             raise
-        if data:
+        if data and self._head is not None:
+            whole = _says_length(self._head[1], len(data))
             self._release()
+            if whole:
+                self._exchange.whole()
         return data
 
     def _finish(self) -> None:
@@ -149,3 +152,9 @@ class _Response:
             self._close_body()
         finally:
             self._finish()
+
+
+def _says_length(headers: list[tuple[str, str]], size: int) -> bool:
+    """Say whether the body has *size* bytes, as far as the application has said how many."""
+    said = [value for name, value in headers if name.lower() == "content-length"]
+    return said == [str(size)]

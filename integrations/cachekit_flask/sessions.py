@@ -171,7 +171,7 @@ class CacheKitSessionInterface(SessionInterface):
         if response.is_streamed and not response.direct_passthrough:
             response.response = _Finishing(response.response, exchange)
         else:
-            exchange.end_response()
+            exchange.body_sent()  # all of its changes were kept with the head, just now
             exchange.let_go()
 
 

@@ -107,3 +107,42 @@ def test_what_changes_deep_inside_after_the_head_is_kept(way) -> None:
         list(SessionMiddleware(look, sessions)({"REQUEST_METHOD": "GET", "HTTP_COOKIE": cookie}, start_response))
         assert held == [[1] * times]
     sessions.close()
+
+
+@pytest.mark.parametrize("after", ["nothing", "deep", "key"])
+def test_a_body_of_the_length_that_was_said_is_the_end_unless_somebody_looks_again(after) -> None:
+    codec = _Encodings()
+    sessions = Sessions("memory://", options(codec=codec))
+    app = SessionMiddleware(_answer(after), sessions)
+    cookie, sizes = "", []
+    for _ in range(3):
+        lines: list[tuple[str, str]] = []
+        codec.times = 0
+        environ = {"REQUEST_METHOD": "GET", "HTTP_COOKIE": cookie}
+        parts = app(environ, lambda status, headers, exc_info=None, lines=lines: lines.extend(headers) or lines.append)
+        assert b"".join(parts) == b"one"
+        cookie = dict(lines).get("Set-Cookie", cookie).partition(";")[0]
+        exchange = sessions.driver.open([cookie])
+        sizes.append((len(exchange.session["cart"]), exchange.session.get("times", 0)))
+    if after == "nothing":
+        assert codec.times == 1, "what was compared with the head is not compared again"
+        assert sizes == [(1, 0)] * 3
+    elif after == "deep":
+        assert sizes == [(2, 0), (3, 0), (4, 0)]
+    else:
+        assert sizes == [(1, 1), (1, 2), (1, 3)]
+    sessions.close()
+
+
+def _answer(after):
+    def answer(environ, start_response):
+        session = environ[KEY]
+        session.setdefault("cart", ["first"])
+        start_response("200 OK", [("content-length", "3")])
+        yield b"one"
+        if after == "deep":
+            session["cart"].append("more")
+        elif after == "key":
+            session["times"] = session.get("times", 0) + 1
+
+    return answer
