@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final
 from weakref import WeakMethod, finalize
 
@@ -56,6 +57,7 @@ class Dial:
                 retry=library.retry.Retry(NoBackoff(), 1, supported_errors=(Broken,)),
                 max_connections=self.max_connections,
                 protocol=2,
+                **_who_asks(),
                 **more,
             )
             if place is not None:
@@ -63,6 +65,16 @@ class Dial:
         except (ValueError, TypeError) as exc:
             raise ConfigError(f"the store URL cannot be used: {exc}") from exc
         return pool
+
+
+@lru_cache(maxsize=1)
+def _who_asks() -> dict[str, Any]:
+    """Return what connections tell a server of this client: the library would look its version up for each of them."""
+    try:
+        from redis.driver_info import DriverInfo
+    except ImportError:  # an older one, which knows it
+        return {}
+    return {"driver_info": DriverInfo()}
 
 
 class Node:

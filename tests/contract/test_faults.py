@@ -576,3 +576,14 @@ def test_connections_end_with_what_they_were_made_for(server, replaceable) -> No
     gc.collect()
     assert sock.fileno() == -1
     assert lanes._idle == []
+
+
+def test_who_asks_is_found_out_once(server, monkeypatch) -> None:
+    """The client library would read the metadata of its package for each connection, which takes longer than to connect."""
+    Node(Dial(server.url, 5.0, 10), "the first").close()
+    asked = []
+    monkeypatch.setattr("importlib.metadata.version", lambda name: asked.append(name) or "1.0")
+    node = Node(Dial(server.url, 5.0, 10), "another")
+    assert node.run(("PING",)) in (b"PONG", True)
+    node.close()
+    assert asked == []
