@@ -6,7 +6,7 @@ somebody's own. Must not know how sessions are kept.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any, Final, TypeAlias
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -61,14 +61,67 @@ def private_wsgi(app: WsgiApp) -> WsgiApp:
         session = environ.get(_IN_ENVIRON)
         if session is None:
             return app(environ, start_response)
-
-        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-            fields = _dressed(headers) if _looked_at(session) else headers
-            return start_response(status, fields, *exc_info)
-
-        return app(environ, start)
+        head = _Head(session, start_response)
+        body = app(environ, head.take)
+        if isinstance(body, (list, tuple)):  # made already: nothing of the application runs any more
+            head.release()
+            return body
+        return _Body(body, head)
 
     return way
+
+
+class _Head:
+    """What the application said to ``start_response``, held until the first of the body: until then it may look."""
+
+    __slots__ = ("_held", "_session", "_start", "_write")
+
+    def __init__(self, session: object, start_response: Callable[..., Any]) -> None:
+        self._session = session
+        self._start = start_response
+        self._held: tuple[str, list[tuple[str, str]]] | None = None
+        self._write: Callable[[bytes], object] | None = None
+
+    def take(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Callable[[bytes], object]:
+        if exc_info is not None and self._write is not None:  # too late to hold: the server raises it
+            self._start(status, headers, exc_info)
+        self._held = status, headers
+        return self._pass
+
+    def _pass(self, data: bytes) -> object:
+        self.release()
+        return None if self._write is None else self._write(data)
+
+    def release(self) -> None:
+        if self._held is not None:
+            (status, headers), self._held = self._held, None
+            self._write = self._start(status, _dressed(headers) if _looked_at(self._session) else headers)
+
+
+class _Body:
+    """The body of a response, whose head goes out with the first of it."""
+
+    __slots__ = ("_body", "_head", "_pieces")
+
+    def __init__(self, body: Iterable[bytes], head: _Head) -> None:
+        self._body, self._pieces, self._head = body, iter(body), head
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            piece = next(self._pieces)
+        except StopIteration:
+            self._head.release()
+            raise
+        self._head.release()
+        return piece
+
+    def close(self) -> None:
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            close()
 
 
 def _looked_at(session: object) -> bool:

@@ -61,15 +61,26 @@ def asgi_site(outer, clock, *, late: bool = False):
     return ask
 
 
-def wsgi_site(sessions, clock):
+def wsgi_site(sessions, clock, kind: str):
     numbers = count()
 
     def app(environ, start_response):
+        if "early" in kind:
+            return respond(environ, start_response)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return respond(environ, lambda *head: None)
+
+    def respond(environ, start_response):
+        if "stream" in kind:
+            return iter(pieces(environ, start_response))
+        return list(pieces(environ, start_response))
+
+    def pieces(environ, start_response):
         body = "the same for all"
         if environ["PATH_INFO"] == "/own":
             body = environ["cachekit.session"].setdefault("token", f"token {next(numbers)}")
         start_response("200 OK", [("Content-Type", "text/plain")])
-        return [body.encode()]
+        yield body.encode()
 
     site = WsgiSessionMiddleware(WsgiCacheKit(app, cache=Cache(clock=clock), rules=RULES), sessions)
 
@@ -80,11 +91,13 @@ def wsgi_site(sessions, clock):
     return ask
 
 
-@pytest.fixture(params=["asgi", "asgi, late", "asgi, dict", "wsgi"])
+@pytest.fixture(
+    params=["asgi", "asgi, late", "asgi, dict", "wsgi, early", "wsgi, late", "wsgi, early stream", "wsgi, late stream"]
+)
 def ask(request, sessions, clock):
     """Send a request of somebody who was never here."""
-    if request.param == "wsgi":
-        return wsgi_site(sessions, clock)
+    if request.param.startswith("wsgi"):
+        return wsgi_site(sessions, clock, request.param)
     outer = Plain if "dict" in request.param else lambda app: SessionMiddleware(app, sessions)
     return asgi_site(outer, clock, late="late" in request.param)
 
