@@ -131,6 +131,10 @@ class Cache(Functions, Purging, Contents, Making):
             )
             self.store, self.l1 = build(url, settings)
         else:
+            if not all(callable(getattr(url, name, None)) for name in ("begin", "commit", "invalidate")):
+                raise ConfigError(
+                    f"a cache is made of a URL such as 'redis://localhost', or of a Store, not of {type(url).__name__}"
+                )
             if protection is not None:
                 raise ConfigError(
                     f"protection= does not reach a {type(url).__name__} that you built: protect values there"
