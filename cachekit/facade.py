@@ -132,6 +132,8 @@ class Cache(Functions, Purging, Contents, Making):
             )
             self.store, self.l1 = build(url, settings)
         else:
+            if not callable(getattr(url, "begin", None)):
+                raise ConfigError(f"url={url!r} must be a URL such as memory:// or redis://localhost, or a Store")
             if protection is not None:
                 raise ConfigError(
                     f"protection= does not reach a {type(url).__name__} that you built: protect values there"
