@@ -24,6 +24,7 @@ _PART: Final = re.compile(r"\{([^{}]*)\}|(\*\*)|(\*)|([^{}*]+)|([{}])")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]+/(?:[a-z0-9!#$&^_.+-]+|\*)\Z")
 _SECONDS: Final = frozenset({"max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"})
+_ANGLED: Final = re.compile(r"<[^<>/]*>")  # a name, as Flask and Django write it
 _ODD_PATH: Final = re.compile(r"//|\\|/\.\.?(?:/|\Z)|[\x00-\x1f\x7f]")
 
 
@@ -224,6 +225,8 @@ def compile_path(path: object) -> tuple[tuple[str, ...], re.Pattern[str]]:
         raise ConfigError(
             f"rule path={path!r} must not contain empty or dot segments, backslashes or control characters"
         )
+    if theirs := _ANGLED.search(path):
+        raise ConfigError(f"rule path={path!r}: {theirs[0]!r} would match these characters only: write {{name}}")
     names: list[str] = []
     made: list[str] = []
     for name, deep, any_, literal, stray in _PART.findall(path):

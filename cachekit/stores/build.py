@@ -109,7 +109,7 @@ def _redis(url: str, settings: Settings, *, tiered: bool) -> tuple[Store, Memory
         memory,
         guarded,
         open_bus=remote.channel.subscribe,
-        origin=remote.origin,
+        origin=lambda: remote.origin,
         clock=settings.clock,
         emit=settings.emit,
         timeout=settings.timeout,

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from cachekit._fork import renew_in_child
 from cachekit._io import IO
 from cachekit.clock import Clock, random_token, system_clock
 from cachekit.codecs.base import Codec
@@ -107,6 +108,11 @@ class RedisStore:
         self._hints: dict[str, tuple[str, ...]] = {}
         self._known: dict[tuple[str, tuple[str, ...]], Expected] = {}
         self._orphans: dict[bytes, str] = {}
+        self._renew()
+        renew_in_child(self, RedisStore._renew)
+
+    def _renew(self) -> None:
+        """A forked child is another process: with its parent's name, it would pass over what its siblings tell it."""
         self.origin = random_token(8).hex()
 
     @property

@@ -53,7 +53,7 @@ class Tiered:
         l1: the first level.
         l2: the server, behind its breaker.
         open_bus: starts to listen; receives ``on_message``, ``on_live`` and ``on_lost``.
-        origin: how announcements of this process begin; they are passed over.
+        origin: returns how announcements of this process begin; they are passed over.
         clock: source of time.
         emit: receives events.
         timeout: seconds that the very first call may wait for the bus.
@@ -66,7 +66,7 @@ class Tiered:
         l2: Store,
         *,
         open_bus: OpenBus,
-        origin: str,
+        origin: Callable[[], str],
         clock: Clock,
         emit: Emit,
         timeout: float = 0.25,
@@ -114,7 +114,7 @@ class Tiered:
 
     def _message(self, payload: bytes) -> None:
         told = Announcement.read(payload)
-        if told is None or told.origin == self._origin:
+        if told is None or told.origin == self._origin():
             return
         if told.kind == "tags":
             self.l1.mark(told.names)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cache as remembered
 from typing import Any, Final
+
+from django.utils.module_loading import import_string
 
 from cachekit import Cache, ConfigError, default_cache
 from cachekit.compress.options import Compression
@@ -159,9 +162,33 @@ def build(url: str, options: Mapping[str, Any], where: str) -> Cache:
 
 
 def caches() -> list[Cache]:
-    """Return every cache that settings of this process describe so far."""
-    found = [cache(), *_made.values()]
+    """Return every cache that settings describe, those that nobody in this process has used yet included."""
+    found = [cache(), *_named(), *_made.values()]
     return list({id(one): one for one in found}.values())
+
+
+def _named() -> Iterator[Cache]:
+    """Yield those of CACHES. A command that skips the checks may be the first to ask for them."""
+    from django.conf import settings
+    from django.core.cache import caches as theirs
+
+    for alias, params in settings.CACHES.items():
+        if not _is_ours(params.get("BACKEND", "")):
+            continue
+        backend: Any = theirs[alias]
+        if backend.wrong is None:
+            yield backend.cache
+
+
+@remembered
+def _is_ours(backend: str) -> bool:
+    from cachekit_django.single import SingleValues
+
+    try:
+        kind = import_string(backend)
+    except ImportError:
+        return False
+    return isinstance(kind, type) and issubclass(kind, SingleValues)
 
 
 def invalidate(*tags: str) -> None:

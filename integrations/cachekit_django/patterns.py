@@ -14,7 +14,10 @@ _MAGIC: Final = re.compile(r"([*?\[\]\\^])")
 
 
 class Patterns(SingleValues):
-    """Adds lifetimes and presence; ``ttl``, ``keys``, ``iter_keys`` and ``delete_pattern`` are not Django's."""
+    """Adds lifetimes and presence; ``ttl``, ``keys``, ``iter_keys`` and ``delete_pattern`` are not Django's.
+
+    ``itersize``, which django-redis has, is of no account: a page is as large as the store makes it.
+    """
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         name, policy = self._key(key, version), self._policy(timeout)
@@ -43,7 +46,9 @@ class Patterns(SingleValues):
         before, _, after = made.partition("\0")
         return f"{PREFIX}{_literal(before)}{pattern}{_literal(after)}"
 
-    def iter_keys(self, pattern: str = "*", version: int | None = None) -> Iterator[str]:
+    def iter_keys(
+        self, pattern: str = "*", version: int | None = None, itersize: int | None = None  # noqa: ARG002 - see above
+    ) -> Iterator[str]:  # fmt: skip
         """Yield the keys that match *pattern*, which may hold ``*``, ``?`` and ``[abc]``."""
         pattern, cursor = self._pattern(pattern, version), None
         while True:
@@ -52,7 +57,9 @@ class Patterns(SingleValues):
             if cursor is None:
                 return
 
-    async def aiter_keys(self, pattern: str = "*", version: int | None = None) -> AsyncIterator[str]:
+    async def aiter_keys(
+        self, pattern: str = "*", version: int | None = None, itersize: int | None = None  # noqa: ARG002
+    ) -> AsyncIterator[str]:  # fmt: skip
         """Yield the keys that match *pattern*, which may hold ``*``, ``?`` and ``[abc]``."""
         pattern, cursor = self._pattern(pattern, version), None
         while True:
@@ -70,7 +77,9 @@ class Patterns(SingleValues):
         """Return the keys that match *pattern*, each once."""
         return list(dict.fromkeys([key async for key in self.aiter_keys(pattern, version)]))
 
-    def delete_pattern(self, pattern: str, version: int | None = None) -> int:
+    def delete_pattern(
+        self, pattern: str, version: int | None = None, itersize: int | None = None  # noqa: ARG002
+    ) -> int:  # fmt: skip
         """Drop the keys that match *pattern*, a page at a time. Returns how many there were. Tags are the quick way."""
         pattern, cursor, found = self._pattern(pattern, version), None, 0
         while True:
@@ -79,7 +88,9 @@ class Patterns(SingleValues):
             if cursor is None:
                 return found
 
-    async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
+    async def adelete_pattern(
+        self, pattern: str, version: int | None = None, itersize: int | None = None  # noqa: ARG002
+    ) -> int:  # fmt: skip
         """Drop the keys that match *pattern*, a page at a time. Returns how many there were. Tags are the quick way."""
         pattern, cursor, found = self._pattern(pattern, version), None, 0
         while True:

@@ -72,6 +72,10 @@ class SingleValues(BaseCache):
             self.wrong = exc
 
     def _set_up(self, location: str, params: dict[str, Any]) -> None:
+        if not isinstance(location, str):
+            raise ConfigError(
+                f"CACHES LOCATION={location!r} must be one URL such as 'redis://localhost': replicas are not read"
+            )
         options = conf.known(params.get("OPTIONS", {}), _OPTIONS, "CACHES OPTIONS")
         timeout = params.get("TIMEOUT", 300)
         if isinstance(timeout, str) and timeout.isdecimal():  # which Django takes, too
@@ -103,7 +107,14 @@ class SingleValues(BaseCache):
     # -- values, keys and lifetimes
 
     def _pack(self, value: Any) -> Any:
-        return value if type(value) in _SCALARS else [self._codec.encode(value)]
+        if type(value) not in _SCALARS:
+            return [self._codec.encode(value)]
+        if type(value) is str and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:  # a lone surrogate: the error names it, and what to do
+                self._codec.encode(value)
+        return value
 
     def _form(self, name: str, value: Any) -> Any:
         """Return the form of *value*; NOT_KEPT where it has none. Raises ``CodecError`` instead where STRICT says so.

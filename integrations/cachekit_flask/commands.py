@@ -40,6 +40,10 @@ def commands(kit: Kit) -> AppGroup:
             )
         return cache
 
+    def delivered(cache: Cache) -> None:
+        if cache.stats().pending:  # what waits for the store ends with this process
+            raise click.ClickException("the store is away, nothing was dropped: try again when it is back")
+
     @group.command()
     @with_appcontext
     def stats() -> None:
@@ -57,9 +61,11 @@ def commands(kit: Kit) -> AppGroup:
     def invalidate(tags: tuple[str, ...]) -> None:
         """Drop everything that carries one of TAGS, in every process."""
         try:
-            shared().invalidate(*tags)
+            cache = shared()
+            cache.invalidate(*tags)
         except CacheKitError as exc:
             raise click.ClickException(str(exc)) from exc
+        delivered(cache)
         click.echo(f"invalidated {', '.join(tags)}")
 
     @group.command()
@@ -67,7 +73,9 @@ def commands(kit: Kit) -> AppGroup:
     @with_appcontext
     def clear() -> None:
         """Drop everything in the cache's namespace."""
-        shared().clear()
+        cache = shared()
+        cache.clear()
+        delivered(cache)
         click.echo("cleared")
 
     @group.command()

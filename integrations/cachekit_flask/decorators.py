@@ -68,6 +68,7 @@ class Decorators(Values):
         Raises:
             ConfigError: an option cannot be used.
         """
+        _with_parentheses("cached", timeout)
         try:
             checked = Options(ttl=lifetime(timeout, ttl), tags=tags, shared=shared, **options)
         except TypeError as exc:
@@ -104,6 +105,7 @@ class Decorators(Values):
         Raises:
             ConfigError: an option cannot be used.
         """
+        _with_parentheses("memoize", timeout)
         chosen = memoize_options(timeout, ttl, response_filter, options)
 
         def decorate(fn: Callable[..., Any]) -> Any:
@@ -122,6 +124,11 @@ class Decorators(Values):
     def delete_memoized_verhash(self, fn: Callable[..., Any]) -> None:
         """Drop everything that *fn* returned."""
         self.delete_memoized(fn)
+
+
+def _with_parentheses(name: str, timeout: object) -> None:
+    if callable(timeout):
+        raise ConfigError(f"{name} was given a function as its time-out: write @kit.{name}(), with parentheses")
 
 
 def _any_class(options: Mapping[str, Any]) -> dict[str, Duration]:

@@ -126,3 +126,37 @@ def test_a_child_of_a_process_that_watches_and_warms(clock):
 
     with monitor, monitor._lock, instruments._shared._lock, app._turn:
         in_child(child)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_children_of_one_parent_hear_each_other(server, clock):
+    """A server that loads the application before it forks: each worker is another process to its siblings."""
+    with Cache(f"tiered+{server.url}", clock=clock, timeout=5.0) as cache:
+
+        def sibling():
+            cache.invalidate("t")
+
+        def child():
+            assert cache.get_or_set("k", lambda: "old", ttl=60, tags=["t"]) == "old"
+            assert cache.get("k") == "old"
+            pause = threading.Event()
+            told = os.fork()
+            if told == 0:  # a fork of this one, which has their parent's cache
+                sibling()
+                os._exit(0)
+            os.waitpid(told, 0)
+            for _ in range(200):
+                if cache.get("k") is None:
+                    return
+                pause.wait(0.02)
+            raise AssertionError("the child still serves what its sibling invalidated")
+
+        in_child(child)
+        assert cache.get_or_set("k", lambda: "new", ttl=60, tags=["t"]) == "new"
+        in_child(sibling)
+        pause = threading.Event()
+        for _ in range(200):
+            if cache.get("k") is None:
+                return
+            pause.wait(0.02)
+        raise AssertionError("the parent still serves what its child invalidated")

@@ -81,7 +81,9 @@ class Network:
 
         tell = remote.told
         remote.told = lambda what, names=(): self._announced(tell(what, names))
-        tiered = Tiered(l1, SteppedStore(remote), open_bus=open_bus, origin=remote.origin, clock=clock, emit=events)
+        tiered = Tiered(
+            l1, SteppedStore(remote), open_bus=open_bus, origin=lambda: remote.origin, clock=clock, emit=events
+        )
         return tiered, l1
 
     def _announced(self, told):

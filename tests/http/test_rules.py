@@ -65,6 +65,8 @@ WRONG = [
     ({"path": "/{a}/{a}"}, "path"),
     ({"path": "/{a b}"}, "path"),
     ({"path": "/{}"}, "path"),
+    ({"path": "/a/<b>"}, "write {name}"),
+    ({"path": "/a/<int:b>.html"}, "'<int:b>' .* write {name}"),
     ({"path": "/a//b"}, "path"),
     ({"path": "/a/../b"}, "path"),
     ({"path": "/a\r\nb"}, "path"),

@@ -17,6 +17,7 @@ from flask.views import MethodView, View  # noqa: E402
 from cachekit import Cache, ConfigError, Kind, default_cache  # noqa: E402
 from cachekit.testing import ManualClock  # noqa: E402
 from cachekit.warm import Warmer  # noqa: E402
+from tests.ports import free_port  # noqa: E402
 
 
 @pytest.fixture
@@ -650,6 +651,22 @@ def test_a_command_says_what_it_cannot_reach(app, kit):
     done = app.test_cli_runner().invoke(args=["cachekit", "invalidate", "a"])
     assert (done.exit_code, "memory of each process" in done.output) == (1, True)
     assert app.test_cli_runner().invoke(args=["cachekit", "stats"]).exit_code == 0
+
+
+@pytest.mark.parametrize("args", [["invalidate", "a"], ["clear", "--yes"]])
+def test_a_command_whose_store_is_away_fails(args):
+    """What waits for the store ends with the command's process: nobody will deliver it."""
+    app = flask.Flask("away")
+    kit = CacheKit(app, cache=Cache(f"redis://127.0.0.1:{free_port()}"))
+    done = app.test_cli_runner().invoke(args=["cachekit", *args])
+    assert (done.exit_code, "the store is away, nothing was dropped" in done.output) == (1, True)
+    kit.cache.close()
+
+
+@pytest.mark.parametrize("name", ["cached", "memoize"])
+def test_a_decorator_without_parentheses(kit, name):
+    with pytest.raises(ConfigError, match=f"write @kit.{name}\\(\\)"):
+        getattr(kit, name)(lambda: "text")
 
 
 def test_signals(app, kit, client):

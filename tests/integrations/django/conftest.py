@@ -93,6 +93,15 @@ def url(request):
     yield from project(server.url, TIMEOUT=5.0)  # what is shown is no time-out
 
 
+@pytest.fixture(params=["valkey", "redis"])
+def shared_url(request):
+    """The URL of each server in turn, empty, likewise."""
+    server = request.getfixturevalue("valkey" if request.param == "valkey" else "redis_server")
+    with server.client() as client:
+        client.flushall()
+    yield from project(server.url, TIMEOUT=5.0)
+
+
 @pytest.fixture
 def memory():
     yield from project("memory://")

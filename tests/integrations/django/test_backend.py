@@ -85,7 +85,7 @@ def test_the_whole_api_async_without_a_thread(url, arun, monkeypatch):
         assert await cache.adecr_version("n", version=2) == 1
         assert await cache.atouch("n", 100) is True and 99 < await cache.attl("n") <= 100
         assert sorted(await cache.akeys("*")) == ["a", "made", "n"]
-        assert await cache.adelete_pattern("ma*") == 1
+        assert await cache.adelete_pattern("ma*", itersize=100) == 1
         await cache.ainvalidate_tags("t")
         assert await cache.aget("a") is None
         await cache.aset("a", 1, timeout=0)
@@ -136,12 +136,14 @@ def test_patterns_and_versions(url):
     other.set("user:3", 1)
     CacheBackend(url, {"KEY_PREFIX": "pq", "VERSION": 2}).set("user:5", 1)
     assert sorted(cache.keys("user:*")) == ["user:1", "user:2"]
-    assert list(other.iter_keys()) == ["user:3"] and cache.keys(r"a\[*") == ["a[1]"]
+    assert list(other.iter_keys(itersize=5)) == ["user:3"] and cache.keys(r"a\[*") == ["a[1]"]
     assert cache.keys(version=5) == []
     cache.set("user:4", 1, tags=["gone"])
     cache.invalidate_tags("gone")
     assert "user:4" not in list(cache.iter_keys())
-    assert cache.delete_pattern("user:?") >= 2 and cache.keys("user:*") == [] and other.keys() == ["user:3"]
+    assert (
+        cache.delete_pattern("user:?", itersize=100) >= 2 and cache.keys("user:*") == [] and other.keys() == ["user:3"]
+    )
 
 
 def test_what_is_got_is_nobody_elses(url):
@@ -344,6 +346,22 @@ def test_what_cannot_be_kept_breaks_nobody(url, caplog, arun):
 
     arun(again())
     assert caches["default"].cache.stats().events["unencodable"] == 10
+
+
+def test_text_that_cannot_be_encoded_breaks_nobody(url, arun):
+    broken = "cut in half: \ud800"
+    cache.set("s", "before")
+    cache.set("s", broken)
+    assert cache.get("s") is None
+    assert cache.set_many({"a": "größer", "b": broken}) == ["b"] and cache.get("a") == "größer"
+    assert cache.get_or_set("s", lambda: broken) == broken
+    arun(cache.aset("s", broken))
+    assert caches["default"].cache.stats().events["unencodable"] == 4
+
+
+def test_a_location_is_one_url():
+    wrong = CacheBackend(["redis://primary", "redis://replica"], {}).wrong
+    assert "must be one URL" in str(wrong) and "replicas are not read" in str(wrong)
 
 
 def test_data_that_names_what_is_not_allowed_is_not_built(memory):

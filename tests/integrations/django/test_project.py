@@ -6,9 +6,10 @@ import io
 import json
 
 import pytest
-from cachekit_django import invalidates
+from cachekit_django import CacheBackend, conf, invalidates
 from cachekit_django.checks import check
 from cachekit_django.sessions import SessionStore
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.cache import cache, caches
 from django.core.management import CommandError, call_command
@@ -18,7 +19,13 @@ from django.test import Client, override_settings
 
 from cachekit import ConfigError
 from tests.apps.django_shop.models import Category, Label, Product
-from tests.integrations.django.conftest import OURS, THEIRS
+from tests.integrations.django.conftest import OURS, THEIRS, project
+from tests.ports import free_port
+
+
+class Derived(CacheBackend):
+    """A backend of an application's own."""
+
 
 # Signals
 
@@ -185,7 +192,8 @@ def command(*args):
     return out.getvalue()
 
 
-def test_the_command(url):
+def test_the_command(shared_url):
+    url = shared_url
     cache.set("a", 1, tags=["x"])
     cache.get("a")
     assert "hit rate" in command("stats")
@@ -205,12 +213,48 @@ def test_the_command(url):
         assert "warmed" in command("warm")
 
 
-def test_clear_asks(memory, monkeypatch):
+def test_clear_asks(shared_url, monkeypatch):
     cache.set("a", 1)
-    monkeypatch.setattr("builtins.input", lambda _: "n")
-    with pytest.raises(CommandError, match="nothing"):
-        command("clear")
-    assert cache.get("a") == 1
+
+    def nobody(_):
+        raise EOFError
+
+    for answer in (lambda _: "n", nobody):
+        monkeypatch.setattr("builtins.input", answer)
+        with pytest.raises(CommandError, match="nothing"):
+            command("clear")
+        assert cache.get("a") == 1
+    command("clear", "--noinput")
+    assert cache.get("a") is None
+
+
+@pytest.mark.parametrize("args", [["invalidate", "a"], ["clear", "--no-input"], ["sessions"], ["sessions", "--end"]])
+def test_a_command_says_what_it_cannot_reach(memory, args):
+    with pytest.raises(CommandError, match="in the memory of each process"):
+        command(*args)
+
+
+@pytest.mark.parametrize("args", [["invalidate", "a"], ["clear", "--no-input"], ["sessions", "--end"]])
+def test_a_command_whose_store_is_away_fails(args):
+    """What waits for the store ends with the command's process: nobody will deliver it."""
+    for _ in project(f"redis://:secret@127.0.0.1:{free_port()}"):
+        with pytest.raises(CommandError, match="away|cannot be reached") as caught:
+            command(*args)
+        assert "secret" not in str(caught.value)
+
+
+def test_a_command_reaches_caches_that_nobody_has_used_yet(shared_url):
+    """Where checks are skipped nothing has made them before."""
+    other = {"BACKEND": f"{__name__}.Derived", "LOCATION": shared_url, "OPTIONS": {"NAMESPACE": "other"}}
+    both = {**settings.CACHES, "other": other}
+    with override_settings(CACHES=both):
+        caches["other"].set("a", 1, tags=["x"])
+    for one in conf._made.values():
+        one.close()
+    conf._made.clear()
+    with override_settings(CACHES=both):
+        command("invalidate", "x")
+        assert caches["other"].get("a") is None
 
 
 # The admin page

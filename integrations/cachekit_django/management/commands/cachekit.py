@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.module_loading import import_string
 
-from cachekit import CacheKitError
-from cachekit_django import conf, logins
+from cachekit import Cache, CacheKitError
+from cachekit.sessions.memory import MemorySessions
+from cachekit_django import conf, keeping, logins
 from cachekit_django.figures import shown, tables
+
+_IN_MEMORY: Final = (
+    "in the memory of each process, where a command cannot reach them: "
+    'set CACHEKIT["URL"] to a server, such as redis://localhost'
+)
 
 
 class Command(BaseCommand):
@@ -32,7 +38,7 @@ class Command(BaseCommand):
         sessions.add_argument("--handle", metavar="HANDLE", help="with --user and --end: end this one alone")
         sessions.add_argument("--end", action="store_true", help="end them: without --user, everybody's")
         clear = commands.add_parser("clear", help="drop everything in the namespace; sessions stay")
-        clear.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask")
+        clear.add_argument("--no-input", "--noinput", action="store_false", dest="interactive", help="do not ask")
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run one of them. Raises ``CommandError``."""
@@ -52,7 +58,9 @@ class Command(BaseCommand):
                 self.stdout.write("  " + "  ".join(f"{cell!s:<24}" for cell in row).rstrip())
 
     def _invalidate(self, **options: Any) -> None:
+        caches = _reached(conf.caches())
         conf.invalidate(*options["tags"])
+        _delivered(caches)
         self.stdout.write(f"dropped what carries {', '.join(options['tags'])}")
 
     def _warm(self, **_: Any) -> None:
@@ -65,6 +73,8 @@ class Command(BaseCommand):
         user, handle = options["user"], options["handle"]
         if handle is not None and (user is None or not options["end"]):
             raise CommandError("--handle needs --user and --end")
+        if isinstance(keeping.sessions().store.inner, MemorySessions):
+            raise CommandError(f"sessions are kept {_IN_MEMORY}")
         if user is None:
             count = logins.end_all() if options["end"] else logins.count()
         elif options["end"]:
@@ -78,8 +88,32 @@ class Command(BaseCommand):
         self.stdout.write(f"{count} sessions{' ended' if options['end'] else ''}")
 
     def _clear(self, **options: Any) -> None:
-        if options["interactive"] and input("Drop everything in the cache? [y/N] ").strip().lower() not in ("y", "yes"):
+        caches = _reached(conf.caches())
+        if options["interactive"] and not _yes("Drop everything in the cache? [y/N] "):
             raise CommandError("nothing was dropped")
-        for cache in conf.caches():
+        for cache in caches:
             cache.clear()
+        _delivered(caches)
         self.stdout.write("the cache is empty")
+
+
+def _reached(caches: list[Cache]) -> list[Cache]:
+    """Return those of *caches* that other processes share. Raises ``CommandError`` where none is."""
+    found = [cache for cache in caches if not cache.url.startswith("memory:")]
+    if not found:
+        raise CommandError(f"the caches lie {_IN_MEMORY}")
+    return found
+
+
+def _delivered(caches: list[Cache]) -> None:
+    """Raise ``CommandError`` where a store is away: what waits for it ends with this process."""
+    away = [repr(cache) for cache in caches if cache.stats().pending]
+    if away:
+        raise CommandError(f"the store is away, nothing was dropped in {', '.join(away)}: try again when it is back")
+
+
+def _yes(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:  # nobody is there to answer
+        return False
