@@ -81,7 +81,8 @@ class CacheKit:
         self.app = app
         clock, emit = cache.clock, cache.events
         self.guards = Guards(app, routes, clock=clock, emit=emit) if routes else None
-        self.http = HttpCache(private_asgi(self.guards or app), cache, rules=rules, options=options)
+        self.http = HttpCache(self.guards or app, cache, rules=rules, options=options)
+        self.http.app = private_asgi(self.http.app)  # for what may be kept: the rest has gone past it by then
         self._outside: App = self.http.way
         if compression:
             self._outside = Compress(self.http.way, None if compression is True else compression, cached=True)
