@@ -18,6 +18,7 @@ from cachekit.http.asgi_client import App, Receive, Send
 from cachekit.http.asgi_request import Scope
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule, Rules
+from cachekit.outside import private_asgi
 from cachekit.webhook import Webhook
 from cachekit.webhook.asgi import WebhookApp
 
@@ -80,7 +81,7 @@ class CacheKit:
         self.app = app
         clock, emit = cache.clock, cache.events
         self.guards = Guards(app, routes, clock=clock, emit=emit) if routes else None
-        self.http = HttpCache(self.guards or app, cache, rules=rules, options=options)
+        self.http = HttpCache(private_asgi(self.guards or app), cache, rules=rules, options=options)
         self._outside: App = self.http.way
         if compression:
             self._outside = Compress(self.http.way, None if compression is True else compression, cached=True)

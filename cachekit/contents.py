@@ -1,22 +1,22 @@
-"""``Cache.entry``, ``change`` and ``scan``: what a cache holds, one entry or many, and changing it atomically.
+"""``Cache.entry``, ``scan``, ``add``, ``touch``, ``incr`` and ``change``: what a cache holds, and changing it atomically.
 
 Must not know where entries lie, nor how values are loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from cachekit._io import IO, both
-from cachekit.clock import Clock
+from cachekit.clock import Chance, Clock
 from cachekit.engine import Engine
 from cachekit.entry import Entry, seal
 from cachekit.errors import ConfigError, StoreError
-from cachekit.keys import bounded, check_tags
+from cachekit.keys import bounded, check_entry_tags, check_tags
 from cachekit.policy import Duration, Policy
 from cachekit.stores.base import AnyEntry, Scannable, Store
-from cachekit.stores.changes import adding
+from cachekit.stores.changes import Prolonged, adding
 
 
 class Contents:
@@ -25,6 +25,7 @@ class Contents:
     store: Store
     engine: Engine
     clock: Clock
+    _chance: Chance
 
     def policy(self, ttl: Duration | Policy | None) -> Policy:
         """Return the policy that *ttl* means here."""
@@ -39,6 +40,60 @@ class Contents:
         return None if entry is None or self.clock() >= entry.fresh_until else entry
 
     entry, aentry = both(_entry)
+
+    async def _add(
+        self, io: IO, key: str, value: Any, *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
+    ) -> bool:
+        """Keep *value* only if *key* is absent. Returns whether it was kept; False when the store is away."""
+        entry = seal(value, self.policy(ttl), self.clock(), tags=check_entry_tags(tags), chance=self._chance())
+        try:
+            return (
+                await self.engine.here().store.update(io, bounded(key), lambda old: entry if self._gone(old) else old)
+                is entry
+            )
+        except StoreError:
+            return False
+
+    add, aadd = both(_add)
+
+    async def _touch(self, io: IO, key: str, *, ttl: Duration | Policy | None = None) -> bool:
+        """Give *key* a new lifetime from now on. Returns whether it was there."""
+        change = Prolonged(seal(None, self.policy(ttl), self.clock(), chance=self._chance()))
+        try:
+            return not self._gone(await self.engine.here().store.update(io, bounded(key), change))
+        except StoreError:
+            return False
+
+    touch, atouch = both(_touch)
+
+    async def _incr(
+        self, io: IO, key: str, delta: int = 1, *, initial: int = 0, ttl: Duration | Policy | None = None
+    ) -> int:
+        """Add *delta* to the whole number under *key* and return the sum; an absent key starts at *initial*.
+
+        The lifetime of a number that is there already stays.
+
+        Raises:
+            ConfigError: the value under *key* is no whole number.
+            StoreError: the server is away; a count that cannot be kept has no honest answer.
+        """
+        policy = self.policy(ttl)
+
+        def change(old: AnyEntry | None) -> AnyEntry | None:
+            if old is None or self._gone(old):
+                return seal(initial + delta, policy, self.clock(), chance=self._chance())
+            if not isinstance(old.value, int) or isinstance(old.value, bool):
+                raise ConfigError(f"incr({key!r}): the value is of type {type(old.value).__name__}, not a whole number")
+            return old._replace(value=old.value + delta)
+
+        entry = await self.engine.here().store.update(io, bounded(key), adding(delta, self.clock(), change))
+        assert entry is not None
+        return int(entry.value)
+
+    incr, aincr = both(_incr)
+
+    def _gone(self, entry: AnyEntry | None) -> bool:
+        return entry is None or self.clock() >= entry.fresh_until
 
     async def _change(
         self,

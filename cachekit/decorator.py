@@ -15,7 +15,6 @@ from collections.abc import (
     Callable,
     Hashable,
     Iterator,
-    Sequence,
 )
 from datetime import date
 from decimal import Decimal
@@ -23,10 +22,9 @@ from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
-import wrapt
-
 from cachekit import instances
 from cachekit._io import ASYNCIO, BLOCKING, IO, drive
+from cachekit.classmethods import ClassMethod
 from cachekit.engine import Counters, Engine, Job, Plan
 from cachekit.entry import quiet_until
 from cachekit.errors import ConfigError
@@ -370,48 +368,6 @@ def _refuse_generators(fn: Callable[..., Any], name: str) -> None:
         raise ConfigError(f"{name} is a generator, whose result can be used only once: return a list")
 
 
-class _BoundClassMethod(wrapt.BoundFunctionWrapper[Any, Any]):
-    """A class method seen through its class: the handles receive the class by themselves."""
-
-    def _handle(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        bound: Any = self.__wrapped__
-        return getattr(self._self_parent._self_cached, name)(bound.__self__, *args, **kwargs)
-
-    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
-        return self._handle("invalidate", args, kwargs)
-
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
-        return self._handle("refresh", args, kwargs)
-
-    def peek(self, *args: Any, **kwargs: Any) -> Any:
-        return self._handle("peek", args, kwargs)
-
-    def peek_or(self, default: Any, /, *args: Any, **kwargs: Any) -> Any:
-        bound: Any = self.__wrapped__
-        return self._self_parent._self_cached.peek_or(default, bound.__self__, *args, **kwargs)
-
-    def invalidate_all(self) -> Any:
-        return self._self_parent._self_cached.invalidate_all()
-
-    def key_for(self, *args: Any, **kwargs: Any) -> Any:
-        return self._handle("key_for", args, kwargs)
-
-
-def _pass_on(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
-    return wrapped(*args, **kwargs)
-
-
-class _ClassMethod(wrapt.FunctionWrapper[Any, Any]):
-    """``@cached`` above ``@classmethod``."""
-
-    __bound_function_wrapper__ = _BoundClassMethod
-
-    def __init__(self, made: Callable[..., Any]) -> None:
-        method: Any = classmethod(made)
-        super().__init__(method, _pass_on)
-        self._self_cached = made
-
-
 def decorate(
     engine: Engine, fn: Any, options: Options, counters: Counters, learn: Callable[[], object] | None = None
 ) -> Any:
@@ -422,5 +378,5 @@ def decorate(
     if isinstance(fn, staticmethod):
         return staticmethod(Handle[Any](engine, fn.__func__, options, counters, learn).attach())
     if isinstance(fn, classmethod):
-        return _ClassMethod(Handle[Any](engine, fn.__func__, options, counters, learn).attach())
+        return ClassMethod(Handle[Any](engine, fn.__func__, options, counters, learn).attach())
     return Handle[Any](engine, fn, options, counters, learn).attach()

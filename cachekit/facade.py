@@ -30,7 +30,6 @@ from cachekit.purging import Purging, open_outbox
 from cachekit.stats import Stats, snapshot
 from cachekit.stores.base import AnyEntry, Store
 from cachekit.stores.build import Settings, build
-from cachekit.stores.changes import Prolonged, adding
 from cachekit.stores.memory import Memory, Tally
 from cachekit.tags import is_collected, note
 from cachekit.transaction import OnCommit, Transaction
@@ -132,8 +131,10 @@ class Cache(Functions, Purging, Contents, Making):
             )
             self.store, self.l1 = build(url, settings)
         else:
-            if not callable(getattr(url, "begin", None)):
-                raise ConfigError(f"url={url!r} must be a URL such as memory:// or redis://localhost, or a Store")
+            if not all(callable(getattr(url, name, None)) for name in ("begin", "commit", "invalidate")):
+                raise ConfigError(
+                    f"a cache is made of a URL such as 'redis://localhost', or of a Store, not of {type(url).__name__}"
+                )
             if protection is not None:
                 raise ConfigError(
                     f"protection= does not reach a {type(url).__name__} that you built: protect values there"
@@ -266,60 +267,6 @@ class Cache(Functions, Purging, Contents, Making):
         return await self.engine.here().fetch(io, bounded(key), check_tags(tags), load, plan)
 
     get_or_set, aget_or_set = both(_get_or_set)
-
-    async def _add(
-        self, io: IO, key: str, value: Any, *, ttl: Duration | Policy | None = None, tags: Iterable[str] = ()
-    ) -> bool:
-        """Keep *value* only if *key* is absent. Returns whether it was kept; False when the store is away."""
-        entry = seal(value, self.policy(ttl), self.clock(), tags=check_entry_tags(tags), chance=self._chance())
-        try:
-            return (
-                await self.engine.here().store.update(io, bounded(key), lambda old: entry if self._gone(old) else old)
-                is entry
-            )
-        except StoreError:
-            return False
-
-    add, aadd = both(_add)
-
-    async def _touch(self, io: IO, key: str, *, ttl: Duration | Policy | None = None) -> bool:
-        """Give *key* a new lifetime from now on. Returns whether it was there."""
-        change = Prolonged(seal(None, self.policy(ttl), self.clock(), chance=self._chance()))
-        try:
-            return not self._gone(await self.engine.here().store.update(io, bounded(key), change))
-        except StoreError:
-            return False
-
-    touch, atouch = both(_touch)
-
-    async def _incr(
-        self, io: IO, key: str, delta: int = 1, *, initial: int = 0, ttl: Duration | Policy | None = None
-    ) -> int:
-        """Add *delta* to the whole number under *key* and return the sum; an absent key starts at *initial*.
-
-        The lifetime of a number that is there already stays.
-
-        Raises:
-            ConfigError: the value under *key* is no whole number.
-            StoreError: the server is away; a count that cannot be kept has no honest answer.
-        """
-        policy = self.policy(ttl)
-
-        def change(old: AnyEntry | None) -> AnyEntry | None:
-            if old is None or self._gone(old):
-                return seal(initial + delta, policy, self.clock(), chance=self._chance())
-            if not isinstance(old.value, int) or isinstance(old.value, bool):
-                raise ConfigError(f"incr({key!r}): the value is of type {type(old.value).__name__}, not a whole number")
-            return old._replace(value=old.value + delta)
-
-        entry = await self.engine.here().store.update(io, bounded(key), adding(delta, self.clock(), change))
-        assert entry is not None
-        return int(entry.value)
-
-    incr, aincr = both(_incr)
-
-    def _gone(self, entry: AnyEntry | None) -> bool:
-        return entry is None or self.clock() >= entry.fresh_until
 
     # -- invalidation -----------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule, Rules
 from cachekit.http.wsgi import App, HttpCache, StartResponse
 from cachekit.http.wsgi_request import Environ
+from cachekit.outside import private_wsgi
 from cachekit.webhook import Webhook
 from cachekit.webhook.wsgi import WebhookApp
 
@@ -79,7 +80,7 @@ class CacheKit:
         self.app = app
         clock, emit = cache.clock, cache.events
         self.guards = Guards(app, routes, clock=clock, emit=emit) if routes else None
-        self.http = HttpCache(self.guards or app, cache, rules=rules, options=options)
+        self.http = HttpCache(private_wsgi(self.guards or app), cache, rules=rules, options=options)
         self._outside: App = self.http.__call__  # a plain call is quicker than that of an object
         if compression:
             self._outside = Compress(self.http.__call__, None if compression is True else compression, cached=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import mmap
 import random
-import struct
 import sys
 import threading
 import time
@@ -32,17 +31,19 @@ BOUND = 2.5
 
 
 class Ledger:
-    """Numbers in a file that all processes map."""
+    """Numbers in a file that all processes map. Each is read and written in one step, so that nobody sees half of one."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("r+b")
         self._map = mmap.mmap(self._file.fileno(), SIZE)
+        self._numbers = memoryview(self._map).cast("Q")
+        self._times = memoryview(self._map).cast("d")
 
     def _u64(self, at: int) -> int:
-        return struct.unpack_from("=Q", self._map, at)[0]
+        return self._numbers[at // 8]
 
     def _put(self, at: int, value: int) -> None:
-        struct.pack_into("=Q", self._map, at, value)
+        self._numbers[at // 8] = value
 
     def truth(self, key: int) -> int:
         return self._u64(key * _KEY)
@@ -59,32 +60,33 @@ class Ledger:
         """Note that every invalidation up to *value* is complete."""
         now = time.monotonic()
         for number in range(self.complete(key) + 1, value + 1):
-            struct.pack_into("=d", self._map, key * _KEY + 16 + 8 * (number % HISTORY), now)
+            self._times[key * _KEY // 8 + 2 + number % HISTORY] = now
         self._put(key * _KEY + 8, value)
 
     def completed_at(self, key: int, value: int) -> float:
         if self.complete(key) - value >= HISTORY:
             return 0.0
-        return struct.unpack_from("=d", self._map, key * _KEY + 16 + 8 * (value % HISTORY))[0]
+        return self._times[key * _KEY // 8 + 2 + value % HISTORY]
 
     def add(self, worker: int, count: str, by: int = 1) -> None:
         at = KEYS * _KEY + worker * _WORKER + 8 * COUNTS.index(count)
         self._put(at, self._u64(at) + by)
 
     def latest(self, worker: int, seconds: float) -> None:
-        at = KEYS * _KEY + worker * _WORKER + 8 * len(COUNTS)
-        if seconds > struct.unpack_from("=d", self._map, at)[0]:
-            struct.pack_into("=d", self._map, at, seconds)
+        at = (KEYS * _KEY + worker * _WORKER) // 8 + len(COUNTS)
+        self._times[at] = max(seconds, self._times[at])
 
     def totals(self) -> dict[str, float]:
         found: dict[str, float] = {}
         for number, count in enumerate(COUNTS):
             found[count] = sum(self._u64(KEYS * _KEY + w * _WORKER + 8 * number) for w in range(WORKERS))
-        at = KEYS * _KEY + 8 * len(COUNTS)
-        found["latest"] = max(struct.unpack_from("=d", self._map, at + w * _WORKER)[0] for w in range(WORKERS))
+        at = KEYS * _KEY // 8 + len(COUNTS)
+        found["latest"] = max(self._times[at + w * _WORKER // 8] for w in range(WORKERS))
         return found
 
     def close(self) -> None:
+        self._numbers.release()
+        self._times.release()
         self._map.close()
         self._file.close()
 

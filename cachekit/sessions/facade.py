@@ -97,6 +97,8 @@ class Sessions:
         cookies: Cookies | None = None,
         claims: Sequence[str] | None = None,
     ) -> None:
+        if not isinstance(options, SessionOptions):
+            raise ConfigError(f"Sessions: options must be SessionOptions(secrets=...), not {type(options).__name__}")
         self.options = options
         self.events: Events
         self.store: GuardedSessions

@@ -231,7 +231,8 @@ class Session(LazyDict):
         self._look()
         if self._committed and (self._new or self._ended):
             raise SessionError(
-                "the response has begun, and the client has no id for this session: change it before the first of the body"
+                "the response has begun, and the client has no id for this session: change it before the first of the body, "
+                "or before a websocket is accepted"
             )
 
     def clear(self) -> None:

@@ -34,6 +34,10 @@ SCHEMES: Final = {
 _PORTS: Final = {Topology.SINGLE: 6379, Topology.SENTINEL: 26379, Topology.CLUSTER: 6379}
 
 
+_OURS: Final = frozenset({"decode_responses", "encoding", "encoding_errors"})
+"""Options of the client library under which no value could be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A store URL, taken apart.
@@ -67,10 +71,14 @@ def parse(url: str) -> Address:
     if kind not in ("sentinel", "sentinels", "cluster"):
         if scheme == "unix" and not parts.path:
             raise ConfigError(f"{shown!r} names no socket: write unix:///path/to/server.sock")
+        if scheme != "unix" and not (database := parts.path.strip("/")).isdigit() and database:
+            raise ConfigError(f"{shown!r}: {database!r} is no number of a database: write {parts.scheme}://host:port/0")
+        _check_options(parts.query, shown)
         plain = urlunsplit(parts._replace(scheme=scheme)) if parts.scheme != "unix" else url
         return Address(Topology.SINGLE, plain, shown=shown)
     topology = Topology.CLUSTER if kind == "cluster" else Topology.SENTINEL
     hosts = tuple(_host(place, _PORTS[topology], shown) for place in places.split(","))
+    _check_options(parts.query, shown)
     query = dict(parse_qsl(parts.query))
     names = [name for name in parts.path.split("/") if name]
     database = next((name for name in names if name.isdigit()), query.pop("db", "0"))
@@ -87,6 +95,12 @@ def parse(url: str) -> Address:
     inner = urlunsplit((scheme, credentials + at + first, *rest))
     sentinel = urlunsplit((scheme, (f"{user}:{word}@" if user or word else "") + first, "", urlencode(query), ""))
     return Address(topology, inner, hosts, service, sentinel, shown)
+
+
+def _check_options(query: str, shown: str) -> None:
+    for name, _ in parse_qsl(query, keep_blank_values=True):
+        if name in _OURS:
+            raise ConfigError(f"{shown!r}: {name}= cannot be chosen: how replies are read is not up to the URL")
 
 
 def _host(place: str, default: int, shown: str) -> tuple[str, int]:

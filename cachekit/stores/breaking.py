@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from cachekit._fork import renew_in_child
 from cachekit.breaker import Breaker
@@ -20,6 +20,9 @@ from cachekit.events import Emit, Event, Kind
 R = TypeVar("R")
 
 log = logging.getLogger("cachekit")
+
+# A full server, or a replica, refuses every write: said when it begins, and then once in so many seconds.
+SAY_AGAIN: Final = 60.0
 
 
 class Breaking:
@@ -39,6 +42,7 @@ class Breaking:
         self._emit = emit
         self._what = what
         self._name = name
+        self._said: tuple[float, int] | None = None
         self._renew()
         renew_in_child(self, Breaking._renew)
 
@@ -71,6 +75,11 @@ class Breaking:
         answered = not isinstance(error, (StoreTimeout, StoreUnavailable))  # an error reply is an answer too
         with self._lock:
             changed = self.breaker.record(answered, self._clock(), slow=isinstance(error, StoreTimeout))
+            refused = self._refused() if error is not None and answered else 0
+        if refused:
+            # The breaker stays closed, since what it has is still read; nobody would hear of it otherwise.
+            more = f" ({refused} refusals since this was last said)" if refused > 1 else ""
+            log.warning("%s answers with a refusal, going on without what it refuses: %s%s", self._what, error, more)
         if error is not None:
             self._emit(Event(Kind.STORE_ERROR, name=self._name, detail=str(error), error=error))
         if changed and answered:
@@ -79,6 +88,16 @@ class Breaking:
         elif changed:
             log.warning("%s is away, going on without it: %s", self._what, error)
             self._emit(Event(Kind.BREAKER_OPENED, name=self._name, detail=str(error), error=error))
+
+    def _refused(self) -> int:
+        """Count a refusal. Returns how many there were since it was last said, if it is to be said now, else 0."""
+        now = self._clock()
+        last, count = self._said or (now - SAY_AGAIN, 0)
+        if 0 <= now - last < SAY_AGAIN:
+            self._said = last, count + 1
+            return 0
+        self._said = now, 0
+        return count + 1
 
     async def run(
         self, call: Callable[[], Awaitable[R]], *, before: Callable[[], Awaitable[object]] | None = None

@@ -46,6 +46,7 @@ class Dial:
         Raises:
             ConfigError: the URL cannot be used.
         """
+        import redis
         from redis.backoff import NoBackoff
         from redis.exceptions import ConnectionError as Broken
 
@@ -63,6 +64,15 @@ class Dial:
             if place is not None:
                 pool.connection_kwargs.update(host=place[0], port=place[1])
         except (ValueError, TypeError) as exc:
+            raise ConfigError(f"the store URL cannot be used: {exc}") from exc
+        try:
+            # Connects to nothing, but takes the options: one that the library does not know would fail each command.
+            pool.connection_class(**pool.connection_kwargs)
+        except TypeError as exc:
+            name = str(exc).rpartition("argument ")[2]
+            hint = "; how long a command may take is Cache(timeout=...)" if "timeout" in name else ""
+            raise ConfigError(f"the store URL cannot be used: {name} is no option of a connection{hint}") from exc
+        except redis.RedisError as exc:  # such as TLS in an interpreter without it
             raise ConfigError(f"the store URL cannot be used: {exc}") from exc
         return pool
 

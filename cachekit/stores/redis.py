@@ -30,9 +30,10 @@ from cachekit.stores.changes import EXACT, Added, Prolonged
 from cachekit.stores.channel import Channel
 from cachekit.stores.expected import Expected, Stamped
 from cachekit.stores.link import Arg, Link, Runner
+from cachekit.stores.links import stamps_of
 from cachekit.stores.names import NAMESPACE, Announcement
 from cachekit.stores.record import Record, is_whole, read_frame, read_record, write_frame, write_times
-from cachekit.stores.stamps import Altering, Asked, Keeping, script, stamps_of
+from cachekit.stores.stamps import Altering, Asked, Keeping, script
 
 _HINTS: Final = 10_000
 _TRIES: Final = 1000

@@ -10,6 +10,7 @@ import click
 from flask.cli import AppGroup, with_appcontext
 
 from cachekit import Cache, CacheKitError
+from cachekit.stores.build import is_private
 from cachekit.warm import Warmer
 
 
@@ -33,9 +34,9 @@ def commands(kit: Kit) -> AppGroup:
 
     def shared() -> Any:
         cache = kit.cache
-        if cache.url.startswith("memory:"):
+        if is_private(cache.url):
             raise click.ClickException(
-                "this cache lies in the memory of each process, where a command cannot reach it: "
+                "this cache lies in the memory of each process, or on a server of its own, where a command cannot reach it: "
                 "set CACHEKIT_URL to a server, such as tiered+redis://localhost"
             )
         return cache

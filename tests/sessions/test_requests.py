@@ -11,6 +11,7 @@ from cachekit import Cache, CodecError, Kind
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import ConfigError, SessionError, SessionTooLarge
 from cachekit.http.rules import Rule
+from cachekit.sessions import Sessions
 from tests.sessions.conftest import options, put
 
 
@@ -881,3 +882,9 @@ def test_a_key_that_goes_while_another_comes_is_noticed(site, source, gone) -> N
     left = {"cart": [1], "n": 2, "new": [1]}
     del left[gone]
     assert browser.look() == left
+
+
+def test_options_are_options() -> None:
+    """A secret alone is what one writes first."""
+    with pytest.raises(ConfigError, match=r"must be SessionOptions\(secrets=\.\.\.\), not str"):
+        Sessions("memory://", "a long random text, not this one")

@@ -139,3 +139,30 @@ def test_a_server_that_refuses_is_not_away(guarded: Guarded, flaky: FlakyStore, 
             drive(guarded.set_many(BLOCKING, {}))
     assert not guarded.breaker.is_open
     assert drive(guarded.get(BLOCKING, "k")) is None
+
+
+def test_refusals_are_in_the_log_but_do_not_fill_it(
+    guarded: Guarded, flaky: FlakyStore, clock: ManualClock, monkeypatch, caplog
+) -> None:
+    """Nothing is kept on a full server, or a replica, and the breaker does not say so."""
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise StoreError("refuses writes")
+
+    monkeypatch.setattr(flaky, "set_many", refuse)
+
+    def tries(count: int) -> list[str]:
+        caplog.clear()
+        for _ in range(count):
+            with pytest.raises(StoreError):
+                drive(guarded.set_many(IO, {}))
+        return [f"{record.levelname}: {record.getMessage()}" for record in caplog.records]
+
+    said = "WARNING: the store answers with a refusal, going on without what it refuses: refuses writes"
+    assert tries(5) == [said]
+    clock.advance(59.9)
+    assert tries(5) == []
+    clock.advance(0.1)
+    assert tries(5) == [f"{said} (10 refusals since this was last said)"]
+    clock.advance(-3600)
+    assert tries(2) == [f"{said} (5 refusals since this was last said)"]

@@ -328,9 +328,3 @@ def test_a_wrong_option_is_refused_by_name(cache, options, said):
     with pytest.raises(ConfigError) as caught:
         cache.cached(ttl=60, **options)(lambda: None)
     assert said in str(caught.value)
-
-
-@pytest.mark.parametrize("wrong", [["redis://a", "redis://b"], b"memory://", 6379])
-def test_what_is_neither_a_url_nor_a_store_is_refused(wrong):
-    with pytest.raises(ConfigError, match="must be a URL such as"):
-        Cache(wrong)

@@ -11,11 +11,12 @@ from django.utils.module_loading import import_string
 
 from cachekit import Cache, CacheKitError
 from cachekit.sessions.memory import MemorySessions
+from cachekit.stores.build import is_private
 from cachekit_django import conf, keeping, logins
 from cachekit_django.figures import shown, tables
 
 _IN_MEMORY: Final = (
-    "in the memory of each process, where a command cannot reach them: "
+    "in the memory of each process, or on a server of its own, where a command cannot reach them: "
     'set CACHEKIT["URL"] to a server, such as redis://localhost'
 )
 
@@ -99,7 +100,7 @@ class Command(BaseCommand):
 
 def _reached(caches: list[Cache]) -> list[Cache]:
     """Return those of *caches* that other processes share. Raises ``CommandError`` where none is."""
-    found = [cache for cache in caches if not cache.url.startswith("memory:")]
+    found = [cache for cache in caches if not is_private(cache.url)]
     if not found:
         raise CommandError(f"the caches lie {_IN_MEMORY}")
     return found

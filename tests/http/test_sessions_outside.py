@@ -1,0 +1,117 @@
+"""Sessions in front of the HTTP cache, where they should stand behind it: nobody gets another's page all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+
+import httpx
+import pytest
+
+from cachekit import Cache
+from cachekit.asgi import CacheKit, Rule
+from cachekit.sessions import SessionOptions, Sessions
+from cachekit.sessions.asgi import SessionMiddleware
+from cachekit.sessions.wsgi import SessionMiddleware as WsgiSessionMiddleware
+from cachekit.wsgi import CacheKit as WsgiCacheKit
+
+RULES = [Rule("/**", cache_control="public, s-maxage=60", override=True, shared=True)]
+
+
+class Plain:
+    """Gives each request a session that does not tell whether anybody looked, as many middlewares do."""
+
+    def __init__(self, app) -> None:
+        self.app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        await self.app({**scope, "session": {}}, receive, send)
+
+
+@pytest.fixture
+def sessions(clock) -> Sessions:
+    return Sessions("memory://", SessionOptions(secrets="a long random text, not this one"), clock=clock)
+
+
+def asgi_site(outer, clock, *, late: bool = False):
+    numbers = count()
+
+    async def app(scope, receive, send) -> None:
+        async def start() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        if late:
+            await start()
+        body = "the same for all"
+        if scope["path"] == "/own":
+            body = scope["session"].setdefault("token", f"token {next(numbers)}")
+        if not late:
+            await start()
+        await send({"type": "http.response.body", "body": body.encode()})
+
+    site = outer(CacheKit(app, cache=Cache(clock=clock), rules=RULES))
+
+    def ask(path: str) -> httpx.Response:
+        async def get() -> httpx.Response:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(site), base_url="https://shop") as client:
+                return await client.get(path)
+
+        return asyncio.run(get())
+
+    return ask
+
+
+def wsgi_site(sessions, clock, kind: str):
+    numbers = count()
+
+    def app(environ, start_response):
+        if "early" in kind:
+            return respond(environ, start_response)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return respond(environ, lambda *head: None)
+
+    def respond(environ, start_response):
+        if "stream" in kind:
+            return iter(pieces(environ, start_response))
+        return list(pieces(environ, start_response))
+
+    def pieces(environ, start_response):
+        body = "the same for all"
+        if environ["PATH_INFO"] == "/own":
+            body = environ["cachekit.session"].setdefault("token", f"token {next(numbers)}")
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield body.encode()
+
+    site = WsgiSessionMiddleware(WsgiCacheKit(app, cache=Cache(clock=clock), rules=RULES), sessions)
+
+    def ask(path: str) -> httpx.Response:
+        with httpx.Client(transport=httpx.WSGITransport(site), base_url="https://shop") as client:
+            return client.get(path)
+
+    return ask
+
+
+@pytest.fixture(
+    params=["asgi", "asgi, late", "asgi, dict", "wsgi, early", "wsgi, late", "wsgi, early stream", "wsgi, late stream"]
+)
+def ask(request, sessions, clock):
+    """Send a request of somebody who was never here."""
+    if request.param.startswith("wsgi"):
+        return wsgi_site(sessions, clock, request.param)
+    outer = Plain if "dict" in request.param else lambda app: SessionMiddleware(app, sessions)
+    return asgi_site(outer, clock, late="late" in request.param)
+
+
+def test_what_was_made_with_a_session_is_kept_for_nobody(ask) -> None:
+    first, second = ask("/own"), ask("/own")
+    assert (first.text, second.text) == ("token 0", "token 1")
+    for got in (first, second):
+        assert got.headers["cache-control"] == "private"
+        assert "stored" not in got.headers["cache-status"]
+
+
+def test_what_was_made_without_it_is_kept(ask) -> None:
+    assert "stored" in ask("/all").headers["cache-status"]
+    got = ask("/all")
+    assert "hit" in got.headers["cache-status"]
+    assert got.headers["cache-control"] == "public, s-maxage=60"
