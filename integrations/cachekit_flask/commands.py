@@ -10,7 +10,6 @@ import click
 from flask.cli import AppGroup, with_appcontext
 
 from cachekit import Cache, CacheKitError
-from cachekit.stores.build import is_private
 from cachekit.warm import Warmer
 
 
@@ -34,7 +33,7 @@ def commands(kit: Kit) -> AppGroup:
 
     def shared() -> Any:
         cache = kit.cache
-        if is_private(cache.url):
+        if cache.private:
             raise click.ClickException(
                 "this cache lies in the memory of each process, or on a server of its own, where a command cannot reach it: "
                 "set CACHEKIT_URL to a server, such as tiered+redis://localhost"

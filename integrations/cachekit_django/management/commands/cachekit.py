@@ -11,7 +11,6 @@ from django.utils.module_loading import import_string
 
 from cachekit import Cache, CacheKitError
 from cachekit.sessions.memory import MemorySessions
-from cachekit.stores.build import is_private
 from cachekit_django import conf, keeping, logins
 from cachekit_django.figures import shown, tables
 
@@ -100,7 +99,7 @@ class Command(BaseCommand):
 
 def _reached(caches: list[Cache]) -> list[Cache]:
     """Return those of *caches* that other processes share. Raises ``CommandError`` where none is."""
-    found = [cache for cache in caches if not is_private(cache.url)]
+    found = [cache for cache in caches if not cache.private]
     if not found:
         raise CommandError(f"the caches lie {_IN_MEMORY}")
     return found
