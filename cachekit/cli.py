@@ -19,6 +19,7 @@ from cachekit.config import INTERFACES, LOG_LEVELS, RunConfig, load
 from cachekit.edge_config import protection_of, purgers_of
 from cachekit.errors import CacheKitError, ConfigError
 from cachekit.policy import FOREVER
+from cachekit.stores.build import is_private
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -97,9 +98,9 @@ def _serving(run: argparse.ArgumentParser) -> None:
 def _open(given: argparse.Namespace) -> Cache:
     """Return the cache that the commands other than ``run`` work on."""
     config = load(given.config, {"url": given.url})
-    if config.url.startswith("memory:"):
+    if is_private(config.url):
         raise ConfigError(
-            "url=memory:// is in the processes that serve, which cannot be reached from here: name a server"
+            f"url={config.url} is in the processes that serve, which cannot be reached from here: name a server"
         )
     return config.cache()
 

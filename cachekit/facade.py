@@ -29,7 +29,7 @@ from cachekit.policy import Duration, Policy, TTLClasses
 from cachekit.purging import Purging, open_outbox
 from cachekit.stats import Stats, snapshot
 from cachekit.stores.base import AnyEntry, Store
-from cachekit.stores.build import Settings, build
+from cachekit.stores.build import Settings, build, is_private
 from cachekit.stores.memory import Memory, Tally
 from cachekit.tags import is_collected, note
 from cachekit.transaction import OnCommit, Transaction
@@ -158,6 +158,11 @@ class Cache(Functions, Purging, Contents, Making):
             self, purgers, purging, self.store, clock=self.clock, chance=self._chance, emit=self.events
         )
         self.engine.beyond = self.outbox.put
+
+    @property
+    def private(self) -> bool:
+        """Whether no other process reaches what it holds: it is in this one's memory, or on a server of its own."""
+        return is_private(self.url)
 
     def __repr__(self) -> str:
         scheme, found, rest = self.url.partition("://")

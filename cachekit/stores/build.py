@@ -40,6 +40,12 @@ class Settings:
     protection: Protection | None = None
 
 
+def is_private(url: str) -> bool:
+    """Return whether no other process reaches what *url* names: its memory, or a server of its own."""
+    parts = urlsplit(url.removeprefix(TIERED))
+    return parts.scheme == "memory" or (parts.scheme == "embedded" and not parts.netloc + parts.path)
+
+
 def build(url: str, settings: Settings) -> tuple[Store, Memory | None]:
     """Return the store that *url* names, and its in-process level if it has one. Connects to nothing.
 

@@ -33,9 +33,9 @@ def commands(kit: Kit) -> AppGroup:
 
     def shared() -> Any:
         cache = kit.cache
-        if cache.url.startswith("memory:"):
+        if cache.private:
             raise click.ClickException(
-                "this cache lies in the memory of each process, where a command cannot reach it: "
+                "this cache lies in the memory of each process, or on a server of its own, where a command cannot reach it: "
                 "set CACHEKIT_URL to a server, such as tiered+redis://localhost"
             )
         return cache

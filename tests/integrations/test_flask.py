@@ -653,6 +653,14 @@ def test_a_command_says_what_it_cannot_reach(app, kit):
     assert app.test_cli_runner().invoke(args=["cachekit", "stats"]).exit_code == 0
 
 
+def test_a_command_says_that_it_cannot_reach_a_private_server():
+    app = flask.Flask("private")
+    kit = CacheKit(app, cache=Cache("tiered+embedded://"))
+    done = app.test_cli_runner().invoke(args=["cachekit", "clear", "--yes"])
+    assert (done.exit_code, "on a server of its own" in done.output) == (1, True)
+    kit.cache.close()
+
+
 @pytest.mark.parametrize("args", [["invalidate", "a"], ["clear", "--yes"]])
 def test_a_command_whose_store_is_away_fails(args):
     """What waits for the store ends with the command's process: nobody will deliver it."""

@@ -15,7 +15,7 @@ from cachekit_django import conf, keeping, logins
 from cachekit_django.figures import shown, tables
 
 _IN_MEMORY: Final = (
-    "in the memory of each process, where a command cannot reach them: "
+    "in the memory of each process, or on a server of its own, where a command cannot reach them: "
     'set CACHEKIT["URL"] to a server, such as redis://localhost'
 )
 
@@ -99,7 +99,7 @@ class Command(BaseCommand):
 
 def _reached(caches: list[Cache]) -> list[Cache]:
     """Return those of *caches* that other processes share. Raises ``CommandError`` where none is."""
-    found = [cache for cache in caches if not cache.url.startswith("memory:")]
+    found = [cache for cache in caches if not cache.private]
     if not found:
         raise CommandError(f"the caches lie {_IN_MEMORY}")
     return found
