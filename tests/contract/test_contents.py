@@ -9,6 +9,7 @@ import pytest
 from cachekit import Cache, ConfigError
 from cachekit.errors import StoreError
 from cachekit.stores.glob import glob
+from cachekit.testing import FlakyStore
 
 
 def run(world, cache, name, *args, **kwargs):
@@ -100,11 +101,11 @@ def test_scan(held, world):
 
 
 def test_a_store_that_cannot_list_its_keys_says_so(world):
-    class Deaf:
-        pass
+    class Deaf(FlakyStore):
+        """Has no ``scan``."""
 
     with pytest.raises(ConfigError, match="Deaf cannot list"):
-        run(world, Cache(Deaf()), "scan")
+        run(world, Cache(Deaf(Cache().store)), "scan")
 
 
 @pytest.mark.parametrize(
