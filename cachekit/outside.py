@@ -40,7 +40,8 @@ async def _around(app: AsgiApp, session: object, scope: Scope, receive: Any, sen
             return
         if held is not None:
             head, held = held, None
-            await send(_private(head) if _looked_at(session) else head)
+            goes_on = message.get("more_body", False) and not _refuses_late_looks(session)
+            await send(_private(head) if goes_on or _looked_at(session) else head)
         await send(message)
 
     await app(scope, receive, relay)
@@ -50,7 +51,7 @@ async def _around(app: AsgiApp, session: object, scope: Scope, receive: Any, sen
 
 def _private(head: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     said = [(str(name, "latin-1"), str(value, "latin-1")) for name, value in head.get("headers", ())]
-    fields = _dressed(said)
+    fields = private(said)
     return {**head, "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]}
 
 
@@ -83,19 +84,21 @@ class _Head:
         self._write: Callable[[bytes], object] | None = None
 
     def take(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Callable[[bytes], object]:
-        if exc_info is not None and self._write is not None:  # too late to hold: the server raises it
-            self._start(status, headers, exc_info)
-        self._held = status, headers
+        if exc_info is not None and self._write is not None:  # too late to hold: the server decides
+            self._write = self._start(status, private(headers), exc_info)
+        else:
+            self._held = status, headers
         return self._pass
 
     def _pass(self, data: bytes) -> object:
-        self.release()
+        if data:
+            self.release()
         return None if self._write is None else self._write(data)
 
     def release(self) -> None:
         if self._held is not None:
             (status, headers), self._held = self._held, None
-            self._write = self._start(status, _dressed(headers) if _looked_at(self._session) else headers)
+            self._write = self._start(status, private(headers) if _looked_at(self._session) else headers)
 
 
 class _Body:
@@ -115,7 +118,8 @@ class _Body:
         except StopIteration:
             self._head.release()
             raise
-        self._head.release()
+        if piece:
+            self._head.release()
         return piece
 
     def close(self) -> None:
@@ -129,7 +133,15 @@ def _looked_at(session: object) -> bool:
     return bool(getattr(session, "accessed", session))
 
 
-def _dressed(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    from cachekit.sessions.exchange import dressed  # only where there are sessions at all
+def _refuses_late_looks(session: object) -> bool:
+    from cachekit.sessions.session import Session  # only where there are sessions at all
+
+    # Ours raises when somebody looks after the head went out as one that caches may share; others say nothing.
+    return isinstance(session, Session)
+
+
+def private(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the fields of a response that was made with a session that stands outside: for its visitor alone."""
+    from cachekit.sessions.exchange import dressed
 
     return dressed(headers, accessed=True, cookies=())

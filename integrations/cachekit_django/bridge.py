@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextvars import Context
 from typing import Any, Final
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from cachekit.http.headers import HeaderList
+from cachekit.outside import private
 
 _CONDITIONS: Final = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
 
@@ -51,6 +53,19 @@ def fields_of(response: HttpResponseBase) -> HeaderList:
     """Return the fields of *response*, its cookies among them."""
     cookies = [("Set-Cookie", morsel.OutputString()) for morsel in response.cookies.values()]
     return [*((str(name), str(value)) for name, value in response.items()), *cookies]
+
+
+def fields_for(request: HttpRequest, response: HttpResponseBase, outside: Any) -> HeaderList:
+    """Return the fields of *response*: ``private`` where it was made with what belongs to one visitor and is told further out.
+
+    That is the session *outside*, of a middleware that stands before, and the token of a form whose cookie is still to be
+    set: in the order that ``manage.py check`` asks for, both have been told by now.
+    """
+    fields = fields_of(response)
+    told = settings.CSRF_COOKIE_NAME in response.cookies
+    if getattr(outside, "accessed", False) or (request.META.get("CSRF_COOKIE_NEEDS_UPDATE") and not told):
+        return private(fields)
+    return fields
 
 
 def with_fields(response: Any, fields: HeaderList) -> Any:

@@ -107,9 +107,11 @@ class Edge(Middleware):
             bare = {**environ, "wsgi.input": io.BytesIO(b"")}
             exchange = _Exchange(request := WSGIRequest(bare))
         bridge.with_conditions(request, environ)
+        outside = getattr(request, "session", None)
         response = exchange.response = self.get_response(request)
         exchange.context = copy_context()
-        start_response(f"{response.status_code} {response.reason_phrase}", bridge.fields_of(response))
+        fields = bridge.fields_for(request, response, outside)
+        start_response(f"{response.status_code} {response.reason_phrase}", fields)
         return _Streamed() if response.streaming else [response.content]
 
     async def asynchronous(self, request: HttpRequest) -> Any:
@@ -142,9 +144,11 @@ class Edge(Middleware):
             f"HTTP_{_title(name).upper().replace('-', '_')}": str(value, "latin-1") for name, value in scope["headers"]
         }
         bridge.with_conditions(request, fields)
+        outside = getattr(request, "session", None)
         response = exchange.response = await self.get_response(request)
         exchange.context = copy_context()
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in bridge.fields_of(response)]
+        made = bridge.fields_for(request, response, outside)
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in made]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         if response.streaming:
             await send({"type": _REQUEST})  # an extension that the cache does not know: it steps aside

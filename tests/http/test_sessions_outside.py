@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from itertools import count
 
 import httpx
@@ -33,7 +34,7 @@ def sessions(clock) -> Sessions:
     return Sessions("memory://", SessionOptions(secrets="a long random text, not this one"), clock=clock)
 
 
-def asgi_site(outer, clock, *, late: bool = False):
+def asgi_site(outer, clock, *, late: bool = False, piecewise: bool = False):
     numbers = count()
 
     async def app(scope, receive, send) -> None:
@@ -42,6 +43,8 @@ def asgi_site(outer, clock, *, late: bool = False):
 
         if late:
             await start()
+        if piecewise:
+            await send({"type": "http.response.body", "body": b"page: ", "more_body": True})
         body = "the same for all"
         if scope["path"] == "/own":
             body = scope["session"].setdefault("token", f"token {next(numbers)}")
@@ -76,6 +79,8 @@ def wsgi_site(sessions, clock, kind: str):
         return list(pieces(environ, start_response))
 
     def pieces(environ, start_response):
+        if "empty" in kind:
+            yield b""
         body = "the same for all"
         if environ["PATH_INFO"] == "/own":
             body = environ["cachekit.session"].setdefault("token", f"token {next(numbers)}")
@@ -92,7 +97,16 @@ def wsgi_site(sessions, clock, kind: str):
 
 
 @pytest.fixture(
-    params=["asgi", "asgi, late", "asgi, dict", "wsgi, early", "wsgi, late", "wsgi, early stream", "wsgi, late stream"]
+    params=[
+        "asgi",
+        "asgi, late",
+        "asgi, dict",
+        "wsgi, early",
+        "wsgi, late",
+        "wsgi, early stream",
+        "wsgi, late stream",
+        "wsgi, late stream, empty",
+    ]  # fmt: skip
 )
 def ask(request, sessions, clock):
     """Send a request of somebody who was never here."""
@@ -115,3 +129,29 @@ def test_what_was_made_without_it_is_kept(ask) -> None:
     got = ask("/all")
     assert "hit" in got.headers["cache-status"]
     assert got.headers["cache-control"] == "public, s-maxage=60"
+
+
+def test_a_stranger_s_session_may_be_looked_at_in_the_middle_of_a_stream(clock) -> None:
+    """Ours refuses that, where the head went out as one that caches may share; others say nothing at all."""
+    ask = asgi_site(Plain, clock, late=True, piecewise=True)
+    first, second = ask("/own"), ask("/own")
+    assert (first.text, second.text) == ("page: token 0", "page: token 1")
+    for got in (first, second):
+        assert got.headers["cache-control"] == "private"
+        assert "stored" not in got.headers["cache-status"]
+
+
+def test_a_second_head_before_the_first_of_the_body_is_private_too(sessions, clock) -> None:
+    def app(environ, start_response):
+        environ["cachekit.session"]["mine"] = 1
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        try:
+            raise ValueError("a page that fails while it is made")
+        except ValueError:
+            start_response("500 Internal Server Error", [("Content-Type", "text/plain")], sys.exc_info())
+        yield b"an error"
+
+    site = WsgiSessionMiddleware(WsgiCacheKit(app, cache=Cache(clock=clock), rules=RULES), sessions)
+    with httpx.Client(transport=httpx.WSGITransport(site), base_url="https://shop") as client:
+        got = client.get("/own")
+    assert (got.status_code, got.text, got.headers["cache-control"]) == (500, "an error", "private")

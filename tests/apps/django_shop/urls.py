@@ -5,6 +5,7 @@ import io
 
 from django.contrib import admin
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.middleware.csrf import get_token
 from django.shortcuts import render
 from django.urls import path
 from django.views import View
@@ -63,6 +64,14 @@ def count(request):
     return HttpResponse(str(request.session["n"]))
 
 
+def form(request):
+    """Claims to be for everybody, and is not."""
+    calls.append(request.path)
+    what = request.GET["of"]
+    text = get_token(request) if what == "token" else request.session.setdefault("mine", str(len(calls)))
+    return HttpResponse(text, headers={"Cache-Control": "public, max-age=60"})
+
+
 def fragment(request):
     return render(request, "shop.html", {"calls": calls, "user_id": request.GET.get("user", "1"), "pk": 42})
 
@@ -89,6 +98,7 @@ urlpatterns = [
     path("big", big),
     path("long", lambda request: HttpResponse("text " * 1000, headers={"Cache-Control": "public, max-age=60"})),
     path("count", count),
+    path("form", form),
     path("fragment", fragment),
     path("broken", broken),
     path("stale", stale),

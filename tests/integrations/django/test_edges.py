@@ -113,6 +113,21 @@ def test_personal_pages_are_not_stored(url, visit, rows):
     assert other("/count")[1] == b"1"
 
 
+@pytest.mark.parametrize("edge", ["wsgi", "asgi"])
+@pytest.mark.parametrize("of", ["session", "token"])
+def test_a_wrong_order_of_middleware_shares_nothing(memory, arun, edge, of):
+    """The session, and the cookie of a form's token, are told further out than the cache looks."""
+    with override_settings(MIDDLEWARE=[*THEIRS, OURS[1]]):
+        made = [Visitor(edge, arun)(f"/form?of={of}") for _ in range(2)]
+        assert len({body for _, body in made}) == len(calls) == 2
+        for response, _ in made:
+            assert "private" in response["Cache-Control"] and "stored" not in status(response)
+        calls.clear()
+        for _ in range(2):
+            Visitor(edge, arun)("/product/1")
+        assert len(calls) == 1, "what has nothing to do with a visitor is kept"
+
+
 def test_errors_pass(memory, visit):
     response, _ = visit("/broken")
     assert response.status_code == 500
