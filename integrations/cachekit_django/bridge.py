@@ -56,7 +56,7 @@ def fields_of(response: HttpResponseBase) -> HeaderList:
 
 
 def fields_for(request: HttpRequest, response: HttpResponseBase, outside: Any) -> HeaderList:
-    """Return the fields of *response*: ``private`` where it was made with what belongs to one visitor and is told further out.
+    """Return the fields of *response*: ``private`` where it was made with what is one visitor's, and is told further out.
 
     That is the session *outside*, of a middleware that stands before, and the token of a form whose cookie is still to be
     set: in the order that ``manage.py check`` asks for, both have been told by now.
