@@ -8,15 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import itertools
 from typing import Any
 
 import redis
 
 from benchmarks.measure import awaited, blocking, interleaved, show
+from benchmarks.sessions import SMALL, act, data
 from cachekit import Cache
 from cachekit.stores.embedded import EmbeddedServer
 
 CALLS, ROUNDS = 1_000, 10
+COUNTER, SHOP = "one number", f"a shop's of {SMALL}"
+VISITOR = data(SMALL)
 PAYLOAD = {"rows": [{"number": number, "name": f"product {number}"} for number in range(40)]}
 ENVIRON = {
     "REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/page", "QUERY_STRING": "", "SERVER_NAME": "bench",
@@ -59,19 +63,31 @@ def main() -> bool:
 def sessions(url: str = "") -> bool:
     """Print what sessions cost: in the memory of the process, or on the server at *url*."""
     kept, where = True, "on a server" if url else "in memory"
-    if importlib.util.find_spec("flask") is not None:
-        for what in ("reads", "changes"):
-            found = {name: blocking(call) for name, call in flask_sessions(what, url).items()}
+    for what, kind in itertools.product(("reads", "changes"), (COUNTER, SHOP)):
+        if importlib.util.find_spec("flask") is not None:
+            found = {name: blocking(call) for name, call in flask_sessions(what, kind, url).items()}
             rows = interleaved(found, calls=CALLS // 2, rounds=ROUNDS)
-            kept = show(f"Flask, a view that {what} its session {where}", rows, "bare Flask") and kept
-    if importlib.util.find_spec("starlette") is not None:
-        with asyncio.Runner() as runner:
-            for what in ("reads", "changes"):
-                calls = {name: awaited(call, runner) for name, call in starlette_sessions(what, runner, url).items()}
+            kept = show(f"Flask, a view that {what} its session, {kind}, {where}", rows, "bare Flask") and kept
+        if importlib.util.find_spec("starlette") is not None:
+            with asyncio.Runner() as runner:
+                made = starlette_sessions(what, kind, runner, url)
+                calls = {name: awaited(call, runner) for name, call in made.items()}
                 rows = interleaved(calls, calls=CALLS // 2, rounds=ROUNDS)
-                title = f"Starlette, an endpoint that {what} its session {where}"
+                title = f"Starlette, an endpoint that {what} its session, {kind}, {where}"
                 kept = show(title, rows, "bare Starlette") and kept
     return kept
+
+
+def use(session: Any, what: str, kind: str) -> None:
+    """Do with *session* what a request does: begin it, read it, or change it."""
+    if kind == COUNTER:
+        if what == "changes" or "user" not in session:
+            session["user"] = session.get("user", 0) + 1
+        assert session["user"]
+    else:
+        if "user_id" not in session:
+            session.update(VISITOR)
+        act(session, "read" if what == "reads" else "modify")
 
 
 def compression() -> bool:
@@ -218,7 +234,7 @@ def fastapi_calls() -> dict[str, Any]:
     return calls
 
 
-def flask_sessions(what: str, url: str) -> dict[str, Any]:
+def flask_sessions(what: str, kind: str, url: str) -> dict[str, Any]:
     import flask
     from cachekit_flask import CacheKitSessionInterface
 
@@ -229,9 +245,7 @@ def flask_sessions(what: str, url: str) -> dict[str, Any]:
 
         def page() -> Any:
             if uses:
-                if what == "changes" or "user" not in flask.session:
-                    flask.session["user"] = flask.session.get("user", 0) + 1
-                assert flask.session["user"]
+                use(flask.session, what, kind)
             return PAYLOAD
 
         app.add_url_rule("/page", "page", page)
@@ -259,7 +273,7 @@ def flask_sessions(what: str, url: str) -> dict[str, Any]:
     return calls
 
 
-def starlette_sessions(what: str, runner: asyncio.Runner, url: str) -> dict[str, Any]:
+def starlette_sessions(what: str, kind: str, runner: asyncio.Runner, url: str) -> dict[str, Any]:
     import cachekit_starlette
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -274,10 +288,7 @@ def starlette_sessions(what: str, runner: asyncio.Runner, url: str) -> dict[str,
                     from starsessions import load_session
 
                     await load_session(request)
-                session = request.session
-                if what == "changes" or "user" not in session:
-                    session["user"] = session.get("user", 0) + 1
-                assert session["user"]
+                use(request.session, what, kind)
             return JSONResponse(PAYLOAD)
 
         app = Starlette(routes=[Route("/page", page)], middleware=middleware)

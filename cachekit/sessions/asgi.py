@@ -119,7 +119,7 @@ class _Sender:
         fields, exchange = list(headers), self._exchange
         if True not in [concerns(bytes(name)) for name, _ in fields]:  # they stay as they are, whatever is added
             added = await exchange.head(ASYNCIO, status, [])
-            return [*fields, *[_encoded(name, value) for name, value in added]] if added else fields
+            return [*fields, *[_SAID.get(field) or _encoded(*field) for field in added]] if added else fields
         said = [(str(name, "latin-1"), str(value, "latin-1")) for name, value in fields]
         dressed = await exchange.head(ASYNCIO, status, said)
         return [_encoded(name, value) for name, value in dressed] if exchange.session.loaded else fields
@@ -140,6 +140,12 @@ class _SocketSender(_Sender):
 
 def _encoded(name: str, value: str) -> tuple[bytes, bytes]:
     return name.lower().encode("latin-1"), value.encode("latin-1")
+
+
+_SAID: Final = {
+    (name, value): _encoded(name, value) for name, value in (("Cache-Control", "private"), ("Vary", "Cookie"))
+}
+"""What nearly every response says whose session was looked at."""
 
 
 def _asked(scope: Scope) -> tuple[list[str], str]:

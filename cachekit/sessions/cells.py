@@ -128,7 +128,7 @@ class Layout:
         try:
             data = cast("bytes", packb(said))
         except UnicodeEncodeError as exc:
-            raise CodecError(f"a key of a session cannot be stored: {exc}") from exc
+            raise unstorable(exc) from exc
         head = _BLOCK.pack(_PLAIN_MAP, len(data), crc32(data))
         if len(data) >= self._from:
             frame = self._frame(b"", data, MAP, _MAP_ZSTD)
@@ -224,6 +224,11 @@ class Layout:
         except Exception as exc:
             raise FrameError(f"corrupt, or larger than max_bytes={self._limit}: {exc}") from exc
         return plain
+
+
+def unstorable(error: UnicodeEncodeError) -> CodecError:
+    """Return what is said of a key that is no text which can be written."""
+    return CodecError(f"a key of a session cannot be stored: {error}")
 
 
 def read_map(data: Any) -> dict[str, Any]:

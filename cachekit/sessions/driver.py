@@ -24,7 +24,6 @@ from cachekit.sessions.guard import GuardedSessions
 from cachekit.sessions.habits import Habits
 from cachekit.sessions.keeper import Held
 from cachekit.sessions.keeping import Keeping
-from cachekit.sessions.late import Late
 from cachekit.sessions.options import Load, SessionOptions
 from cachekit.sessions.payload import NOBODYS, About, Payloads
 from cachekit.sessions.session import Session
@@ -369,15 +368,13 @@ class Exchange(Keeping):
         """End this request's hold on its session: the last to be called.
 
         The two hold each other, so that only the garbage collector would find what the session held, a large one's worth
-        for each request. Whoever still has the session may go on using it.
+        for each request. Whoever still has the session may go on using it: the session says that it is the one who asks.
         """
-        session = self.session
         if self._shape:
-            self._driver.habits.learn(self._shape, session.loaded)
+            self._driver.habits.learn(self._shape, self.session.loaded)
         if self._asked is not None:
             self._asked.drop()
             self._asked = None
-        session.belongs_to(Late(self, session))
         del self.session
 
 

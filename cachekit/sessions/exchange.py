@@ -61,5 +61,7 @@ def may_be_shared(method: str, headers: Headers) -> bool:
     """Say whether caches may give a response with these fields to others than who asked."""
     if method not in ("GET", "HEAD"):
         return False
+    if not headers:
+        return True
     control = CacheControl.of(headers)
     return "private" not in control and ("no-store" not in control or "must-understand" in control)

@@ -31,6 +31,8 @@ class GuardedSessions:
         self.inner = inner
         self.appends = isinstance(inner, Appending)
         """Whether the store can add to a session."""
+        self.takes_parcels = bool(getattr(inner, "takes_parcels", False))
+        """Whether the store keeps a ``Parcel`` as it is."""
         self._foresees = isinstance(inner, Foreseeing)
         self.in_process = bool(getattr(inner, "in_process", False))
         """Whether nobody waits for the store."""
@@ -45,7 +47,7 @@ class GuardedSessions:
     # -- the port -------------------------------------------------------------------------------------------------
 
     async def read(self, io: IO, key: Key, ttl: float) -> Found:
-        if self.breaker.is_quiet:  # the usual case of the most frequent call, without detours
+        if self.breaker.is_quiet:  # the usual case of the most frequent calls, without detours
             try:
                 return await self.inner.read(io, key, ttl)
             except StoreError as exc:
@@ -62,6 +64,12 @@ class GuardedSessions:
         return None if asked is None else _Guarded(asked, self._breaking)
 
     async def write(self, io: IO, key: Key, record: Record, expected: str | None) -> Outcome:
+        if self.breaker.is_quiet:
+            try:
+                return await self.inner.write(io, key, record, expected)
+            except StoreError as exc:
+                self._breaking.failed(exc)
+                raise
         return await self._run(lambda: self.inner.write(io, key, record, expected))
 
     async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:

@@ -11,7 +11,7 @@ made of what it had read before and what it changed: an id that was planted on s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cachekit._io import IO
 from cachekit.clock import Clock
@@ -64,6 +64,7 @@ class Keeper:
         self.store = store
         self.payloads = payloads
         self._appends = store.appends
+        self._in_parcels = store.takes_parcels and not payloads.protects
         self.local = LocalSessions(options.max_local, options.life(remembered=False), clock, payloads)
         self.emit = emit
         self._slides = options.sliding
@@ -100,7 +101,7 @@ class Keeper:
         except CodecError as exc:
             self.emit(Event(Kind.UNREADABLE, str(key), name="sessions", detail=str(exc), error=exc))
             return None
-        if len(record.body) > _LARGE:  # they would take up room until the request ends
+        if type(record.body) is bytes and len(record.body) > _LARGE:  # they would take up room until the request ends
             record = record._replace(body=b"")
         return Held(key, record, about, cells, extent)
 
@@ -119,7 +120,11 @@ class Keeper:
     def _record(
         self, key: Key, values: Mapping[str, bytes], about: About, owner: str | None = None, version: str = ""
     ) -> Record:
-        body = self.payloads.pack(about, values, self._context(key))
+        body: Any = (
+            self.payloads.parcel(about, values)
+            if self._in_parcels
+            else self.payloads.pack(about, values, self._context(key))
+        )
         if owner is None:
             owner = owner_of(about.user) if about.user else ""
         return Record(body, version or new_version(), self.life(about), deadline=self._absolute, owner=owner)
@@ -186,7 +191,8 @@ class Keeper:
             there = isinstance(outcome.found, Record) and outcome.found.version == version
             if there or outcome.verdict is Verdict.DONE:
                 kept = Record(b"", version, self.life(about), was.created, was.seen, was.deadline, was.owner)
-                self.payloads.remember(version, Content(about, values, extent))
+                if extent is not None:
+                    self.payloads.remember(version, Content(about, values, extent))
                 return Held(held.key, kept, about, values, extent)
             if isinstance(outcome.found, Moved):
                 return await self._follow(io, outcome.found, held, values)

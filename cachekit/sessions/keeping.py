@@ -253,7 +253,7 @@ class Keeping:
         session.commit(values)
         session.place(key)
         there = values if there is None else there
-        if say or self._claimed(there) != self._claims:
+        if say or ((self._claims or self._driver.claimed) and self._claimed(there) != self._claims):
             self._say(there, about)
 
     def _claimed(self, values: Mapping[str, bytes]) -> Mapping[str, bytes]:

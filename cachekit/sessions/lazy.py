@@ -79,6 +79,11 @@ class LazyDict(dict[str, Any]):
         """Return what the store is known to hold."""
         return self._base
 
+    @property
+    def bare(self) -> bool:
+        """Return whether nothing is in it, without a look at any value; one that cannot be read is something."""
+        return not dict.__len__(self) and not self._lost
+
     def is_as_stored(self) -> bool:
         """Say whether it surely is what the store holds, as far as that can be told without a look at any value."""
         return self._as_stored and not self._suspects and not self._forced and dict.__len__(self) == len(self._base)

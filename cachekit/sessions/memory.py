@@ -1,7 +1,7 @@
 """Sessions in this process: for one process, for tests, and for the time that a server is away.
 
-Bounded, and what has expired gives its memory back. Holds bytes only, so that no two requests share an object. Must not
-know values or requests.
+Bounded, and what has expired gives its memory back. Holds bytes and parcels of them, which nobody changes, so that no two
+requests share an object that can. Must not know values or requests.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class MemorySessions:
 
     Attributes:
         in_process: nobody waits for it.
+        takes_parcels: what it keeps need not be bytes.
 
     Args:
         max_sessions: bound on their number; the one that was not used for longest leaves first.
@@ -38,6 +39,7 @@ class MemorySessions:
     """
 
     in_process: bool = True
+    takes_parcels: bool = True
 
     def __init__(
         self, *, max_sessions: int = 100_000, max_bytes: int = 512 * 1024 * 1024, clock: Clock = system_clock
@@ -47,7 +49,7 @@ class MemorySessions:
         self._max_sessions = max_sessions
         self._max_bytes = max_bytes
         self._clock = clock
-        self._kept: OrderedDict[Key, tuple[float, Record | Moved]] = OrderedDict()
+        self._kept: OrderedDict[Key, tuple[float, Record | Moved]] = OrderedDict()  # the one used last is the last
         self._owners: dict[str, set[Key]] = {}
         self._ends: list[tuple[float, str, Key]] = []
         self._bytes = 0
@@ -101,8 +103,8 @@ class MemorySessions:
         """Have *key* looked at when it *expires*. One that lives longer is noted, and found used when it comes up."""
         heapq.heappush(self._ends, (expires, str(key), key))
 
-    def _slide(self, key: Key, record: Record, expires: float) -> None:
-        if expires < self._kept[key][0]:
+    def _slide(self, key: Key, before: float, record: Record, expires: float) -> None:
+        if expires < before:
             self._note_end(key, expires)
         self._kept[key] = (expires, record)
         self._kept.move_to_end(key)
@@ -137,7 +139,7 @@ class MemorySessions:
                 return None if entry is None else self._find(key, now)
             found = entry[1]
             if isinstance(found, Record):
-                self._slide(key, found, min(now + ttl, found.deadline) if ttl else entry[0])
+                self._slide(key, entry[0], found, _end(now + ttl, found) if ttl else entry[0])
             return found
 
     async def write(self, io: IO, key: Key, record: Record, expected: str | None) -> Outcome:  # noqa: ARG002 - no I/O here
@@ -169,7 +171,7 @@ class MemorySessions:
             found = self._checked(key, expected, now)
             if isinstance(found, Outcome):
                 return found
-            expires = min(now + found.ttl, found.deadline)
+            expires = _end(now + found.ttl, found)
             if expires <= now:
                 self._drop(key)
                 return GONE
@@ -202,7 +204,7 @@ class MemorySessions:
             found = self._find(key, now)
             if not isinstance(found, Record):
                 return False
-            self._slide(key, found._replace(seen=now), min(now + ttl, found.deadline))
+            self._slide(key, self._kept[key][0], found._replace(seen=now), _end(now + ttl, found))
             return True
 
     async def close(self, io: IO) -> None:
@@ -234,3 +236,8 @@ class MemorySessions:
             self._ends.clear()
             self._bytes = 0
         return ended
+
+
+def _end(expires: float, record: Record) -> float:
+    """Return when *record* ends, which would end when it *expires*."""
+    return expires if expires < record.deadline else record.deadline

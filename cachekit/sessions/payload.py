@@ -23,10 +23,10 @@ from cachekit.codecs.base import Codec
 from cachekit.codecs.frame import opened, seal
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import CodecError, ConfigError, FrameError, SessionTooLarge
-from cachekit.sessions.cells import MAP, Layout, Squeezed, plain_size, read_map
+from cachekit.sessions.cells import MAP, Layout, Squeezed, plain_size, read_map, unstorable
 from cachekit.sessions.merge import ABSENT, Combine, merge, queue, total, union
 from cachekit.sessions.options import SessionOptions
-from cachekit.sessions.store import HEAD_BYTES
+from cachekit.sessions.store import HEAD_BYTES, Parcel
 
 FLASH: Final = "_flash"
 CSRF: Final = "_csrf"
@@ -45,6 +45,9 @@ _REMEMBERED_BYTES: Final = 4096
 _LONGEST_UTF8: Final = 4
 _OVERHEAD: Final = 10
 """Bytes that the layout takes for each key at most, beside the key and its value."""
+_FOOTPRINT: Final = 512
+"""Bytes of memory that a session in this process takes, beside its keys and values."""
+_FOOTPRINT_OF_KEY: Final = 128
 _LONGEST_USER: Final = 512
 _LONGEST_AGENT: Final = 200
 
@@ -52,6 +55,7 @@ _ONE_WAY: Final = frozenset((str, int, bool, type(None), bytes))
 """Types whose equal values are written in one way alone."""
 _KNOWN: Final = frozenset((_PLAIN, _ZSTD, _GROUPS, _PLAIN + _SEALED, _ZSTD + _SEALED))
 _GROUPS_BYTE: Final = bytes((_GROUPS,))
+_OTHER_PROTECTION: Final = "this session was stored under other settings of `protection`"
 
 Packed = Mapping[str, bytes]
 
@@ -113,6 +117,24 @@ class Content(NamedTuple):
     about: About
     cells: Mapping[str, bytes]
     extent: Extent | None = None
+
+
+class Unpacked(Parcel):
+    """The content of a session that stays in this process: making bytes of it would be undone by whoever reads it next.
+
+    Args:
+        content: what the session holds.
+        size: bytes of memory that it takes.
+    """
+
+    __slots__ = ("_size", "content")
+
+    def __init__(self, content: Content, size: int) -> None:
+        self.content = content
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
 
 
 class Payloads:
@@ -192,11 +214,11 @@ class Payloads:
 
     # -- bodies ---------------------------------------------------------------------------------------------------
 
-    def _check(self, values: Packed) -> None:
-        if (
-            sum(map(len, values.values())) + _LONGEST_UTF8 * sum(map(len, values)) + _OVERHEAD * len(values)
-        ) < self._limit and (Squeezed not in set(map(type, values.values()))):
-            return  # without looking at each
+    def _check(self, values: Packed) -> int:
+        """Return about how many bytes *values* take here. Raises ``SessionTooLarge``."""
+        here = sum(map(len, values.values())) + _LONGEST_UTF8 * sum(map(len, values)) + _OVERHEAD * len(values)
+        if here < self._limit and Squeezed not in set(map(type, values.values())):
+            return here  # without looking at each
         size = sum(map(plain_size, values.values())) + sum(map(_key_size, values))
         if size > self._limit:
             largest = max(values, key=lambda key: plain_size(values[key]))
@@ -205,6 +227,7 @@ class Payloads:
                 f"with {plain_size(values[largest])} bytes: keep large things elsewhere, and their key in the session",
                 size=size, limit=self._limit,
             )  # fmt: skip
+        return here
 
     def pack(self, about: About, values: Packed, context: bytes) -> bytes:
         """Return the body of *values*, bound to *context*. Raises ``SessionTooLarge``."""
@@ -216,7 +239,7 @@ class Payloads:
         try:
             data = cast("bytes", packb({key: self.opened(cell) for key, cell in values.items()}))
         except UnicodeEncodeError as exc:
-            raise CodecError(f"a key of a session cannot be stored: {exc}") from exc
+            raise unstorable(exc) from exc
         made = _PLAIN
         if self._layout.zstd is not None and len(data) >= self._from:
             data, made = self._layout.zstd.ZstdCompressor(level=3).compress(data), _ZSTD
@@ -225,9 +248,18 @@ class Payloads:
         frame = self._protection.protect(frame, b"values " + context)
         return b"".join((_LENGTH.pack(len(head)), head, bytes((made + _SEALED,)), frame))
 
-    def extent(self, body: bytes) -> Extent | None:
+    def parcel(self, about: About, values: Packed) -> Unpacked:
+        """Return the body of *values* for a store that keeps it in this process as it is. Raises ``SessionTooLarge``."""
+        size = self._check(values) + _FOOTPRINT + _FOOTPRINT_OF_KEY * len(values)
+        try:
+            "".join(values).encode()
+        except UnicodeEncodeError as exc:
+            raise unstorable(exc) from exc
+        return Unpacked(Content(about, values), size)
+
+    def extent(self, body: bytes | Unpacked) -> Extent | None:
         """Return how *body*, just packed, came about; None for what cannot be added to."""
-        return Extent(len(body), crc=_crc(body)) if self._squeezes else None
+        return Extent(len(body), crc=_crc(body)) if self._squeezes and type(body) is bytes else None
 
     def addition(self, base: Packed, values: Packed, extent: Extent) -> tuple[bytes, Extent] | None:
         """Return what to add to a body that holds *base*, so that it holds *values*; and what it then is.
@@ -267,8 +299,12 @@ class Payloads:
                 self._known.clear()
             self._known[version, extent.crc] = content
 
-    def content(self, version: str, body: bytes, context: bytes) -> Content:
+    def content(self, version: str, body: bytes | Unpacked, context: bytes) -> Content:
         """Return what is in *body*, which has *version*; others may be given the same object. Raises ``CodecError``."""
+        if isinstance(body, Unpacked):
+            if self.protects:
+                raise FrameError(_OTHER_PROTECTION)
+            return body.content
         small = len(body) <= _REMEMBERED_BYTES
         if small and (known := self._known.get((version, crc32(body)))) is not None:
             return known
@@ -296,9 +332,9 @@ class Payloads:
             raise FrameError("these bytes hold no session")
         return Content(about, values)
 
-    def about(self, body: bytes, context: bytes) -> About:
+    def about(self, body: bytes | Unpacked, context: bytes) -> About:
         """Return whose session *body* is, which may be cut after that. Raises ``CodecError``."""
-        return self._about(body, context)[0]
+        return self.content("", body, context).about if isinstance(body, Unpacked) else self._about(body, context)[0]
 
     def _about(self, body: bytes, context: bytes) -> tuple[About, int, int]:
         try:
@@ -309,7 +345,7 @@ class Payloads:
         if made not in _KNOWN:
             raise FrameError("this session was written by a newer version")
         if (self._protection is not None) != bool(made & _SEALED):
-            raise FrameError("this session was stored under other settings of `protection`")
+            raise FrameError(_OTHER_PROTECTION)
         head = body[_LENGTH.size : end]
         if made & _SEALED:
             head = self._opened(head, b"about " + context)

@@ -18,7 +18,13 @@ from cachekit.sessions.payload import CSRF, FLASH, NOBODYS, About, Payloads, che
 
 
 class Source(Protocol):
-    """Where a session comes from, and where it goes."""
+    """Where a session comes from, and where it goes.
+
+    Attributes:
+        session: the session that asks.
+    """
+
+    session: Session
 
     def fetch(self) -> None:
         """Read the session here and now, and ``fill`` it."""
@@ -81,10 +87,6 @@ class Session(LazyDict):
         self._take_in(values, base)
         self._about, self._new = about, new
         self.loaded = True
-
-    def belongs_to(self, source: Source) -> None:
-        """Ask *source* from now on."""
-        self._source = source
 
     def place(self, handle: object, created_at: float = 0.0, last_activity: float = 0.0) -> None:
         """Take in where it is kept, and since when. What *handle* is as a text names it in lists."""
@@ -174,11 +176,17 @@ class Session(LazyDict):
 
     # -- reading --------------------------------------------------------------------------------------------------
 
+    def _asked(self) -> Source:
+        """Return the source, which does not hold the session any more once its request is over."""
+        source = self._source
+        source.session = self
+        return source
+
     def _look(self) -> None:
         if not self.accessed or not self.loaded:  # Flask notes by itself that somebody looks, before anything is read
             self._refuse_to_share()
             if not self.loaded:
-                self._source.fetch()
+                self._asked().fetch()
             self.accessed = True
 
     def _refuse_to_share(self) -> None:
@@ -193,7 +201,7 @@ class Session(LazyDict):
         if not self.accessed or not self.loaded:
             self._refuse_to_share()
             if not self.loaded:
-                await self._source.afetch()
+                await self._asked().afetch()
             self.accessed = True
         return self
 
@@ -217,7 +225,7 @@ class Session(LazyDict):
             self.mark_modified()
 
     def _unreadable(self, key: str, error: CodecError) -> None:
-        self._source.unreadable(key, error)
+        self._asked().unreadable(key, error)
 
     def __repr__(self) -> str:
         # Names only: reprs end up in logs.
@@ -328,12 +336,12 @@ class Session(LazyDict):
         self._look()
         if CSRF not in self:
             self[CSRF] = 1  # a session that holds something is kept, and so is its id
-        return self._source.csrf()
+        return self._asked().csrf()
 
     def is_csrf_token(self, token: str | None) -> bool:
         """Say whether *token* was made for this session. A new id makes older tokens invalid."""
         self._look()
-        return token is not None and not self._new and self._source.is_csrf(token)
+        return token is not None and not self._new and self._asked().is_csrf(token)
 
     # -- storing --------------------------------------------------------------------------------------------------
 
@@ -344,8 +352,8 @@ class Session(LazyDict):
             SessionError: the client has no id for it yet.
             StoreError: never: while the store is away, changes are kept in this process.
         """
-        self._source.store()
+        self._asked().store()
 
     async def asave(self) -> None:
         """Keep what has changed now, not only when the response begins: for websockets and long streams."""
-        await self._source.astore()
+        await self._asked().astore()

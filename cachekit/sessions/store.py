@@ -49,11 +49,21 @@ class Key(NamedTuple):
         return cls(shard, digest) if is_shard(shard) and len(digest) == 43 else None
 
 
+class Parcel:
+    """A body of which no bytes were made, for a store that keeps it as it is, in this process. Nobody changes it."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        """Return about how many bytes of memory it takes."""
+        raise NotImplementedError
+
+
 class Record(NamedTuple):
     """A session as it is stored.
 
     Attributes:
-        body: what only the writer understands.
+        body: what only the writer understands. A store whose ``takes_parcels`` is true is given a ``Parcel`` here.
         version: another one after each write.
         ttl: seconds that it lives after it was last used.
         created: when it was made, by the clock of the store.

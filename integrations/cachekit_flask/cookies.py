@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import weakref
 from contextvars import ContextVar
+from datetime import datetime
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +33,16 @@ CODEC: Final = MsgpackCodec()
 CODEC.adapt(Markup, "markupsafe.Markup", take=lambda text: [str.__str__(text)], build=lambda made: Markup(made[0]))  # noqa: S704
 
 
+_LONGEST: Final = 4093
+"""Characters of a line that every browser takes, as Werkzeug says."""
+
+
+@lru_cache(maxsize=64)
+def _attributes(name: str, **said: Any) -> str:
+    """Return what follows the value in the line of a cookie; the values of ours need no quotes."""
+    return dump_cookie(name, "", **said).partition("=")[2]
+
+
 class FlaskCookies(Cookies):
     """Writes the cookie with Flask's names. What decides is asked when it is written.
 
@@ -49,7 +61,10 @@ class FlaskCookies(Cookies):
         session: Any = saving.get()
         if session is None:
             session = SimpleNamespace(permanent=remembered)
-        return self._dumped(value, expires=self._interface.get_expiration_time(self._app, session))
+        expires = self._interface.get_expiration_time(self._app, session)
+        if isinstance(expires, datetime):
+            expires = expires.replace(microsecond=0)  # as it is written
+        return self._dumped(value, expires=expires)
 
     def removal(self) -> str:
         return self._dumped("", expires=0, max_age=0)
@@ -64,11 +79,13 @@ class FlaskCookies(Cookies):
         interface, app = self._interface, self._app
         if (partitioned := getattr(interface, "get_cookie_partitioned", None)) is not None:  # since Flask 3.1
             more["partitioned"] = partitioned(app)
-        return dump_cookie(
-            self._name, value, path=interface.get_cookie_path(app), domain=interface.get_cookie_domain(app),
+        more.update(
+            path=interface.get_cookie_path(app), domain=interface.get_cookie_domain(app),
             secure=interface.get_cookie_secure(app), httponly=interface.get_cookie_httponly(app),
-            samesite=interface.get_cookie_samesite(app), **more,
+            samesite=interface.get_cookie_samesite(app),
         )  # fmt: skip
+        line = f"{self._name}={value}{_attributes(self._name, **more)}"
+        return line if len(line) <= _LONGEST else dump_cookie(self._name, value, **more)  # which warns of it
 
 
 def secrets_of(app: Flask) -> list[str]:

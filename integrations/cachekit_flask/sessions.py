@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -35,6 +35,29 @@ class FlaskSession(Session, SessionMixin):  # type: ignore[override,unused-ignor
     exchange: Any = None
     touched = False
     """Whether anything was set, if only to what it was: in Flask that sends the cookie."""
+    _compared: tuple[dict[str, bytes] | None] | None = None
+
+    def compare(self) -> None:
+        """Compare it now with what was read: until ``trust_no_more``, or a change, ``changes`` says what was found."""
+        self._compared = (super().changes(),)
+
+    def trust_no_more(self) -> None:
+        """Have ``changes`` compare again."""
+        self._compared = None
+
+    def changes(self) -> dict[str, bytes] | None:
+        """Return all values encoded, or None when they are what the store holds. Raises ``CodecError``."""
+        found = self._compared
+        return super().changes() if found is None or self._forced else found[0]
+
+    def commit(self, base: Mapping[str, bytes]) -> None:
+        """Take *base* for what the store holds from now on."""
+        self._compared = None
+        super().commit(base)
+
+    def _forget(self) -> None:
+        self._compared = None
+        super()._forget()
 
     @property
     def modified(self) -> bool:
@@ -49,7 +72,7 @@ class FlaskSession(Session, SessionMixin):  # type: ignore[override,unused-ignor
 
     def _touch_key(self, key: object) -> None:
         super()._touch_key(key)
-        self.touched = True
+        self.touched, self._compared = True, None
 
     @property
     def permanent(self) -> bool:
@@ -151,8 +174,9 @@ class CacheKitSessionInterface(SessionInterface):
             raise ConfigError("flask.session was replaced by something else: change it in place")
         exchange: Any = session.exchange
         if session.loaded:
+            session.compare()  # once: nothing of the application runs until the head is made
             session.touched = session.modified  # afterwards nothing differs from the store any more
-            if session.touched and not session.new and not session.user and not session:
+            if session.touched and not session.new and not session.user and session.bare:
                 session.clear()  # as in Flask: one that was emptied is no session any more
         if self.sessions is None and (session.loaded or exchange.remembered) and self.should_set_cookie(app, session):
             exchange.renew()
@@ -164,6 +188,7 @@ class CacheKitSessionInterface(SessionInterface):
             fields = exchange.begin_response(response.status_code, [] if stays else said)
         finally:
             saving.reset(token)
+            session.trust_no_more()
         if not stays:
             headers.clear()
         for name, value in fields:

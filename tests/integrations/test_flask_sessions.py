@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,7 +13,10 @@ flask = pytest.importorskip("flask")
 from cachekit_flask import CacheKit, CacheKitSessionInterface  # noqa: E402
 
 from cachekit import Cache, ConfigError  # noqa: E402
+from cachekit.codecs.msgpack import MsgpackCodec  # noqa: E402
 from cachekit.sessions import SessionOptions, Sessions  # noqa: E402
+from cachekit.sessions.memory import MemorySessions  # noqa: E402
+from cachekit.sessions.payload import Payloads  # noqa: E402
 
 
 @pytest.fixture(params=["memory://", "valkey", "redis"])
@@ -193,6 +196,91 @@ def test_a_body_that_nobody_reads_is_closed() -> None:
     CacheKit(app, cache=Cache(), sessions=True)
     app.test_client().head("/", buffered=True)
     assert closed == [1]
+
+
+def test_what_is_looked_at_is_compared_once_and_nothing_else_is_read(app: Any, monkeypatch: Any) -> None:
+    @app.route("/fill")
+    def fill():
+        flask.session.update(cart=[1], seen=["a"], count=1)
+        return "ok"
+
+    @app.route("/look")
+    def look():
+        return str(flask.session["cart"])
+
+    @app.route("/count")
+    def count():
+        flask.session["count"] += 1
+        return str(len(flask.session["cart"]))
+
+    client = app.test_client()
+    client.get("/fill")
+    compared, read = [], []
+    monkeypatch.setattr(Payloads, "same", _noting(Payloads.same, compared))
+    monkeypatch.setattr(MsgpackCodec, "decode", _noting(MsgpackCodec.decode, read))
+    client.get("/look")
+    assert (len(compared), len(read)) == (1, 1)
+    client.get("/count")
+    assert (len(compared), len(read)) == (3, 3)
+    assert client.get("/get/count").data == b"2"
+
+
+def _noting(function: Any, calls: list[Any]) -> Any:
+    def noting(self: Any, *args: Any) -> Any:
+        calls.append(args)
+        return function(self, *args)
+
+    return noting
+
+
+def test_what_a_hook_changes_is_kept(app: Any) -> None:
+    """A subclass may decide late, when the session was compared already."""
+
+    class Interface(CacheKitSessionInterface):
+        def should_set_cookie(self, app, session):
+            if flask.request.path == "/get/a":
+                session["hooked"] = "yes"
+            elif flask.request.path == "/get/b":
+                session.permanent = True
+            return super().should_set_cookie(app, session)
+
+    app.session_interface = Interface(Cache())
+    client = app.test_client()
+    client.get("/set/a/1")
+    client.get("/get/a")
+    assert client.get("/get/hooked").data == b"yes"
+    assert "Expires=" in client.get("/get/b").headers["Set-Cookie"]
+    client.get("/plain")
+    with client.session_transaction() as session:
+        assert session.permanent
+
+
+def test_what_cannot_be_read_is_not_lost_with_the_last_that_can(url: str) -> None:
+    """Two releases of an application: the newer one cannot read what the older one keeps."""
+
+    class Profile(NamedTuple):
+        name: str
+
+    knowing = MsgpackCodec()
+    knowing.register(Profile)
+    store: Any = MemorySessions() if url == "memory://" else Cache(url)
+    releases = []
+    for codec in (knowing, MsgpackCodec()):
+        made = flask.Flask("shop")
+        made.secret_key = "dev"
+        made.session_interface = CacheKitSessionInterface(store, codec=codec)
+        releases.append(made.test_client())
+    older, newer = releases
+    with older.session_transaction() as session:
+        session.update(profile=Profile("Ann"), seen=1)
+    cookie = older.get_cookie("session")
+    assert cookie is not None
+    newer.set_cookie("session", cookie.value)
+    with newer.session_transaction() as session:
+        assert "profile" not in session
+        del session["seen"]
+    with older.session_transaction() as session:
+        assert dict(session) == {"profile": Profile("Ann")}
 
 
 def test_a_failure_keeps_nothing(app: Any) -> None:

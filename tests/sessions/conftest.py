@@ -15,6 +15,7 @@ import pytest
 from cachekit import Cache
 from cachekit._io import drive
 from cachekit.sessions import SessionOptions, Sessions
+from cachekit.sessions.memory import MemorySessions
 from cachekit.testing import ManualClock
 from tests.conftest import Running
 from tests.sessions.aging import grow_older
@@ -292,6 +293,12 @@ def frozen(server):
         yield
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
+
+
+class InBytes(MemorySessions):
+    """Keeps bytes in this process, as servers do elsewhere."""
+
+    takes_parcels = False
 
 
 def put(key: str, value: Any) -> Callable[[Any], None]:

@@ -16,7 +16,7 @@ from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.sessions import SessionOptions
 from cachekit.sessions.cells import MAP, Layout, Squeezed
 from cachekit.sessions.payload import About, Content, Extent, Payloads
-from tests.sessions.conftest import put
+from tests.sessions.conftest import InBytes, put
 
 ANN = About("ann", "tests", True)
 LONG = st.integers(3000, 9000).map(lambda size: f"{size} words " * (size // 10))
@@ -127,8 +127,8 @@ def test_what_is_not_looked_at_is_not_decompressed(site, monkeypatch) -> None:
     assert len(opened) == 1
 
 
-def test_damage_of_one_value_costs_that_value(site, watch) -> None:
-    edge = site()
+def test_damage_of_one_value_costs_that_value(site, watch, clock) -> None:
+    edge = site(InBytes(clock=clock))
     browser = edge.browser()
     browser.ask(lambda session: session.update(user=7, cart=["kettle"] * 3000))
     inner = edge.sessions.store.inner

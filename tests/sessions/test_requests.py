@@ -12,7 +12,7 @@ from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import ConfigError, SessionError, SessionTooLarge
 from cachekit.http.rules import Rule
 from cachekit.sessions import Sessions
-from tests.sessions.conftest import options, put
+from tests.sessions.conftest import InBytes, options, put
 
 
 @pytest.fixture(params=["memory", "valkey", "redis"])
@@ -673,7 +673,8 @@ def test_encryption_at_rest(site, source, watch) -> None:
 
     browser.ask(login, agent="Browser of Ann")
     if source == "memory://":
-        kept = repr(edge.sessions.store.inner._kept).encode()
+        ((_, record),) = edge.sessions.store.inner._kept.values()
+        kept = record.owner.encode() + record.body
     else:
         import redis
 
@@ -691,6 +692,31 @@ def test_encryption_at_rest(site, source, watch) -> None:
     assert watch.of(Kind.UNREADABLE)
 
 
+def test_sessions_that_are_not_protected_alike_do_not_read_each_other(site, source, watch) -> None:
+    from cachekit import Encryption
+
+    plain, sealed = site(source), site(source, protection=Encryption([bytes(32)]))
+    sealed.sessions.driver.store.inner = plain.sessions.store.inner
+    for writer, reader in ((plain, sealed), (sealed, plain)):
+        browser = writer.browser()
+        browser.ask(lambda session: session.bind("ann"))
+        browser.ask(put("n", 1))
+        watch.events.clear()
+        browser.edge = reader
+        assert browser.look() == {}
+        assert ["protection" in event.detail for event in watch.of(Kind.UNREADABLE)] == [True]
+        assert len(reader.sessions.of("ann")) > 0, "it can be revoked all the same"
+
+
+def test_a_key_that_is_no_text(site, source) -> None:
+    browser = site(source).browser()
+    browser.ask(put("n", 1))
+    for key in ("\ud800", "n\udfff"):
+        with pytest.raises(CodecError, match="a key of a session cannot be stored"):
+            browser.ask(put(key, 1))
+    assert browser.look() == {"n": 1}
+
+
 def test_a_sealed_session_cannot_be_put_in_the_place_of_another(site) -> None:
     from cachekit import Encryption
 
@@ -705,8 +731,8 @@ def test_a_sealed_session_cannot_be_put_in_the_place_of_another(site) -> None:
     assert bob.look() == {}
 
 
-def test_a_payload_that_cannot_be_read_is_a_new_session(site, source, watch) -> None:
-    edge = site(source)
+def test_a_payload_that_cannot_be_read_is_a_new_session(site, source, watch, clock) -> None:
+    edge = site(InBytes(clock=clock) if source == "memory://" else source)
     browser = edge.browser()
     browser.ask(put("n", 1))
     inner = edge.sessions.store.inner
