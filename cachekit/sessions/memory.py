@@ -240,4 +240,4 @@ class MemorySessions:
 
 def _end(expires: float, record: Record) -> float:
     """Return when *record* ends, which would end when it *expires*."""
-    return expires if expires < record.deadline else record.deadline
+    return min(record.deadline, expires)
