@@ -119,9 +119,9 @@ class SessionStoreContract:
         world.run(lambda io: sessions.destroy(io, key, ""))
         assert world.run(lambda io: add(io, key, b"late", new_version(), read.version)).verdict is Verdict.GONE
         assert self.find(world, sessions, key) is None
-        ended = self.keep(world, sessions, owner=self.ANN, deadline=0.4)
+        ended = self.keep(world, sessions, owner=self.ANN, deadline=40.0)
         read = self.find(world, sessions, ended)
-        passing(0.5)
+        passing(50.0)
         assert world.run(lambda io: add(io, ended, b"late", new_version(), read.version)).verdict is Verdict.GONE
         assert world.run(lambda io: sessions.sessions(io, self.ANN)) == []
 
@@ -129,13 +129,13 @@ class SessionStoreContract:
         add = self.adding(sessions)
         if add is None:
             return
-        key = self.keep(world, sessions, owner=self.ANN, ttl=1.5)
-        version = self.find(world, sessions, key, 1.5).version
-        passing(0.9)
+        key = self.keep(world, sessions, owner=self.ANN, ttl=15.0)
+        version = self.find(world, sessions, key, 15.0).version
+        passing(9.0)
         following = new_version()
         assert world.run(lambda io: add(io, key, b"+", following, version)).verdict is Verdict.DONE
-        passing(0.9)
-        assert self.find(world, sessions, key, 1.5).body == b"body+"
+        passing(9.0)
+        assert self.find(world, sessions, key, 15.0).body == b"body+"
         assert [each for each, _ in world.run(lambda io: sessions.sessions(io, self.ANN))] == [key]
 
     @staticmethod
@@ -181,24 +181,24 @@ class SessionStoreContract:
         key = self.keep(world, sessions)
         read = self.find(world, sessions, key)
         moved = Moved(self.key(), "")
-        world.run(lambda io: sessions.retire(io, key, read, moved, 0.3))
+        world.run(lambda io: sessions.retire(io, key, read, moved, 30.0))
         assert self.find(world, sessions, key) == moved
-        passing(0.4)
+        passing(40.0)
         assert self.find(world, sessions, key) is None
 
     def test_reading_slides(self, world: Any, sessions: FullStore, passing: Callable[[float], None]) -> None:
-        key = self.keep(world, sessions, ttl=1.5)
+        key = self.keep(world, sessions, ttl=15.0)
         for _ in range(2):
-            passing(0.8)
-            assert self.find(world, sessions, key, 1.5) is not None
-        passing(1.6)
-        assert self.find(world, sessions, key, 1.5) is None
+            passing(8.0)
+            assert self.find(world, sessions, key, 15.0) is not None
+        passing(16.0)
+        assert self.find(world, sessions, key, 15.0) is None
 
     def test_reading_without_sliding(self, world: Any, sessions: FullStore, passing: Callable[[float], None]) -> None:
-        key = self.keep(world, sessions, ttl=1.5)
-        passing(0.8)
+        key = self.keep(world, sessions, ttl=15.0)
+        passing(8.0)
         assert self.find(world, sessions, key, 0.0) is not None
-        passing(0.9)
+        passing(9.0)
         assert self.find(world, sessions, key, 0.0) is None
 
     def test_ending_all(self, world: Any, sessions: FullStore) -> None:
@@ -211,10 +211,10 @@ class SessionStoreContract:
     def test_the_deadline_holds_for_writes(
         self, world: Any, sessions: FullStore, passing: Callable[[float], None]
     ) -> None:
-        key = self.keep(world, sessions, deadline=0.4)
+        key = self.keep(world, sessions, deadline=40.0)
         read = self.find(world, sessions, key)
-        assert 0.3 < read.deadline - read.created < 0.5
-        passing(0.5)
+        assert 39.9 < read.deadline - read.created < 40.1
+        passing(50.0)
         outcome = world.run(lambda io: sessions.write(io, key, self.record(), read.version))
         assert outcome.verdict is Verdict.GONE
         assert world.run(lambda io: sessions.touch(io, key, TTL)) is False
@@ -228,12 +228,12 @@ class SessionStoreContract:
         )
 
     def test_touching(self, world: Any, sessions: FullStore, passing: Callable[[float], None]) -> None:
-        key = self.keep(world, sessions, owner=self.ANN, ttl=1.5)
-        before = self.find(world, sessions, key, 1.5)
-        passing(0.8)
-        assert world.run(lambda io: sessions.touch(io, key, 1.5)) is True
-        passing(0.9)
-        after = self.find(world, sessions, key, 1.5)
+        key = self.keep(world, sessions, owner=self.ANN, ttl=15.0)
+        before = self.find(world, sessions, key, 15.0)
+        passing(8.0)
+        assert world.run(lambda io: sessions.touch(io, key, 15.0)) is True
+        passing(9.0)
+        after = self.find(world, sessions, key, 15.0)
         assert after.seen - after.created > before.seen - before.created  # where time passes, all of it grows older
         assert (after.version, after.body) == (before.version, before.body)
         assert [each for each, _ in world.run(lambda io: sessions.sessions(io, self.ANN))] == [key]
@@ -258,9 +258,9 @@ class SessionStoreContract:
     def test_what_has_expired_is_neither_listed_nor_counted(
         self, world: Any, sessions: FullStore, passing: Callable[[float], None]
     ) -> None:
-        self.keep(world, sessions, owner=self.ANN, ttl=0.2)
+        self.keep(world, sessions, owner=self.ANN, ttl=20.0)
         lasting = self.keep(world, sessions, owner=self.ANN)
         assert world.run(sessions.count) == 2
-        passing(0.4)
+        passing(40.0)
         assert [key for key, _ in world.run(lambda io: sessions.sessions(io, self.ANN))] == [lasting]
         assert world.run(sessions.count) == 1
