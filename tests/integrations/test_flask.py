@@ -760,6 +760,15 @@ def test_a_command_says_what_it_cannot_reach(app, kit):
     assert app.test_cli_runner().invoke(args=["cachekit", "stats"]).exit_code == 0
 
 
+def test_stats_of_a_store_that_cannot_be_reached(app):
+    """The command is a process of its own: before it asks, it knows nothing of the store."""
+    with CacheKit(app, cache=Cache(f"redis://127.0.0.1:{free_port()}")).cache:
+        done = app.test_cli_runner().invoke(args=["cachekit", "stats"])
+    assert done.exit_code == 1
+    assert '"store": "away"' in done.output
+    assert "cannot be reached" in done.output
+
+
 def test_a_command_says_that_it_cannot_reach_a_private_server():
     app = flask.Flask("private")
     kit = CacheKit(app, cache=Cache("tiered+embedded://"))
