@@ -119,6 +119,9 @@ def _invalidate(given: argparse.Namespace) -> int:
 
 def _purges(given: argparse.Namespace) -> int:
     with _open(given) as cache:
+        if not cache.available():
+            print("cachekit: the store cannot be reached, and what waits there with it", file=sys.stderr)
+            return 1
         if given.retry_dead:
             print(f"{cache.retry_purges()} purges are tried anew")
         _show(cache)

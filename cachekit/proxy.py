@@ -31,6 +31,10 @@ _OURS: Final = frozenset(
 _VIA: Final = b"1.1 cachekit"
 
 
+class BrokenBody(ConnectionError):
+    """The server behind broke off a response whose head was sent on: all that is left is to break off too."""
+
+
 class ReverseProxy:
     """Answers each request with what the server at *to* answers.
 
@@ -141,6 +145,9 @@ class ReverseProxy:
             async for chunk in response.stream:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except httpx.TransportError as exc:
+            asked, why = f"{scope['method']} {scope['path']}", str(exc) or type(exc).__name__
+            raise BrokenBody(f"the server behind this proxy broke off its answer to {asked!r}: {why}") from exc
         finally:
             await response.aclose()
 
@@ -221,4 +228,4 @@ async def _refuse_websocket(scope: MutableMapping[str, Any], receive: Receive, s
         await send({"type": "websocket.close", "code": 1008, "reason": reason})
 
 
-__all__ = ["ReverseProxy"]
+__all__ = ["BrokenBody", "ReverseProxy"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -123,6 +124,23 @@ def publish(config: RunConfig) -> None:
     os.environ[ENVIRONMENT] = json.dumps(asdict(config))
 
 
+class Readable(logging.Filter):
+    """Keeps what a proxy meets every day to one line of the server's log.
+
+    A response that the server behind broke off needs no traceback through this process; a WebSocket that was refused with
+    an answer of HTTP has no handshake to complete.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether *record* is logged."""
+        from cachekit.proxy import BrokenBody
+
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, BrokenBody):
+            record.msg, record.args, record.exc_info = "%s", (error,), None
+        return "without completing handshake" not in record.getMessage()
+
+
 def create() -> Any:
     """Build the application of one worker."""
     values = json.loads(os.environ[ENVIRONMENT])
@@ -132,6 +150,9 @@ def create() -> Any:
     if config.to:
         from cachekit.proxy import ReverseProxy
 
+        server = logging.getLogger("uvicorn.error")
+        if not any(isinstance(one, Readable) for one in server.filters):
+            server.addFilter(Readable())
         return Closing(wrap(ReverseProxy(config.to, timeout=config.upstream_timeout), config), default.default_cache())
     app, sessions = load_app(config.app, factory=config.factory), sessions_of(config)
     wrapped = wrap(app, config, sessions)

@@ -291,6 +291,19 @@ _known_etag = lru_cache(maxsize=1024)(_new_etag)
 
 
 def _not_modified(words: Words[S], options: Compression, asked: Asked, headers: Fields[S]) -> Fields[S]:
+    """Return the head of a 304: the Vary of the 200 that it stands for (RFC 9110 section 15.4.5), and its ETag."""
+    found = _same_etag(words, options, asked, headers)
+    return plain(words, found) if asked.allowed and _may_be_encoded(words, options, headers) else found
+
+
+def _may_be_encoded(words: Words[S], options: Compression, headers: Fields[S]) -> bool:
+    """Say whether the head of a 304, which mostly has no Content-Type, leaves it open that the 200 is encoded."""
+    said = {words.meanings.get(name.lower()): value for name, value in headers}
+    kind, control = said.get(_Meaning.TYPE), said.get(_Meaning.CONTROL)
+    return (kind is None or options.compresses(kind)) and (control is None or not _forbids(words.text(control)))
+
+
+def _same_etag(words: Words[S], options: Compression, asked: Asked, headers: Fields[S]) -> Fields[S]:
     """Return the head of a 304 with the ETag of what the client has, which may be an encoded form."""
     if asked.condition is None:
         return headers

@@ -49,8 +49,8 @@ class Arriving:
         self._flights = Flights(self.options.span("collapse_timeout"), cache.clock)
         self.dropping = Dropping(cache, self.options.purge_urls)
         self.past = Past(self.options, self._rules)
-        self.goes_past: Callable[[str, bool], bool] = self._flights.is_bare if self.past.plain else _never
-        """Says whether a plain GET of a key, of which this process holds nothing, need not be looked up: it was found
+        self.goes_past: Callable[[str, bool], str] = self._flights.bare if self.past.plain else _never
+        """Says why a plain GET of a key, of which this process holds nothing, need not be looked up, if so: it was found
         uncacheable a moment ago. The flag is for credentials."""
         self.counters = cache.counting(_NAME)
         self.tally = self.counters.tally
@@ -218,7 +218,7 @@ class Arriving:
                 # Nothing came of it. Whoever follows here has waited once, and does not wait for a second one.
                 if not ticket.leads:
                     until = self._cache.clock() + self.options.span("uncacheable_for")
-                    self._flights.remember(exchange.flight_key, until, bare=True)
+                    self._flights.remember(exchange.flight_key, until, bare=exchange.fwd)
                 self._land(passage, Landing.FAILED)
         if ticket is not None and not ticket.leads:  # the end of that lease need not be told any more
             await self._guard(self._cache.release(io, ticket), exchange, None)
@@ -328,5 +328,5 @@ class Arriving:
             log.exception("an event of the HTTP cache could not be emitted")
 
 
-def _never(*key: object) -> bool:  # noqa: ARG001 - stands in for what looks at it
-    return False
+def _never(*key: object) -> str:  # noqa: ARG001 - stands in for what looks at it
+    return ""

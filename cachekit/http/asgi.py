@@ -70,7 +70,7 @@ class HttpCache:
 
     def _inside(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         method = scope["method"]
-        passes = False
+        passes = ""
         try:
             key, traits = self._read(scope)
             if key is not None and not traits & _ODD and method in _READS:
@@ -81,20 +81,20 @@ class HttpCache:
                         self._tally.hits += 1
                         return _answer(send, short[0], short[2], b"" if method == "HEAD" else short[3])
                 else:
-                    passes = method == "GET" and self._goes_past(key, traits & _CREDENTIALS != 0)
+                    passes = self._goes_past(key, traits & _CREDENTIALS != 0) if method == "GET" else ""
         except Exception:  # noqa: BLE001 - the long way meets the same fault, and reports it
-            passes = False
+            passes = ""
         if not passes:
             return self._exchange(scope, receive, send)
         if self._past.tells:
-            return self._telling(scope, receive, send)
-        return self.app(scope, receive, self._of_miss(scope, send, set()))
+            return self._telling(scope, receive, send, passes)
+        return self.app(scope, receive, self._of_miss(scope, send, set(), passes))
 
-    async def _telling(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _telling(self, scope: Scope, receive: Receive, send: Send, why: str) -> None:
         used: Groups = set()
         token = collect(used)
         try:
-            await self.app(scope, receive, self._of_miss(scope, send, used))
+            await self.app(scope, receive, self._of_miss(scope, send, used, why))
         finally:
             leave(token)
 

@@ -38,7 +38,7 @@ class Bypass:
         reader: reads keys.
     """
 
-    __slots__ = ("_clean", "_driver", "_dropping", "_meanings", "_method", "_miss", "_plain", "_reader")
+    __slots__ = ("_clean", "_driver", "_dropping", "_meanings", "_method", "_misses", "_plain", "_reader")
 
     def __init__(self, driver: Driver, reader: Reader) -> None:
         self._driver = driver
@@ -47,7 +47,7 @@ class Bypass:
         self._reader = reader
         past = driver.past
         self._method = None if past.method is None else (b"cache-status", past.method.encode("latin-1"))
-        self._miss = None if past.miss is None else (b"cache-status", past.miss.encode("latin-1"))
+        self._misses = {why: (b"cache-status", told.encode("latin-1")) for why, told in past.misses.items()}
         self._meanings: dict[bytes, int] = {}
         self._plain: set[bytes] = set()
 
@@ -122,8 +122,11 @@ class Bypass:
 
         return relay
 
-    def of_miss(self, scope: Scope, send: Send, used: Groups) -> Send:
-        """Return the ``send`` of an application whose response is known to be uncacheable, and *used* this."""
+    def of_miss(self, scope: Scope, send: Send, used: Groups, why: str) -> Send:
+        """Return the ``send`` of an application whose response is known to be uncacheable, and *used* this.
+
+        *why* is what ``Driver.goes_past`` said.
+        """
         path, raw = scope["path"], scope.get("raw_path")
 
         def relay(message: Message) -> Awaitable[None]:
@@ -144,8 +147,10 @@ class Bypass:
                                 control.append(str(value, "latin-1"))
                     expected = self._driver.past.passes(control, seen)
                     if not expected or (used and not control and names_any(used)):
-                        return self._tell(_as_asked(scope, path, raw), message, send, Tags(used), expected=expected)
-                    if (told := self._miss) is not None:
+                        return self._tell(
+                            _as_asked(scope, path, raw), message, send, Tags(used), why, expected=expected
+                        )
+                    if (told := self._misses.get(why)) is not None:
                         message = {**message}
                         message["headers"] = [*headers, told]
                 except Exception:
@@ -174,11 +179,11 @@ class Bypass:
         await send(message)
 
     async def _tell(
-        self, scope: Scope, message: Message, send: Send, tags: AbstractSet[str], *, expected: bool
+        self, scope: Scope, message: Message, send: Send, tags: AbstractSet[str], why: str, *, expected: bool
     ) -> None:
         try:
             request, fields, status = request_of(scope), decode(message.get("headers", ())), message["status"]
-            sent = await self._driver.went_past(ASYNCIO, request, status, fields, tags, expected=expected)
+            sent = await self._driver.went_past(ASYNCIO, request, status, fields, tags, why, expected=expected)
             message = {**message, "headers": encode(sent)}
         except Exception:
             log.exception("the HTTP cache could not read a response; it passes by")

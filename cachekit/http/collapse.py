@@ -56,7 +56,7 @@ class Flights:
         self._longest = longest
         self._clock = clock
         self._flights: dict[FlightKey, Flight] = {}
-        self._uncacheable: dict[FlightKey, tuple[float, bool]] = {}
+        self._uncacheable: dict[FlightKey, tuple[float, str]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -90,8 +90,10 @@ class Flights:
             flight.landed.set_result(landing)
         self.announce(flight)
 
-    def remember(self, key: FlightKey, until: float, *, bare: bool = False) -> None:
-        """Remember *key* as uncacheable; *bare* says that nothing older is stored there either.
+    def remember(self, key: FlightKey, until: float, *, bare: str = "") -> None:
+        """Remember *key* as uncacheable; *bare* says why nothing older that is stored there will do either, if so.
+
+        That is the word of the last look for ``fwd`` (RFC 9211 section 2.2): ``uri-miss``, ``vary-miss`` or ``bypass``.
 
         The memory is bounded: the oldest is forgotten first.
         """
@@ -107,12 +109,12 @@ class Flights:
             with self._lock:
                 self._uncacheable.pop(key, None)
 
-    def is_bare(self, *key: Hashable) -> bool:
-        """Say whether *key* is remembered as uncacheable, with nothing stored there."""
+    def bare(self, *key: Hashable) -> str:
+        """Return why nothing that is stored at *key* will do, where it is remembered as uncacheable; else an empty text."""
         found = self._uncacheable.get(key)
-        return found is not None and found[1] and self._clock() < found[0]
+        return found[1] if found is not None and self._clock() < found[0] else ""
 
-    def is_uncacheable(self, key: FlightKey, now: float, *, bare: bool = False) -> bool:
-        """Say whether *key* is remembered as uncacheable; with *bare*, whether nothing is stored there either."""
+    def is_uncacheable(self, key: FlightKey, now: float) -> bool:
+        """Say whether *key* is remembered as uncacheable."""
         found = self._uncacheable.get(key)
-        return found is not None and now < found[0] and (found[1] or not bare)
+        return found is not None and now < found[0]

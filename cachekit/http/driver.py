@@ -30,16 +30,26 @@ class Driver(Arriving):
     # Past the cache
 
     async def went_past(
-        self, io: IO, request: Request, status: int, headers: Headers, tags: AbstractSet[str], *, expected: bool
+        self,
+        io: IO,
+        request: Request,
+        status: int,
+        headers: Headers,
+        tags: AbstractSet[str],
+        why: str,
+        *,
+        expected: bool,
     ) -> Headers:
         """Take in the head of a response that was sent past the cache, and has to be told more than expected.
 
-        Where it is not even *expected* that nothing allows to store it, it is no longer remembered as uncacheable.
+        *why* is what ``goes_past`` said. Where it is not even *expected* that nothing allows to store it, it is no longer
+        remembered as uncacheable.
         """
         exchange = self.open(request)
         if not expected:
             self._flights.forget(exchange.flight_key)
         exchange.decision(self._cache.clock())
+        exchange.fwd = why
         exchange.recording.spoil("no-ticket")
         passage = Passage(exchange)
         passage.tags = tags
@@ -112,7 +122,7 @@ class Driver(Arriving):
         elif passage.led and (exchange.recording.uncacheable or passage.committed):
             landing = Landing.UNCACHEABLE
             until = self._cache.clock() + self.options.span("uncacheable_for")
-            bare = exchange.found is None and not passage.committed
+            bare = exchange.fwd if exchange.found is None and not passage.committed else ""
             self._flights.remember(exchange.flight_key, until, bare=bare)
             if refused := exchange.recording.terms.refused:
                 self._emit(Kind.NOT_STORED, exchange, detail=refused)

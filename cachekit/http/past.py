@@ -22,6 +22,7 @@ TARGET: Final = 4
 REFERENCE: Final = 8
 MODIFIED: Final = 16
 _METHODS: Final = 64
+_WHY: Final = ("uri-miss", "vary-miss", "bypass")
 
 
 class Past:
@@ -30,17 +31,17 @@ class Past:
     Attributes:
         methods: what ``by_method`` said of the methods met so far.
         method: the value of Cache-Status for other methods than GET and HEAD, None when the field is off.
-        miss: the same for what is not stored.
+        misses: the same for what need not be looked up, by why that is so.
         plain: whether nothing else has to be added.
         tells: whether the tags that were used are told, where a response does not keep to itself.
     """
 
-    __slots__ = ("_guesses", "_ruled", "_rules", "_targets", "method", "methods", "miss", "plain", "tells")
+    __slots__ = ("_guesses", "_ruled", "_rules", "_targets", "method", "methods", "misses", "plain", "tells")
 
     def __init__(self, options: HttpOptions, rules: Rules) -> None:
         told = options.cache_status
         self.method = CacheStatus(fwd="method").print(options) if told else None
-        self.miss = CacheStatus(fwd="uri-miss").print(options) if told else None
+        self.misses = {why: CacheStatus(fwd=why).print(options) for why in _WHY} if told else {}
         self.plain = not (told and (options.status_key or options.status_detail))
         self.tells = options.emit_tags == EmitTags.ALL
         self.methods: dict[str, bool | None] = {}

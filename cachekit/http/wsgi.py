@@ -73,7 +73,7 @@ class HttpCache:
                 unsafe = self._past.by_method(method)
             if unsafe is not None:
                 return self.app(environ, self._of_method(environ, start_response, unsafe))
-        passes = False
+        passes = ""
         short = None
         try:
             key, traits = self._read(environ)
@@ -82,9 +82,9 @@ class HttpCache:
                 if entry is not None:
                     short = self._warm.answer(key, entry, traits, environ)
                 else:
-                    passes = method == "GET" and self._goes_past(key, traits & _CREDENTIALS != 0)
+                    passes = self._goes_past(key, traits & _CREDENTIALS != 0) if method == "GET" else ""
         except Exception:  # noqa: BLE001 - the long way meets the same fault, and reports it
-            passes = False
+            passes = ""
         if short is not None:
             self._tally.hits += 1
             status, reason, fields, body = short
@@ -93,7 +93,7 @@ class HttpCache:
         if not passes:
             return self._exchange(environ, start_response)
         used: Groups = set()
-        start = self._of_miss(environ, start_response, used)
+        start = self._of_miss(environ, start_response, used, passes)
         if not self._past.tells:
             return self.app(environ, start)
         token = collect(used)

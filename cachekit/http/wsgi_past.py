@@ -38,7 +38,7 @@ class Bypass:
         reader: reads keys.
     """
 
-    __slots__ = ("_driver", "_dropping", "_meanings", "_method", "_miss", "_passes", "_reader")
+    __slots__ = ("_driver", "_dropping", "_meanings", "_method", "_misses", "_passes", "_reader")
 
     def __init__(self, driver: Driver, reader: Reader) -> None:
         self._driver = driver
@@ -46,7 +46,7 @@ class Bypass:
         self._reader = reader
         past = driver.past
         self._method = None if past.method is None else ("Cache-Status", past.method)
-        self._miss = None if past.miss is None else ("Cache-Status", past.miss)
+        self._misses = {why: ("Cache-Status", told) for why, told in past.misses.items()}
         self._passes = past.passes
         self._meanings: dict[str, int] = {}
 
@@ -79,8 +79,11 @@ class Bypass:
 
         return start
 
-    def of_miss(self, environ: Environ, start_response: StartResponse, used: Groups) -> StartResponse:
-        """Return the ``start_response`` of an application whose response is known to be uncacheable, and *used* this."""
+    def of_miss(self, environ: Environ, start_response: StartResponse, used: Groups, why: str) -> StartResponse:
+        """Return the ``start_response`` of an application whose response is known to be uncacheable, and *used* this.
+
+        *why* is what ``Driver.goes_past`` said.
+        """
         get = environ.get
         script, path, query = get("SCRIPT_NAME"), get("PATH_INFO"), get("QUERY_STRING")
         meanings = self._meanings
@@ -99,9 +102,9 @@ class Bypass:
                 expected = self._passes(control, seen)
                 if not expected or (used and not control and names_any(used)):
                     request, code = request_of(_as_asked(environ, script, path, query)), int(status[:3])
-                    gone = self._driver.went_past(BLOCKING, request, code, headers, Tags(used), expected=expected)
+                    gone = self._driver.went_past(BLOCKING, request, code, headers, Tags(used), why, expected=expected)
                     headers = list(drive(gone))
-                elif (told := self._miss) is not None:
+                elif (told := self._misses.get(why)) is not None:
                     headers = [*headers, told]
             except Exception:
                 log.exception("the HTTP cache could not read a response; it passes by")

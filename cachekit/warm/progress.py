@@ -45,11 +45,17 @@ class Silent:
         """Show nothing."""
 
 
-class Lines:
-    """Writes a line to *stream* for each tenth, as logs like it."""
+def is_logged(report: Report) -> bool:
+    """Say whether somebody reads *report* in the log."""
+    return log.hasHandlers() and log.isEnabledFor(report.level)
 
-    def __init__(self, stream: TextIO) -> None:
+
+class Lines:
+    """Writes a line to *stream* for each tenth, as logs like it; the report too, unless it is *once* in the log."""
+
+    def __init__(self, stream: TextIO, *, once: bool = False) -> None:
         self._stream = stream
+        self._once = once
         self._total = 0
         self._shown = 0
 
@@ -67,7 +73,8 @@ class Lines:
 
     def finish(self, report: Report) -> None:
         """Write the report."""
-        self._write(str(report))
+        if not (self._once and is_logged(report)):
+            self._write(str(report))
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # a closed stream is no reason not to warm
@@ -76,9 +83,13 @@ class Lines:
 
 
 class Bar:
-    """Draws a bar with rich on *stream*. Raises ``ImportError`` when rich is not there."""
+    """Draws a bar with rich on *stream*, and the report, unless it is *once* in the log.
 
-    def __init__(self, stream: TextIO) -> None:
+    Raises:
+        ImportError: rich is not there.
+    """
+
+    def __init__(self, stream: TextIO, *, once: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
@@ -91,6 +102,7 @@ class Bar:
             TimeElapsedColumn(),
             console=Console(file=stream),
         )
+        self._once = once
         self._bar: Any = None
         self._task: Any = None
 
@@ -107,7 +119,8 @@ class Bar:
     def finish(self, report: Report) -> None:
         """Let the bar stand, with the report below it."""
         self._bar.stop()
-        self._bar.console.print(str(report), markup=False, highlight=False)
+        if not (self._once and is_logged(report)):
+            self._bar.console.print(str(report), markup=False, highlight=False)
 
 
 class Careful:
@@ -141,11 +154,15 @@ class Careful:
 
 
 def suited(stream: TextIO | None = None) -> Progress:
-    """Return what suits *stream*, standard error when left out: a bar on a terminal if rich is there, lines elsewhere."""
+    """Return what suits *stream*: a bar on a terminal if rich is there, lines elsewhere.
+
+    Standard error when left out, where the log mostly goes too: the report is then there or in the log.
+    """
+    once = stream is None
     stream = sys.stderr if stream is None else stream
     if stream is None:  # a program without a console, such as pythonw
         return Silent()
     if stream.isatty():
         with contextlib.suppress(ImportError):
-            return Bar(stream)
-    return Lines(stream)
+            return Bar(stream, once=once)
+    return Lines(stream, once=once)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 
@@ -47,6 +48,11 @@ class Report:
     def ok(self) -> bool:
         """Return whether every job returned."""
         return not self.failed and not self.unfinished and self.deadline is None
+
+    @property
+    def level(self) -> int:
+        """Return the level at which it is logged."""
+        return logging.WARNING if self.failed or self.deadline is not None else logging.INFO
 
     def __str__(self) -> str:
         parts = [f"{self.succeeded} of {self.total} jobs in {self.seconds:.1f} s"]

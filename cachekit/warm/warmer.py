@@ -21,7 +21,7 @@ from cachekit.clock import Chance, stopwatch, system_chance
 from cachekit.errors import ConfigError
 from cachekit.policy import Duration, positive_seconds, seconds
 from cachekit.warm.port import in_thread
-from cachekit.warm.progress import Careful, Progress, Silent, suited
+from cachekit.warm.progress import Careful, Progress, Silent, is_logged, suited
 from cachekit.warm.report import Failure, Report
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class Warmer:
             run.progress.finish(report)
         if not cut:
             work.result()
-        _log(report)
+        _log(report, shown=self._progress is True)
         self._report = report
         self._ready = True
         return report
@@ -360,13 +360,11 @@ def _name(fn: Callable[..., object]) -> str:
     return reprlib.repr(fn) if name is None else f"{fn.__module__}.{name}"
 
 
-def _log(report: Report) -> None:
-    if report.deadline is not None:
-        log.warning("warming: %s; the application starts anyway", report)
-    elif report.failed:
-        log.warning("warming: %s", report)
-    else:
-        log.info("warming: %s", report)
+def _log(report: Report, *, shown: bool) -> None:
+    """Log *report*; where nobody reads the log, one that was *shown* is not repeated by logging's last resort."""
+    if not shown or is_logged(report):
+        anyway = "; the application starts anyway" if report.deadline is not None else ""
+        log.log(report.level, "warming: %s%s", report, anyway)
     for failure in report.failed[:_SHOWN]:
         log.warning("warming: %s failed after %d tries", failure.job, failure.attempts, exc_info=failure.error)
 

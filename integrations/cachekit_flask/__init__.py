@@ -7,7 +7,7 @@ from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
 from cachekit.wsgi import DegradeOptions, Route, Webhook
 from cachekit_flask.kit import CacheKit
-from cachekit_flask.sessions import CacheKitSessionInterface
+from cachekit_flask.sessions import CacheKitSessionInterface, FlaskSession, session
 from cachekit_flask.signals import (
     cache_hit,
     cache_invalidated,
@@ -22,6 +22,7 @@ __all__ = [
     "CacheKitSessionInterface",
     "Compression",
     "DegradeOptions",
+    "FlaskSession",
     "HttpOptions",
     "Route",
     "Rule",
@@ -32,4 +33,5 @@ __all__ = [
     "cache_stale",
     "cache_store_error",
     "cache_stored",
+    "session",
 ]

@@ -47,13 +47,19 @@ def commands(kit: Kit) -> AppGroup:
     @group.command()
     @with_appcontext
     def stats() -> None:
-        """Print what the cache knows of itself, as JSON."""
-        found = dataclasses.asdict(kit.cache.stats())
+        """Print what the cache knows of itself, as JSON. Fails where its store cannot be reached."""
+        cache = kit.cache
+        answers = cache.private or cache.available(max_age=0)  # asked first: nothing else in this process has asked it
+        found = dataclasses.asdict(cache.stats())
+        if not answers:
+            found["store"] = "away"
         found["by_function_and_class"] = [
             {"function": function, "class": name, **figures}
             for (function, name), figures in found["by_function_and_class"].items()
         ]
-        click.echo(json.dumps({"cache": repr(kit.cache), **found}, indent=2, default=str))
+        click.echo(json.dumps({"cache": repr(cache), **found}, indent=2, default=str))
+        if not answers:
+            raise click.ClickException(f"the store of {cache!r} cannot be reached")
 
     @group.command()
     @click.argument("tags", nargs=-1, required=True)

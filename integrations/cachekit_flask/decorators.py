@@ -12,9 +12,9 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from cachekit import Cache, ConfigError
 from cachekit.policy import Duration, Policy
-from cachekit.signatures import Decorate
 from cachekit_flask.functions import Memoized, memoize_options, memoized_of
 from cachekit_flask.settings import State
+from cachekit_flask.signatures import Memoize, View
 from cachekit_flask.values import Values, lifetime
 from cachekit_flask.views import CachedView, Options
 
@@ -51,8 +51,11 @@ class Decorators(Values):
         tags: Iterable[str] | Callable[..., Iterable[str]] = (),
         shared: bool = False,
         **options: Any,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    ) -> Callable[[Callable[P, R]], View[P, R]]:
         """Keep the response of a view, sync or async, where the decorator stands: below ``route`` and what guards the view.
+
+        A function that is called outside of a view of its own is for ``memoize``: here it returns its value, nothing is
+        kept, and a warning says so.
 
         Args:
             timeout: seconds, 0 for ever, as in Flask-Caching.
@@ -75,7 +78,7 @@ class Decorators(Values):
             known = ", ".join(Options.__dataclass_fields__)
             raise ConfigError(f"cached: {str(exc).rpartition(') ')[2]}; the options are timeout, {known}") from exc
 
-        def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        def decorate(view: Callable[P, R]) -> View[P, R]:
             kept = CachedView(view, checked, lambda: self.state)
             self._views.append(kept)
             if self._only is not None:
@@ -86,7 +89,8 @@ class Decorators(Values):
                 return kept(*args, **kwargs)
 
             standin.__dict__["uncached"] = view
-            return cast("Callable[P, R]", standin)
+            kept.standin = standin
+            return cast("View[P, R]", standin)
 
         return decorate
 
@@ -99,8 +103,11 @@ class Decorators(Values):
         forced_update: Callable[..., object] | None = None,
         response_filter: Callable[..., object] | None = None,
         **options: Any,
-    ) -> Decorate:
+    ) -> Memoize:
         """Keep the results of a function or coroutine function; the other options are those of ``Cache.cached``.
+
+        What ``Cache.cached`` gives a function (``invalidate``, ``refresh``, ``peek``, ``key_for`` ...) works on the cache of
+        the application that runs; ``uncached`` is the function as it was written.
 
         Raises:
             ConfigError: an option cannot be used.
@@ -110,11 +117,11 @@ class Decorators(Values):
 
         def decorate(fn: Callable[..., Any]) -> Any:
             memoized = Memoized(fn, lambda: self.state, chosen)
-            memoized.on(self._only.cache if self._only is not None else Cache(ttl_classes=_any_class(chosen)))
+            made = memoized.on(self._only.cache if self._only is not None else Cache(ttl_classes=_any_class(chosen)))
             self._functions.append(memoized)
-            return memoized.wrapper(unless, forced_update)
+            return memoized.wrapper(made, unless, forced_update)
 
-        return cast("Decorate", decorate)
+        return cast("Memoize", decorate)
 
     def delete_memoized(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Drop what *fn* returned for these arguments; without any, everything that it returned."""

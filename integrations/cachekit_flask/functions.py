@@ -21,6 +21,11 @@ from cachekit_flask.values import lifetime
 
 HOME: Final = "__cachekit_memoized__"
 
+_HANDLES: Final = (
+    "invalidate", "ainvalidate", "invalidate_all", "ainvalidate_all", "refresh", "peek", "apeek", "peek_or", "apeek_or",
+    "key_for",
+)  # fmt: skip
+
 _AS_USUAL: Final = nullcontext()
 
 Condition = Callable[..., object]
@@ -49,8 +54,8 @@ class Memoized:
         self._last = (cache, made)
         return made
 
-    def wrapper(self, unless: Condition | None, forced_update: Condition | None) -> Callable[..., Any]:
-        """Return what stands in for the function."""
+    def wrapper(self, made: Any, unless: Condition | None, forced_update: Condition | None) -> Callable[..., Any]:
+        """Return what stands in for the function, with the handles that *made*, the function of one cache, has."""
         state_of, on, fn = self._state_of, self.on, self.fn
 
         def mode(state: State, args: Any, kwargs: Any) -> Any:
@@ -82,8 +87,16 @@ class Memoized:
                     return on(state.cache)(*args, **kwargs)
 
             standin = called
+        standin.__dict__.update({name: self._handle(name) for name in _HANDLES if hasattr(made, name)})
         standin.__dict__.update({HOME: self, "uncached": fn})
         return cast("Callable[..., Any]", standin)
+
+    def _handle(self, name: str) -> Callable[..., Any]:
+        def handle(*args: Any, **kwargs: Any) -> Any:
+            return getattr(self.on(self._state_of().cache), name)(*args, **kwargs)
+
+        handle.__name__ = name
+        return handle
 
     def delete(self, cache: Cache, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Drop the result for these arguments; without any, every result."""

@@ -9,9 +9,10 @@ import dataclasses
 import difflib
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakKeyDictionary
 
+import flask
 from flask.sessions import SessionInterface, SessionMixin
 
 from cachekit import Cache, ConfigError, default_cache
@@ -84,6 +85,10 @@ class FlaskSession(Session, SessionMixin):  # type: ignore[override,unused-ignor
     def permanent(self, value: bool) -> None:
         if bool(value) is not self.permanent:
             self.remember(bool(value))
+
+
+session: Final = cast("FlaskSession", flask.session)
+"""``flask.session`` itself, of which type checkers know what a session here can do besides."""
 
 
 class CacheKitSessionInterface(SessionInterface):

@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
 
-from flask import Request, Response, current_app, make_response, request
+from flask import Request, Response, current_app, has_request_context, make_response, request
 
 from cachekit import Cache, ConfigError, Policy, current
 from cachekit.keys import TagTemplates
@@ -73,12 +73,14 @@ class CachedView:
 
     def __init__(self, view: Callable[..., Any], options: Options, state_of: Callable[[], State]) -> None:
         self.view = view
+        self.standin: Callable[..., Any] = view
         self.name = f"{view.__module__}.{view.__qualname__}"
         self._options = options
         self._state_of = state_of
         self._policies: WeakKeyDictionary[Cache, Policy] = WeakKeyDictionary()
         self._templates: dict[tuple[str, ...], TagTemplates] = {}
         self._not_kept: dict[str, float] = {}
+        self._warned = False
         parameters = inspect.signature(view).parameters.values()
         if not any(one.kind is one.VAR_KEYWORD for one in parameters):
             self._tags_over(tuple(one.name for one in parameters))
@@ -100,7 +102,10 @@ class CachedView:
         options = self._options
         state = self._state_of()
         cache = state.cache
-        asked: Request = request._get_current_object()  # type: ignore[attr-defined]
+        try:
+            asked: Request = request._get_current_object()  # type: ignore[attr-defined]
+        except RuntimeError:
+            return self._value(args, kwargs)
         environ = asked.environ
         if not (state.enabled and environ["REQUEST_METHOD"] in _READS and self._is_for_all(state, environ)):
             return self._run(args, kwargs)
@@ -115,9 +120,14 @@ class CachedView:
             return self._run(args, kwargs)
         if self._not_kept and self._not_kept.get(key, 0.0) > cache.clock():
             return self._run(args, kwargs)
-        made: list[Response] = []
+        made: list[Any] = []
 
         def load() -> list[Any] | None:
+            if not _leads_to(app.view_functions.get(asked.endpoint), self.standin):
+                made.append(self._value(args, kwargs))
+                self._remember(key, cache.clock())
+                current().no_store()
+                return None
             watch = Watch.begin()
             touched = ""
             try:
@@ -145,6 +155,17 @@ class CachedView:
         if found is not None and not _CONDITIONS.isdisjoint(environ):
             return response.make_conditional(asked)
         return response
+
+    def _value(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return what the function returns where it is not the view that answers, and say once that it is not kept."""
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "cached on %s: it is not the view that answers a request, so it returns its value and nothing is kept; "
+                "decorate a function with @kit.memoize(...). (Decorators above a view need functools.wraps.)",
+                self.name,
+            )
+        return self._run(args, kwargs) if has_request_context() else self.view(*args, **kwargs)
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return current_app.ensure_sync(self.view)(*args, **kwargs)
@@ -186,6 +207,24 @@ class CachedView:
         if len(self._not_kept) >= _REMEMBERED:
             self._not_kept.clear()
         self._not_kept[key] = now + _NOT_KEPT_FOR
+
+
+def _leads_to(start: Any, function: Callable[..., Any]) -> bool:
+    """Say whether the view *start* is *function*, wraps it, or is a class that has it as a method."""
+    if getattr(start, "__name__", "") == function.__name__:  # a decorator without functools.wraps took over its name
+        return True
+    seen, left = set(), [start]
+    while left:
+        one = left.pop()
+        if one is function:
+            return True
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        left += [getattr(one, name, None) for name in ("__wrapped__", "__func__", "func", "view_class")]
+        if isinstance(one, type):
+            left += [method for kind in one.__mro__ for method in vars(kind).values() if callable(method)]
+    return False
 
 
 def application() -> Any:

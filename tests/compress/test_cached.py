@@ -72,6 +72,7 @@ def test_an_etag_of_the_encoded_form_is_answered_from_the_cache(cached: Edge) ->
     assert cached.ask("gzip").get("etag") == 'W/"v1"'
     got = cached.ask("gzip", if_none_match='W/"v1"')
     assert (got.status, got.raw, got.get("etag")) == (304, b"", 'W/"v1"')
+    assert got.get("vary") == "Accept-Encoding"
     assert cached.calls == 1
 
 

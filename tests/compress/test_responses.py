@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from cachekit.compress.options import Compression
+from cachekit.compress.response import TEXT as WORDS
+from cachekit.compress.response import asked, judge
 from tests.compress.conftest import TEXT
 
 SIZE = str(len(TEXT))
@@ -165,7 +167,33 @@ def test_an_encoded_body_offers_no_ranges(edge: Any) -> None:
 def test_no_body_no_coding(edge: Any, status: int) -> None:
     edge.answers(status=status, etag='"1"')
     got = edge.ask()
-    assert (got.status, got.raw, got.coding, got.get("vary")) == (status, b"", None, None)
+    assert (got.status, got.raw, got.coding) == (status, b"", None)
+    assert got.get("vary") == ("Accept-Encoding" if status == 304 else None)
+
+
+@pytest.mark.parametrize(
+    ("more", "vary"),
+    [
+        ({}, "Accept-Encoding"),
+        ({"vary": "Cookie"}, "Cookie, Accept-Encoding"),
+        ({"cache_control": "max-age=5, no-transform"}, None),
+    ],
+)
+def test_a_304_has_the_vary_of_the_200(edge: Any, more: dict[str, str], vary: str | None) -> None:
+    """RFC 9110 section 15.4.5."""
+    edge.answers(b"", status=304, etag='"1"', **more)
+    assert edge.ask(if_none_match='W/"1"').get("vary") == vary
+    assert edge.ask(None, if_none_match='"1"').get("vary") == vary
+    edge.answers(TEXT, content_type="text/html", etag='"1"', **more)
+    assert edge.ask().get("vary") == vary
+
+
+@pytest.mark.parametrize(("kind", "varies"), [("text/html", True), ("image/png", False)])
+def test_a_304_that_tells_its_type(kind: str, varies: bool) -> None:
+    options = Compression()
+    known = asked(options, "GET", "/", [("accept-encoding", "gzip")])
+    found = judge(WORDS, options, known, 304, [("Content-Type", kind)], 0, last=True)
+    assert (("Vary", "Accept-Encoding") in found.headers) is varies
 
 
 def test_an_empty_body_is_left_alone(edge: Any) -> None:

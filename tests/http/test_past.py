@@ -51,6 +51,19 @@ def test_what_goes_past_asks_the_store_nothing(build, fake):
     assert ("read", "http:https://example.org/x") in fake.log
 
 
+def test_why_it_goes_past_is_said_as_often_as_it_does(build, fake, monkeypatch):
+    """A page that is stored for strangers, and asked for with a cookie, as where all of it is on a server."""
+    monkeypatch.setattr(fake, "peek", lambda key: None)
+    site = build(fake)
+    site.answer([("Cache-Control", "max-age=60")])
+    assert "stored" in site.get().cache_status
+    for control, times in (("private", 3), ("max-age=60", 1)):  # the last has to be told more than was expected
+        site.answer([("Cache-Control", control)])
+        got = [site.get(cookie="session=1").cache_status for _ in range(times)]
+        assert got == ["cachekit; fwd=bypass"] * times
+    assert site.get().hit
+
+
 def test_what_is_stored_to_be_validated_is_looked_up(build, fake, monkeypatch):
     monkeypatch.setattr(fake, "peek", lambda key: None)  # as where all of it is on a server
     site = build(fake)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
 import logging
 import threading
@@ -549,6 +551,111 @@ def test_memoize(kit):
         kit.delete_memoized(len)
 
 
+def test_memoized_functions_have_the_handles_that_their_type_promises(kit):
+    calls = []
+
+    @kit.memoize(50)
+    def add(a, b=2):
+        calls.append((a, b))
+        return a + b
+
+    assert (add.peek(1), add(1), add.peek(1, 2), add.peek_or("none", 5)) == (None, 3, 3, "none")
+    add.invalidate(1)
+    assert (add.peek(1), add.refresh(1), len(calls)) == (None, 3, 2)
+    assert kit.cache.get(add.key_for(1)) == 3
+    add.invalidate_all()
+    assert add.peek(1) is None
+
+    @kit.memoize(50)
+    async def later(a):
+        return a
+
+    assert not hasattr(later, "ainvalidate")
+
+    async def ask():
+        assert (await later(1), await later.peek(1)) == (1, 1)
+        await later.invalidate(1)
+        assert await later.peek(1) is None
+
+    asyncio.run(ask())
+
+
+def test_the_handles_are_those_of_cached(kit):
+    """One list of names stands for both kinds of functions."""
+
+    def blocking(): ...
+
+    async def later(): ...
+
+    for fn in (blocking, later):
+        handles = {name for name, one in vars(kit.cache.cached(fn)).items() if callable(one) and name[0] != "_"}
+        assert {name for name in vars(kit.memoize()(fn)) if name[0] != "_"} == handles - {"counters"} | {"uncached"}
+
+
+def test_a_function_that_is_no_view_returns_its_value(app, kit, client, caplog):
+    """As Flask-Caching's users write it; what it makes is nothing that a view may keep, so it is not kept."""
+
+    @kit.cached(timeout=50, key_prefix="all_comments")
+    def comments():
+        return ["first"]
+
+    @app.get("/")
+    def index():
+        return repr(comments())
+
+    for _ in range(2):
+        assert client.get("/").text == "['first']"
+        assert client.get("/", headers={"Cookie": "a=1"}).text == "['first']"
+    assert comments() == ["first"]  # outside of any request
+    assert caplog.text.count("decorate a function with @kit.memoize") == 1
+    assert "comments" in caplog.text
+
+
+def test_an_async_function_that_is_no_view(kit):
+    @kit.cached(50)
+    async def comments():
+        return ["first"]
+
+    assert asyncio.run(comments()) == ["first"]
+
+
+def test_a_view_is_known_as_one_through_its_decorators(app, kit, client, caplog):
+    def careless(view):
+        def inner(**kwargs):
+            return view(**kwargs)
+
+        inner.__name__ = view.__name__
+        return inner
+
+    def careful(view):
+        return functools.wraps(view)(lambda **kwargs: view(**kwargs))
+
+    calls = []
+
+    def view():
+        calls.append(1)
+        return str(len(calls))
+
+    class Page(MethodView):
+        @kit.cached(50)
+        def get(self):
+            return view()
+
+    class Above(View):
+        decorators = [careful, kit.cached(50), careful]
+
+        def dispatch_request(self):
+            return view()
+
+    app.add_url_rule("/careless", "careless", careless(kit.cached(50)(view)))
+    app.add_url_rule("/careful", "careful", careful(careful(kit.cached(50)(view))))
+    app.add_url_rule("/page", view_func=Page.as_view("page"))
+    app.add_url_rule("/above", view_func=Above.as_view("above"))
+    for path in ("/careless", "/careful", "/page", "/above"):
+        assert client.get(path).text == client.get(path).text, path
+    assert (len(calls), caplog.text) == (4, "")
+
+
 def test_memoized_methods(kit):
     calls = []
 
@@ -651,6 +758,15 @@ def test_a_command_says_what_it_cannot_reach(app, kit):
     done = app.test_cli_runner().invoke(args=["cachekit", "invalidate", "a"])
     assert (done.exit_code, "memory of each process" in done.output) == (1, True)
     assert app.test_cli_runner().invoke(args=["cachekit", "stats"]).exit_code == 0
+
+
+def test_stats_of_a_store_that_cannot_be_reached(app):
+    """The command is a process of its own: before it asks, it knows nothing of the store."""
+    with CacheKit(app, cache=Cache(f"redis://127.0.0.1:{free_port()}")).cache:
+        done = app.test_cli_runner().invoke(args=["cachekit", "stats"])
+    assert done.exit_code == 1
+    assert '"store": "away"' in done.output
+    assert "cannot be reached" in done.output
 
 
 def test_a_command_says_that_it_cannot_reach_a_private_server():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 
@@ -13,6 +14,7 @@ from cachekit.config import RunConfig
 from cachekit.errors import ConfigError
 from cachekit.http.message import check_origin
 from cachekit.proxy import ReverseProxy
+from cachekit.serve import Readable
 from tests.http.through import Origin, Say
 from tests.integrations import test_run
 from tests.ports import free_port
@@ -128,6 +130,29 @@ def test_without_an_origin_it_says_what_to_write(capsys, monkeypatch, tmp_path):
     assert "--to" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="upstream_timeout"):
         RunConfig(upstream_timeout=0)
+
+
+def test_a_response_that_is_broken_off_is_one_line_in_the_log(running, origin):
+    with running("--to", to(origin)) as client:  # which fails on a traceback in the log
+        origin.says(Say([FRESH], body=b"x" * 3000, cut=1000))
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.get("/cut")
+    said = [line for line in client.log.read_text().splitlines() if "broke off" in line]
+    assert len(said) == 1
+    assert "'GET /cut': peer closed connection without sending complete message body" in said[0]
+
+
+def test_a_websocket_that_was_refused_is_no_error(caplog):
+    """Some of the libraries that the server may use say so where the refusal is an answer of HTTP."""
+    server = logging.getLogger("uvicorn.error")
+    quiet = Readable()
+    server.addFilter(quiet)
+    try:
+        server.error("ASGI callable returned without completing handshake.")
+        server.error("something else")
+    finally:
+        server.removeFilter(quiet)
+    assert caplog.messages == ["something else"]
 
 
 # In process

@@ -19,6 +19,7 @@ from cachekit.webhook import sign
 from cachekit.wsgi import CacheKit as WsgiKit
 from tests.cdn.stand_in import Answer, StandIn
 from tests.integrations.test_run import running
+from tests.ports import free_port
 
 SECRET = "correct horse battery"
 ENV = {
@@ -290,6 +291,11 @@ give_up_after = "1ms"
     assert "1 purges are tried anew" in cli(tmp_path, "purges", "--retry-dead", table=table, env=ENV).stdout
     refused = cli(tmp_path, "purges", table="[tool.cachekit]", env=ENV)
     assert (refused.returncode, "memory://" in refused.stderr) == (2, True)
+
+
+def test_purges_of_a_store_that_cannot_be_reached(tmp_path) -> None:
+    done = cli(tmp_path, "purges", "--store", f"redis://127.0.0.1:{free_port()}", table="[tool.cachekit]", env=ENV)
+    assert (done.returncode, "the store cannot be reached" in done.stderr) == (1, True)
 
 
 # -- put together --------------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ class World:
 
             def passing(*args):
                 found = past(*args)
-                self.shorts += found
+                self.shorts += bool(found)
                 return found
 
             self.site._warm.answer, self.site._goes_past = answering, passing

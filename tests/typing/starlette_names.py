@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from cachekit_starlette import CacheKit, GZipMiddleware, Session, SessionMiddleware
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import Request
 
 from cachekit import Cache
 
@@ -16,3 +19,7 @@ own = [
 app = Starlette(middleware=own)
 app.add_middleware(SessionMiddleware, secret_key="x", session_cookie="sid", max_age=None, https_only=True)
 visits: int = Session({"visits": 1})["visits"]
+
+
+def view(request: Request) -> None:
+    cast("Session", request.session).bind("ann")

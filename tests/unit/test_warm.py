@@ -506,6 +506,24 @@ def test_what_suits_a_stream(monkeypatch, capsys) -> None:
     assert warmer.run().ok
 
 
+@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_result_is_told_once(monkeypatch, capfd, heard: bool, fails: bool) -> None:
+    """In the log where somebody reads it, else below the progress; both mostly go to standard error."""
+    root, own = logging.getLogger(), logging.getLogger("cachekit")
+    monkeypatch.setattr(root, "handlers", [logging.StreamHandler(sys.stderr)] if heard else [])
+    monkeypatch.setattr(own, "handlers", [])
+    monkeypatch.setattr(own, "level", logging.INFO)
+    own.manager._clear_cache()
+    warmer = Warmer(retries=0)
+    warmer.add((lambda: 1 / 0) if fails else (lambda: None))
+    warmer.run()
+    own.manager._clear_cache()
+    err = capfd.readouterr().err
+    assert err.count("of 1 jobs in") == 1
+    assert err.count("cachekit: warming: " + ("0 of 1" if fails else "1 of 1")) == (not heard)
+
+
 def test_success_is_logged_quietly(warmer: Warmer, caplog) -> None:
     caplog.set_level(logging.INFO, "cachekit")
     warmer.run()

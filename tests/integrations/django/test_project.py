@@ -192,6 +192,17 @@ def command(*args):
     return out.getvalue()
 
 
+def test_stats_of_stores_that_cannot_be_reached():
+    """The command is a process of its own: before it asks, it knows nothing of its stores."""
+    out = io.StringIO()
+    for url in project(f"redis://127.0.0.1:{free_port()}"):
+        with pytest.raises(CommandError, match=rf"cannot be reached: {url} .CACHEKIT.*, Sessions"):
+            call_command("cachekit", "stats", "--json", stdout=out)
+        overview, *_, sessions = json.loads(out.getvalue())
+    assert overview["rows"][0][1] == "away"
+    assert sessions["rows"][0] == ["store", "away"]
+
+
 def test_the_command(shared_url):
     url = shared_url
     cache.set("a", 1, tags=["x"])

@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 from cachekit import Cache, CacheKitError
 from cachekit.sessions.memory import MemorySessions
 from cachekit_django import conf, keeping, logins
-from cachekit_django.figures import shown, tables
+from cachekit_django.figures import shown, tables, unreached
 
 _IN_MEMORY: Final = (
     "in the memory of each process, or on a server of its own, where a command cannot reach them: "
@@ -48,14 +48,17 @@ class Command(BaseCommand):
             raise CommandError(str(exc)) from exc
 
     def _stats(self, **options: Any) -> None:
-        found = tables()
+        away = unreached()
+        found = tables(away)
         if options["json"]:
             self.stdout.write(json.dumps(found, indent=2))
-            return
-        for table in map(shown, found):
-            self.stdout.write(self.style.MIGRATE_HEADING(table["title"]))
-            for row in (table["columns"], *table["rows"]):
-                self.stdout.write("  " + "  ".join(f"{cell!s:<24}" for cell in row).rstrip())
+        else:
+            for table in map(shown, found):
+                self.stdout.write(self.style.MIGRATE_HEADING(table["title"]))
+                for row in (table["columns"], *table["rows"]):
+                    self.stdout.write("  " + "  ".join(f"{cell!s:<24}" for cell in row).rstrip())
+        if away:
+            raise CommandError(f"the store cannot be reached: {', '.join(away)}")
 
     def _invalidate(self, **options: Any) -> None:
         caches = _reached(conf.caches())
