@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import logging
+import sys
 import threading
 from pathlib import Path
 
@@ -94,6 +95,25 @@ def test_a_wrong_setting_is_named_at_the_start(app, name, value, message):
     with pytest.raises(ConfigError, match=message) as caught:
         CacheKit(app)
     assert "CACHEKIT_" in str(caught.value)
+
+
+def test_settings_that_nothing_reads_any_more_are_named_once(app, caplog, monkeypatch):
+    app.config.update(
+        CACHE_TYPE="RedisCache", CACHE_REDIS_URL="redis://localhost", CACHE_DEFAULT_TIMEOUT=300, CACHE_ARGS=None,
+        SESSION_TYPE="redis", SESSION_PERMANENT=False, SESSION_COOKIE_NAME="sid",
+    )  # fmt: skip
+    kit = CacheKit(app, cache=Cache())
+    (said,) = caplog.messages
+    assert "CACHE_TYPE, CACHE_REDIS_URL (now CACHEKIT_URL); CACHE_DEFAULT_TIMEOUT (now CACHEKIT_TTL)" in said
+    assert "SESSION_TYPE (now CACHEKIT_URL and CACHEKIT_SESSIONS = True); SESSION_PERMANENT (now" in said
+    assert "CACHE_ARGS" not in said and "COOKIE" not in said
+    caplog.clear()
+    for name in ("flask_caching", "flask_session"):  # which may be in use beside
+        monkeypatch.setitem(sys.modules, name, object())
+    other = flask.Flask("other")
+    other.config.update(app.config)
+    kit.init_app(other)
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
