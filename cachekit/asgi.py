@@ -12,7 +12,6 @@ from cachekit.http.asgi_client import App, Receive, Send
 from cachekit.http.asgi_request import Scope
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule, Rules
-from cachekit.outside import private_asgi
 
 if TYPE_CHECKING:
     from cachekit.compress.asgi import Compress
@@ -104,7 +103,6 @@ class CacheKit:
 
             self.guards = Guards(app, routes, clock=clock, emit=emit)
         self.http = HttpCache(self.guards or app, cache, rules=rules, options=options)
-        self.http.app = private_asgi(self.http.app)  # for what may be kept: the rest has gone past it by then
         self._outside: App = self.http.way
         if compression:
             from cachekit.compress.asgi import Compress

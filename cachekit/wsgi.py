@@ -11,7 +11,6 @@ from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule, Rules
 from cachekit.http.wsgi import App, HttpCache, StartResponse
 from cachekit.http.wsgi_request import Environ
-from cachekit.outside import private_wsgi
 
 if TYPE_CHECKING:
     from cachekit.compress.options import Compression
@@ -102,7 +101,7 @@ class CacheKit:
             from cachekit.degrade.wsgi import Guards
 
             self.guards = Guards(app, routes, clock=clock, emit=emit)
-        self.http = HttpCache(private_wsgi(self.guards or app), cache, rules=rules, options=options)
+        self.http = HttpCache(self.guards or app, cache, rules=rules, options=options)
         self._outside: App = self.http.__call__  # a plain call is quicker than that of an object
         if compression:
             from cachekit.compress.wsgi import Compress
