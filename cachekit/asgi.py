@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from cachekit.arguments import check_arguments
-from cachekit.compress.asgi import Compress
-from cachekit.compress.options import Compression
-from cachekit.dashboard import Dashboard
-from cachekit.dashboard.asgi import DashboardApp
-from cachekit.degrade import DegradeOptions, Route
-from cachekit.degrade.asgi import Degradation, Guards
-from cachekit.facade import Cache
+from cachekit.arguments import check_app, check_arguments
 from cachekit.http.asgi import HttpCache
 from cachekit.http.asgi_client import App, Receive, Send
 from cachekit.http.asgi_request import Scope
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule, Rules
-from cachekit.outside import private_asgi
-from cachekit.webhook import Webhook
-from cachekit.webhook.asgi import WebhookApp
 
 if TYPE_CHECKING:
+    from cachekit.compress.asgi import Compress
+    from cachekit.compress.options import Compression
+    from cachekit.dashboard.access import Dashboard
+    from cachekit.dashboard.asgi import DashboardApp
+    from cachekit.degrade.asgi import Degradation, Guards
+    from cachekit.degrade.gate import Route
+    from cachekit.degrade.options import DegradeOptions
+    from cachekit.facade import Cache
     from cachekit.sessions.facade import Sessions
+    from cachekit.webhook.asgi import WebhookApp
+    from cachekit.webhook.receiver import Webhook
+
+_HOMES: Final = {
+    "Compress": "compress.asgi", "Compression": "compress.options", "Dashboard": "dashboard.access",
+    "DashboardApp": "dashboard.asgi", "Degradation": "degrade.asgi", "DegradeOptions": "degrade.options",
+    "Guards": "degrade.asgi", "Route": "degrade.gate", "Webhook": "webhook.receiver", "WebhookApp": "webhook.asgi",
+}  # fmt: skip
+"""What only some applications use; it is imported where it is first named, or given to ``CacheKit``."""
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"cachekit.{home}"), name)
+    return value
 
 
 class CacheKit:
@@ -66,6 +82,7 @@ class CacheKit:
         sessions: Sessions | None = None,
         dashboard: Dashboard | None = None,
     ) -> None:
+        check_app(app, "an ASGI application")
         check_arguments(
             cache=cache, rules=None if isinstance(rules, Rules) else rules, options=options, webhook=webhook,
             degradation=degradation, routes=routes, compression=compression, dashboard=dashboard,
@@ -80,18 +97,33 @@ class CacheKit:
             app = SessionMiddleware(app, sessions)
         self.app = app
         clock, emit = cache.clock, cache.events
-        self.guards = Guards(app, routes, clock=clock, emit=emit) if routes else None
+        self.guards: Guards | None = None
+        if routes:
+            from cachekit.degrade.asgi import Guards
+
+            self.guards = Guards(app, routes, clock=clock, emit=emit)
         self.http = HttpCache(self.guards or app, cache, rules=rules, options=options)
-        self.http.app = private_asgi(self.http.app)  # for what may be kept: the rest has gone past it by then
         self._outside: App = self.http.way
         if compression:
+            from cachekit.compress.asgi import Compress
+
             self._outside = Compress(self.http.way, None if compression is True else compression, cached=True)
         if degradation is not None:
+            from cachekit.degrade.asgi import Degradation
+
             if sessions is not None:
                 degradation = degradation.watching("sessions", lambda: not sessions.store_away())
             self._outside = Degradation(self._outside, cache=cache, options=degradation, emit=emit)
-        self._webhook = None if webhook is None else (webhook.path, WebhookApp(webhook, cache))
-        self._dashboard = None if dashboard is None else DashboardApp(dashboard, cache)
+        self._webhook: tuple[str, WebhookApp] | None = None
+        if webhook is not None:
+            from cachekit.webhook.asgi import WebhookApp
+
+            self._webhook = webhook.path, WebhookApp(webhook, cache)
+        self._dashboard: DashboardApp | None = None
+        if dashboard is not None:
+            from cachekit.dashboard.asgi import DashboardApp
+
+            self._dashboard = DashboardApp(dashboard, cache)
         self._way: App = self._outside if webhook is None and dashboard is None else self._choose
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

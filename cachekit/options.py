@@ -63,6 +63,9 @@ def _resolve(
     for name in ("lease", "soft_timeout", "hard_timeout"):
         if name in changes:
             changes[name] = positive_seconds(changes[name], name)
+    for name, flag in (("lock", lock), ("copy", copy)):
+        if not isinstance(flag, bool):
+            raise ConfigError(f"{name}={flag!r} must be True or False")
     return Options(
         policy=replace(policy, **changes) if changes else policy,
         tags=tuple(tags) if isinstance(tags, Iterable) and not isinstance(tags, str) else tags,

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from cachekit.arguments import check_arguments
-from cachekit.compress.options import Compression
-from cachekit.compress.wsgi import Compress
-from cachekit.dashboard import Dashboard
-from cachekit.dashboard.wsgi import DashboardApp
-from cachekit.degrade import DegradeOptions, Route
-from cachekit.degrade.wsgi import Degradation, Guards
-from cachekit.facade import Cache
+from cachekit.arguments import check_app, check_arguments
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule, Rules
 from cachekit.http.wsgi import App, HttpCache, StartResponse
 from cachekit.http.wsgi_request import Environ
-from cachekit.outside import private_wsgi
-from cachekit.webhook import Webhook
-from cachekit.webhook.wsgi import WebhookApp
 
 if TYPE_CHECKING:
+    from cachekit.compress.options import Compression
+    from cachekit.compress.wsgi import Compress
+    from cachekit.dashboard.access import Dashboard
+    from cachekit.dashboard.wsgi import DashboardApp
+    from cachekit.degrade.gate import Route
+    from cachekit.degrade.options import DegradeOptions
+    from cachekit.degrade.wsgi import Degradation, Guards
+    from cachekit.facade import Cache
     from cachekit.sessions.facade import Sessions
+    from cachekit.webhook.receiver import Webhook
+    from cachekit.webhook.wsgi import WebhookApp
+
+_HOMES: Final = {
+    "Compress": "compress.wsgi", "Compression": "compress.options", "Dashboard": "dashboard.access",
+    "DashboardApp": "dashboard.wsgi", "Degradation": "degrade.wsgi", "DegradeOptions": "degrade.options",
+    "Guards": "degrade.wsgi", "Route": "degrade.gate", "Webhook": "webhook.receiver", "WebhookApp": "webhook.wsgi",
+}  # fmt: skip
+"""What only some applications use; it is imported where it is first named, or given to ``CacheKit``."""
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"cachekit.{home}"), name)
+    return value
 
 
 class CacheKit:
@@ -65,6 +81,7 @@ class CacheKit:
         sessions: Sessions | None = None,
         dashboard: Dashboard | None = None,
     ) -> None:
+        check_app(app, "a WSGI application")
         check_arguments(
             cache=cache, rules=None if isinstance(rules, Rules) else rules, options=options, webhook=webhook,
             degradation=degradation, routes=routes, compression=compression, dashboard=dashboard,
@@ -79,17 +96,33 @@ class CacheKit:
             app = SessionMiddleware(app, sessions)
         self.app = app
         clock, emit = cache.clock, cache.events
-        self.guards = Guards(app, routes, clock=clock, emit=emit) if routes else None
-        self.http = HttpCache(private_wsgi(self.guards or app), cache, rules=rules, options=options)
+        self.guards: Guards | None = None
+        if routes:
+            from cachekit.degrade.wsgi import Guards
+
+            self.guards = Guards(app, routes, clock=clock, emit=emit)
+        self.http = HttpCache(self.guards or app, cache, rules=rules, options=options)
         self._outside: App = self.http.__call__  # a plain call is quicker than that of an object
         if compression:
+            from cachekit.compress.wsgi import Compress
+
             self._outside = Compress(self.http.__call__, None if compression is True else compression, cached=True)
         if degradation is not None:
+            from cachekit.degrade.wsgi import Degradation
+
             if sessions is not None:
                 degradation = degradation.watching("sessions", lambda: not sessions.store_away())
             self._outside = Degradation(self._outside, cache=cache, options=degradation, emit=emit)
-        self._webhook = None if webhook is None else (webhook.path, WebhookApp(webhook, cache))
-        self._dashboard = None if dashboard is None else DashboardApp(dashboard, cache)
+        self._webhook: tuple[str, WebhookApp] | None = None
+        if webhook is not None:
+            from cachekit.webhook.wsgi import WebhookApp
+
+            self._webhook = webhook.path, WebhookApp(webhook, cache)
+        self._dashboard: DashboardApp | None = None
+        if dashboard is not None:
+            from cachekit.dashboard.wsgi import DashboardApp
+
+            self._dashboard = DashboardApp(dashboard, cache)
         self._alone = webhook is None and dashboard is None
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -17,7 +17,7 @@ LAYERS = [
     "stores", "flight", "keeping", "leases", "engine", "transaction",
     "shell", "instances", "classmethods", "decorator", "many", "functions", "contents", "making", "stats",
     "cdn", "purging", "facade", "default", "jinja", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade",
-    "dashboard", "arguments", "outside",
+    "dashboard", "arguments",
     "asgi", "wsgi", "proxy", "closing", "edge_config", "config", "serve", "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}

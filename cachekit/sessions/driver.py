@@ -16,10 +16,10 @@ from cachekit._io import ASYNCIO, BLOCKING, IO, drive
 from cachekit.clock import Clock
 from cachekit.errors import CodecError, SessionError, StoreError
 from cachekit.events import Emit, Event, Kind
+from cachekit.http.personal import dressed, may_be_shared
 from cachekit.sessions.cookie import Cookies, Ticket
 from cachekit.sessions.degraded import Pending
 from cachekit.sessions.delivering import Deliveries
-from cachekit.sessions.exchange import dressed, may_be_shared
 from cachekit.sessions.guard import GuardedSessions
 from cachekit.sessions.habits import Habits
 from cachekit.sessions.keeper import Held

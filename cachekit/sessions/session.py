@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from cachekit.clock import random_token
 from cachekit.errors import CodecError, SessionError
@@ -61,7 +61,10 @@ class Session(LazyDict):
     Attributes:
         accessed: whether anybody looked at it.
         loaded: whether it was read.
+        refuses_late_looks: True says that looking raises once the response has gone out as one that caches may share.
     """
+
+    refuses_late_looks: ClassVar = True
 
     __slots__ = (
         "_about", "_bound", "_committed", "_created_at", "_degraded", "_ended", "_handle", "_last_activity", "_new",

@@ -85,6 +85,13 @@ def warnings() -> Iterator[Warning]:
             hint="Remove GZipMiddleware.",
             id="cachekit.W002",
         )
+    left = sorted(name for name in dir(settings) if name.startswith("DJANGO_REDIS_"))
+    if left and not any(str(one.get("BACKEND", "")).startswith("django_redis.") for one in settings.CACHES.values()):
+        yield Warning(
+            f"{', '.join(left)}: no cache of django-redis is left that reads this",
+            hint="Remove it. The cache of cachekit never breaks a page, and logs when its store goes away.",
+            id="cachekit.W004",
+        )
 
 
 def check(**_: Any) -> list[CheckMessage]:

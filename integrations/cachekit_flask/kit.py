@@ -19,6 +19,7 @@ from cachekit.sessions import SessionOptions, Sessions
 from cachekit.warm import Warmer
 from cachekit.wsgi import CacheKit as HttpKit
 from cachekit.wsgi import DegradeOptions, Route, Webhook
+from cachekit_flask import leftovers
 from cachekit_flask.commands import commands
 from cachekit_flask.decorators import Decorators
 from cachekit_flask.sessions import install
@@ -100,6 +101,7 @@ class CacheKit(Decorators):
         if "cachekit" in app.extensions:
             raise ConfigError(f"the Flask application {app.name!r} has a CacheKit already: call init_app once")
         settings = read(app.config)
+        leftovers.report(app.name, app.config)
         cache = self._cache if self._cache is not None else settings.make_cache() or _default(app)
         given = self._given
         options = given["options"] or settings.http

@@ -17,8 +17,8 @@ from flask.sessions import SessionInterface, SessionMixin
 
 from cachekit import Cache, ConfigError, default_cache
 from cachekit.clock import system_clock
+from cachekit.http.personal import concerns
 from cachekit.sessions import Session, SessionOptions, Sessions
-from cachekit.sessions.exchange import concerns
 from cachekit_flask.cookies import CODEC, FlaskCookies, saving, secrets_of
 
 if TYPE_CHECKING:

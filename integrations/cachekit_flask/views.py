@@ -61,6 +61,9 @@ class Options:
                 raise ConfigError(f"cached: {name}={value!r} must be a function")
         if not callable(self.key_prefix) and not isinstance(self.key_prefix, str):
             raise ConfigError(f"cached: key_prefix={self.key_prefix!r} must be text or a function that returns text")
+        for name in ("shared", "query_string"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"cached: {name}={value!r} must be True or False")
         for name in ("vary", "status"):
             value = getattr(self, name)
             if isinstance(value, str) or not isinstance(value, Iterable):

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cachekit import Cache, default_cache
-from cachekit.arguments import check_arguments
+from cachekit.arguments import check_app, check_arguments
 from cachekit.asgi import CacheKit as _CacheKit
 from cachekit.asgi import DegradeOptions, Route, Webhook
 from cachekit.compress.options import Compression
@@ -62,6 +62,7 @@ class CacheKit:
         sessions: Sessions | None = None,
         routes: Sequence[Route] = (),
     ) -> None:
+        check_app(app, "an ASGI application")
         check_arguments(cache=cache, rules=rules)
         self.app = app
         self.cache = cache if cache is not None else default_cache()

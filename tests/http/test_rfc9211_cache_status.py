@@ -78,6 +78,8 @@ WRONG = [
     ({"status_name": 'a"\r\nX: y'}, "status_name"),
     ({"tag_header": "Cache Tag"}, "tag_header"),
     ({"tag_header": "X\r\nY"}, "tag_header"),
+    ({"allow_authorization": "no"}, "allow_authorization='no' must be True or False, False when"),
+    ({"collapse": 0}, "collapse"),
     ({"max_body": -1}, "max_body"),
     ({"max_body": "5MB"}, "max_body"),
     ({"max_body": True}, "max_body"),

@@ -59,6 +59,9 @@ def test_paths(pattern, path, tags, expected):
 
 WRONG = [
     ({"path": "product"}, "path"),
+    ({"shared": "yes"}, "shared='yes' must be True or False"),
+    ({"store": None}, "store=None must be True or False"),
+    ({"override": 1}, "override=1 must be True or False"),
     ({"path": 3}, "path"),
     ({"path": "/{a"}, "path"),
     ({"path": "/a}"}, "path"),

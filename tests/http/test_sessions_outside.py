@@ -10,11 +10,13 @@ import httpx
 import pytest
 
 from cachekit import Cache
-from cachekit.asgi import CacheKit, Rule
+from cachekit.asgi import CacheKit, HttpCache, Rule
+from cachekit.http.outside import private_wsgi
 from cachekit.sessions import SessionOptions, Sessions
 from cachekit.sessions.asgi import SessionMiddleware
 from cachekit.sessions.wsgi import SessionMiddleware as WsgiSessionMiddleware
 from cachekit.wsgi import CacheKit as WsgiCacheKit
+from cachekit.wsgi import HttpCache as WsgiHttpCache
 
 RULES = [Rule("/**", cache_control="public, s-maxage=60", override=True, shared=True)]
 
@@ -34,7 +36,7 @@ def sessions(clock) -> Sessions:
     return Sessions("memory://", SessionOptions(secrets="a long random text, not this one"), clock=clock)
 
 
-def asgi_site(outer, clock, *, late: bool = False, piecewise: bool = False):
+def asgi_site(outer, clock, *, late: bool = False, piecewise: bool = False, kind=CacheKit):
     numbers = count()
 
     async def app(scope, receive, send) -> None:
@@ -52,7 +54,7 @@ def asgi_site(outer, clock, *, late: bool = False, piecewise: bool = False):
             await start()
         await send({"type": "http.response.body", "body": body.encode()})
 
-    site = outer(CacheKit(app, cache=Cache(clock=clock), rules=RULES))
+    site = outer(kind(app, cache=Cache(clock=clock), rules=RULES))
 
     def ask(path: str) -> httpx.Response:
         async def get() -> httpx.Response:
@@ -87,7 +89,8 @@ def wsgi_site(sessions, clock, kind: str):
         start_response("200 OK", [("Content-Type", "text/plain")])
         yield body.encode()
 
-    site = WsgiSessionMiddleware(WsgiCacheKit(app, cache=Cache(clock=clock), rules=RULES), sessions)
+    made = WsgiHttpCache if "bare" in kind else WsgiCacheKit
+    site = WsgiSessionMiddleware(made(app, cache=Cache(clock=clock), rules=RULES), sessions)
 
     def ask(path: str) -> httpx.Response:
         with httpx.Client(transport=httpx.WSGITransport(site), base_url="https://shop") as client:
@@ -101,6 +104,10 @@ def wsgi_site(sessions, clock, kind: str):
         "asgi",
         "asgi, late",
         "asgi, dict",
+        "asgi, bare",
+        "asgi, late, bare",
+        "wsgi, early, bare",
+        "wsgi, late stream, bare",
         "wsgi, early",
         "wsgi, late",
         "wsgi, early stream",
@@ -113,7 +120,8 @@ def ask(request, sessions, clock):
     if request.param.startswith("wsgi"):
         return wsgi_site(sessions, clock, request.param)
     outer = Plain if "dict" in request.param else lambda app: SessionMiddleware(app, sessions)
-    return asgi_site(outer, clock, late="late" in request.param)
+    kind = HttpCache if "bare" in request.param else CacheKit
+    return asgi_site(outer, clock, late="late" in request.param, kind=kind)
 
 
 def test_what_was_made_with_a_session_is_kept_for_nobody(ask) -> None:
@@ -141,17 +149,52 @@ def test_a_stranger_s_session_may_be_looked_at_in_the_middle_of_a_stream(clock) 
         assert "stored" not in got.headers["cache-status"]
 
 
-def test_a_second_head_before_the_first_of_the_body_is_private_too(sessions, clock) -> None:
+@pytest.mark.parametrize("kind", [WsgiCacheKit, WsgiHttpCache])
+def test_a_second_head_before_the_first_of_the_body_counts(sessions, clock, kind) -> None:
+    """The page that took the place of one that failed was made with a session too, and is told further out to be kept."""
+    numbers = count()
+
     def app(environ, start_response):
-        environ["cachekit.session"]["mine"] = 1
-        start_response("200 OK", [("Content-Type", "text/plain")])
+        start_response("200 OK", [("Content-Type", "text/plain"), ("X-Head", "first")])
         try:
             raise ValueError("a page that fails while it is made")
         except ValueError:
-            start_response("500 Internal Server Error", [("Content-Type", "text/plain")], sys.exc_info())
-        yield b"an error"
+            start_response("200 OK", [("Content-Type", "text/plain"), ("X-Head", "second")], sys.exc_info())
+        yield environ["cachekit.session"].setdefault("token", f"token {next(numbers)}").encode()
 
-    site = WsgiSessionMiddleware(WsgiCacheKit(app, cache=Cache(clock=clock), rules=RULES), sessions)
+    site = WsgiSessionMiddleware(kind(app, cache=Cache(clock=clock), rules=RULES), sessions)
     with httpx.Client(transport=httpx.WSGITransport(site), base_url="https://shop") as client:
-        got = client.get("/own")
-    assert (got.status_code, got.text, got.headers["cache-control"]) == (500, "an error", "private")
+        for number in range(2):
+            client.cookies.clear()
+            got = client.get("/own")
+            assert (got.text, got.headers["x-head"]) == (f"token {number}", "second")
+            assert got.headers["cache-control"] == "private"
+            assert "stored" not in got.headers["cache-status"]
+
+
+def test_a_second_head_after_the_first_of_the_body_is_for_the_server_to_decide() -> None:
+    def app(environ, start_response):
+        start_response("200 OK", [("X-Head", "first")])
+        yield b"the first"
+        try:
+            raise ValueError("a page that fails while it is sent")
+        except ValueError:
+            start_response("500 Internal Server Error", [("X-Head", "second")], sys.exc_info())
+        yield b"the second"
+
+    told = []
+
+    def start_response(status, headers, exc_info=None):
+        told.append((status, headers, exc_info and exc_info[0]))
+        return lambda data: None
+
+    body = private_wsgi(app)({"cachekit.session": {}}, start_response)
+    assert b", ".join(body) == b"the first, the second"
+    assert told == [
+        ("200 OK", [("X-Head", "first")], None),
+        (
+            "500 Internal Server Error",
+            [("X-Head", "second"), ("Cache-Control", "private"), ("Vary", "Cookie")],
+            ValueError,
+        ),
+    ]

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import logging
+import sys
 import threading
 from pathlib import Path
 
@@ -96,6 +97,25 @@ def test_a_wrong_setting_is_named_at_the_start(app, name, value, message):
     assert "CACHEKIT_" in str(caught.value)
 
 
+def test_settings_that_nothing_reads_any_more_are_named_once(app, caplog, monkeypatch):
+    app.config.update(
+        CACHE_TYPE="RedisCache", CACHE_REDIS_URL="redis://localhost", CACHE_DEFAULT_TIMEOUT=300, CACHE_ARGS=None,
+        SESSION_TYPE="redis", SESSION_PERMANENT=False, SESSION_COOKIE_NAME="sid",
+    )  # fmt: skip
+    kit = CacheKit(app, cache=Cache())
+    (said,) = caplog.messages
+    assert "CACHE_TYPE, CACHE_REDIS_URL (now CACHEKIT_URL); CACHE_DEFAULT_TIMEOUT (now CACHEKIT_TTL)" in said
+    assert "SESSION_TYPE (now CACHEKIT_URL and CACHEKIT_SESSIONS = True); SESSION_PERMANENT (now" in said
+    assert "CACHE_ARGS" not in said and "COOKIE" not in said
+    caplog.clear()
+    for name in ("flask_caching", "flask_session"):  # which may be in use beside
+        monkeypatch.setitem(sys.modules, name, object())
+    other = flask.Flask("other")
+    other.config.update(app.config)
+    kit.init_app(other)
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize(
     ("decorate", "message"),
     [
@@ -104,6 +124,9 @@ def test_a_wrong_setting_is_named_at_the_start(app, name, value, message):
         (lambda kit: kit.cached(unless=True), "unless=True must be a function"),
         (lambda kit: kit.cached(key_prefix=7), "key_prefix=7"),
         (lambda kit: kit.cached(vary="accept-language"), "vary="),
+        (lambda kit: kit.cached(shared="yes"), "cached: shared='yes' must be True or False"),
+        (lambda kit: kit.cached(query_string="no"), "cached: query_string='no' must be True or False"),
+        (lambda kit: kit.memoize(copy="yes"), "copy='yes' must be True or False"),
         (lambda kit: kit.cached(ttl="soon"), "cached on .*view: ttl='soon'"),
         (lambda kit: kit.cached(ttl="5m", tags=["product:{id}"]), "cached on .*view.*id"),
         (lambda kit: kit.memoize(ttl="soon"), "soon"),

@@ -20,6 +20,8 @@ from starlette.middleware import Middleware  # noqa: E402
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse  # noqa: E402
 from starlette.routing import Route  # noqa: E402
 
+import cachekit.asgi  # noqa: E402
+import cachekit.wsgi  # noqa: E402
 from cachekit import Cache, ConfigError  # noqa: E402
 from cachekit.testing import ManualClock  # noqa: E402
 
@@ -352,3 +354,10 @@ def test_a_wrong_argument_of_compression_is_named(given, message):
 def test_a_wrong_argument_of_the_middleware_is_named(name, value, message):
     with pytest.raises(ConfigError, match=message):
         CacheKit(plain, **{name: value})
+
+
+@pytest.mark.parametrize("kit", [CacheKit, cachekit.asgi.CacheKit, cachekit.wsgi.CacheKit])
+@pytest.mark.parametrize("wrong", [None, "shop:app"])
+def test_what_is_no_application_is_refused(kit, wrong):
+    with pytest.raises(ConfigError, match=f"app={wrong!r} must be an? .SGI application"):
+        kit(wrong, cache=Cache())

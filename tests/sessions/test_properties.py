@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from cachekit.http.directives import CacheControl
 from cachekit.http.headers import parse_vary
+from cachekit.http.personal import dressed
 from cachekit.sessions import SessionOptions
 from cachekit.sessions.cookie import Cookies, Ticket
-from cachekit.sessions.exchange import dressed
 from cachekit.sessions.habits import Habits
 from cachekit.sessions.merge import ABSENT, merge, queue, total, union
 from cachekit.sessions.payload import About, Payloads

@@ -322,6 +322,8 @@ def test_the_loader_s_own_time_out_is_not_ours(make):
         ({"soft_timeout": 0}, "soft_timeout=0"),
         ({"hard_timeout": -1}, "hard_timeout=-1"),
         ({"tll": 5}, "tll"),
+        ({"lock": "no"}, "lock='no' must be True or False"),
+        ({"copy": None}, "copy=None must be True or False"),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(cache, options, said):

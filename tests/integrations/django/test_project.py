@@ -192,6 +192,23 @@ def command(*args):
     return out.getvalue()
 
 
+def test_a_setting_of_django_redis_that_nothing_reads_is_named():
+    with override_settings(DJANGO_REDIS_IGNORE_EXCEPTIONS=True):
+        (said,) = check()
+        assert (said.id, "DJANGO_REDIS_IGNORE_EXCEPTIONS" in said.msg) == ("cachekit.W004", True)
+        beside = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://localhost"}
+        with override_settings(CACHES={**settings.CACHES, "old": beside}):
+            assert check() == []
+    assert check() == []
+
+
+@pytest.mark.parametrize("name", ["CLIENT_CLASS", "CONNECTION_POOL_KWARGS", "IGNORE_EXCEPTIONS", "COMPRESSOR"])
+def test_an_option_of_django_redis_is_refused_by_name(name):
+    left = {"BACKEND": "cachekit_django.CacheBackend", "LOCATION": "memory://", "OPTIONS": {name: "x"}}
+    with override_settings(CACHES={"default": left}):
+        assert [(one.id, name in one.msg) for one in check()] == [("cachekit.E001", True)]
+
+
 def test_stats_of_stores_that_cannot_be_reached():
     """The command is a process of its own: before it asks, it knows nothing of its stores."""
     out = io.StringIO()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any, Final, TypeAlias
 
+from cachekit.http.personal import dressed
+
 Scope: TypeAlias = MutableMapping[str, Any]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp: TypeAlias = Callable[..., Awaitable[None]]
@@ -134,14 +136,10 @@ def _looked_at(session: object) -> bool:
 
 
 def _refuses_late_looks(session: object) -> bool:
-    from cachekit.sessions.session import Session  # only where there are sessions at all
-
     # Ours raises when somebody looks after the head went out as one that caches may share; others say nothing.
-    return isinstance(session, Session)
+    return getattr(session, "refuses_late_looks", False) is True
 
 
 def private(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the fields of a response that was made with a session that stands outside: for its visitor alone."""
-    from cachekit.sessions.exchange import dressed
-
     return dressed(headers, accessed=True, cookies=())

@@ -1,4 +1,4 @@
-"""What one response says about the session: its cookie, and for whom the response is.
+"""What a response says that was made with a session: its cookie, and that it is for one visitor.
 
 Pure. Must not know how sessions are kept.
 """
