@@ -208,6 +208,17 @@ def test_a_hit_is_encoded_once(memory, visit, monkeypatch):
     assert visit("/long", **{"Accept-Encoding": "identity"})[1] == b"text " * 1000
 
 
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_a_304_has_the_vary_of_the_200(arun, kind):
+    with contextmanager(project)("memory://", OPTIONS={"generate_etag": True}):
+        visit = Visitor(kind, arun)
+        visit("/long", **{"accept-encoding": "gzip"})
+        whole, _ = visit("/long", **{"accept-encoding": "gzip"})
+        known, _ = visit("/long", **{"accept-encoding": "gzip", "if-none-match": whole["ETag"]})
+        assert (whole.status_code, known.status_code) == (200, 304)
+        assert known["Vary"] == whole["Vary"] == "Accept-Encoding"
+
+
 def test_compression_is_set_by_the_setting(arun):
     with contextmanager(project)("memory://", COMPRESSION={"codings": ["gzip"], "minimum": 10_000}):
         assert "Content-Encoding" not in Visitor("wsgi", arun)("/big", **{"accept-encoding": "gzip"})[0]
