@@ -182,13 +182,10 @@ def _named() -> Iterator[Cache]:
 
 @remembered
 def _is_ours(backend: str) -> bool:
-    from cachekit_django.single import SingleValues
-
     try:
-        kind = import_string(backend)
+        return getattr(import_string(backend), "of_cachekit", False) is True
     except ImportError:
         return False
-    return isinstance(kind, type) and issubclass(kind, SingleValues)
 
 
 def invalidate(*tags: str) -> None:

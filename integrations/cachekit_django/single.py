@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from inspect import isawaitable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.utils.module_loading import import_string
@@ -58,10 +58,13 @@ class SingleValues(BaseCache):
             STRICT and REVERSE_KEY_FUNCTION.
 
     Attributes:
+        of_cachekit: says, without an instance, that it is one of ours.
         wrong: the error that every use raises, a ``ConfigError`` that names the setting; None where all is well. Making it
             raises nothing, because a system check of Django's own makes every cache, and would stop with a traceback
             before ours has said what is wrong. Outside of management commands ours runs when Django starts.
     """
+
+    of_cachekit: ClassVar = True
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
