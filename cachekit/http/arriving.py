@@ -49,6 +49,8 @@ class Arriving:
         self._flights = Flights(self.options.span("collapse_timeout"), cache.clock)
         self.dropping = Dropping(cache, self.options.purge_urls)
         self.past = Past(self.options, self._rules)
+        self.listen = self._rules.listen
+        """Returns what holds from now on the rules that routes declare for a request that goes past the cache."""
         self.goes_past: Callable[[str, bool], str] = self._flights.bare if self.past.plain else _never
         """Says why a plain GET of a key, of which this process holds nothing, need not be looked up, if so: it was found
         uncacheable a moment ago. The flag is for credentials."""

@@ -55,6 +55,7 @@ class HttpCache:
         self._peek = cache.peek
         self._goes_past = driver.goes_past
         self._past = driver.past
+        self._listen = driver.listen
         self._tally = driver.tally
         bypass = Bypass(driver, reader)
         self._of_miss = bypass.of_miss
@@ -89,13 +90,13 @@ class HttpCache:
             return self._exchange(scope, receive, send)
         if self._past.tells:
             return self._telling(scope, receive, send, passes)
-        return self.app(scope, receive, self._of_miss(scope, send, set(), passes))
+        return self.app(scope, receive, self._of_miss(scope, send, passes, set(), self._listen()))
 
     async def _telling(self, scope: Scope, receive: Receive, send: Send, why: str) -> None:
         used: Groups = set()
         token = collect(used)
         try:
-            await self.app(scope, receive, self._of_miss(scope, send, used, why))
+            await self.app(scope, receive, self._of_miss(scope, send, why, used, self._listen()))
         finally:
             leave(token)
 

@@ -20,6 +20,7 @@ from cachekit.http.headers import HeaderList, Headers
 from cachekit.http.invalidation import invalidated
 from cachekit.http.parts import part_key
 from cachekit.http.past import CACHE_CONTROL
+from cachekit.http.rules import Match
 from cachekit.http.warm import Trait
 from cachekit.tags import Groups, Tags, names_any
 
@@ -122,10 +123,11 @@ class Bypass:
 
         return relay
 
-    def of_miss(self, scope: Scope, send: Send, used: Groups, why: str) -> Send:
-        """Return the ``send`` of an application whose response is known to be uncacheable, and *used* this.
+    def of_miss(self, scope: Scope, send: Send, why: str, used: Groups, declared: Sequence[Match]) -> Send:
+        """Return the ``send`` of an application whose response is known to be uncacheable.
 
-        *why* is what ``Driver.goes_past`` said.
+        *why* is what ``Driver.goes_past`` said. By the time of its head it has *used* this, and its route has *declared*
+        this.
         """
         path, raw = scope["path"], scope.get("raw_path")
 
@@ -145,11 +147,10 @@ class Bypass:
                             seen |= meaning
                             if meaning == CACHE_CONTROL:
                                 control.append(str(value, "latin-1"))
-                    expected = self._driver.past.passes(control, seen)
+                    expected = self._driver.past.passes(control, seen, ruled=bool(declared))
                     if not expected or (used and not control and names_any(used)):
-                        return self._tell(
-                            _as_asked(scope, path, raw), message, send, Tags(used), why, expected=expected
-                        )
+                        asked = _as_asked(scope, path, raw)
+                        return self._tell(asked, message, send, why, Tags(used), declared, expected=expected)
                     if (told := self._misses.get(why)) is not None:
                         message = {**message}
                         message["headers"] = [*headers, told]
@@ -179,11 +180,21 @@ class Bypass:
         await send(message)
 
     async def _tell(
-        self, scope: Scope, message: Message, send: Send, tags: AbstractSet[str], why: str, *, expected: bool
+        self,
+        scope: Scope,
+        message: Message,
+        send: Send,
+        why: str,
+        tags: AbstractSet[str],
+        declared: Sequence[Match],
+        *,
+        expected: bool,
     ) -> None:
         try:
             request, fields, status = request_of(scope), decode(message.get("headers", ())), message["status"]
-            sent = await self._driver.went_past(ASYNCIO, request, status, fields, tags, why, expected=expected)
+            sent = await self._driver.went_past(
+                ASYNCIO, request, status, fields, why, tags, declared=declared, expected=expected
+            )
             message = {**message, "headers": encode(sent)}
         except Exception:
             log.exception("the HTTP cache could not read a response; it passes by")

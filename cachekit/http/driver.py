@@ -6,6 +6,7 @@ application is in ``arriving.py``. Must not know ASGI or WSGI.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -20,6 +21,8 @@ from cachekit.http.following import Stream
 from cachekit.http.headers import Headers
 from cachekit.http.message import Request
 from cachekit.http.passage import Passage
+from cachekit.http.routes import declare
+from cachekit.http.rules import Match
 from cachekit.stores.base import Ticket
 from cachekit.tags import Tags
 
@@ -35,17 +38,20 @@ class Driver(Arriving):
         request: Request,
         status: int,
         headers: Headers,
-        tags: AbstractSet[str],
         why: str,
+        tags: AbstractSet[str],
         *,
+        declared: Sequence[Match] = (),
         expected: bool,
     ) -> Headers:
         """Take in the head of a response that was sent past the cache, and has to be told more than expected.
 
-        *why* is what ``goes_past`` said. Where it is not even *expected* that nothing allows to store it, it is no longer
-        remembered as uncacheable.
+        *why* is what ``goes_past`` said. What its route has *declared* holds for it. Where it is not even *expected* that
+        nothing allows to store it, it is no longer remembered as uncacheable.
         """
         exchange = self.open(request)
+        for match in declared:
+            declare(match.rule, match.tags)
         if not expected:
             self._flights.forget(exchange.flight_key)
         exchange.decision(self._cache.clock())

@@ -68,17 +68,18 @@ class Past:
             return TARGET
         return _FIELDS.get(name, 0)
 
-    def passes(self, control: Sequence[str], seen: int) -> bool:
+    def passes(self, control: Sequence[str], seen: int, *, ruled: bool = False) -> bool:
         """Say whether a response passes as it is: nothing allows to store it, and no rule adds to it.
 
         Args:
             control: the lines of its Cache-Control.
             seen: the meanings of all its fields together.
+            ruled: whether its route has declared a rule.
         """
         if seen & TARGET:
             return False
         if not control:
-            return not (seen & EXPIRES or self._rules or (self._guesses and seen & MODIFIED))
+            return not (seen & EXPIRES or self._rules or ruled or (self._guesses and seen & MODIFIED))
         if len(control) == 1:
             return _keeps_to_itself(control[0]) is True
         found = [_keeps_to_itself(line) for line in control]

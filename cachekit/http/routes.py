@@ -43,8 +43,7 @@ _here: Final[ContextVar[_Candidates | None]] = ContextVar("cachekit_route", defa
 class RouteRules(Rules):
     """Header rules that routes may add to while a request is under way.
 
-    What was found uncacheable goes past the cache for a while as ever: a route that declares a policy, but whose last
-    response could not be kept, is looked at again when that has passed.
+    What was found uncacheable goes past the cache for a while as ever; what its route declares meanwhile is heard, too.
 
     Example:
         >>> rules = RouteRules([Rule("/account/**", store=False)])
@@ -59,6 +58,12 @@ class RouteRules(Rules):
 
     def __bool__(self) -> bool:
         return True
+
+    def listen(self) -> Sequence[Match]:
+        """Return a sequence to which ``declare`` adds from now on, in this context."""
+        found = _Candidates(())
+        _here.set(found)
+        return found
 
     @property
     def methods(self) -> frozenset[str]:

@@ -196,6 +196,10 @@ class Rules:
         """Say whether there is a rule for what an application leaves unsaid."""
         return bool(self._rules)
 
+    def listen(self) -> Sequence[Match]:
+        """Return what will hold what routes declare for a request that goes past the cache; here none does."""
+        return ()
+
     @property
     def methods(self) -> frozenset[str]:
         """Return the methods that some rule is for."""

@@ -102,7 +102,7 @@ class Bypass:
                 expected = self._passes(control, seen)
                 if not expected or (used and not control and names_any(used)):
                     request, code = request_of(_as_asked(environ, script, path, query)), int(status[:3])
-                    gone = self._driver.went_past(BLOCKING, request, code, headers, Tags(used), why, expected=expected)
+                    gone = self._driver.went_past(BLOCKING, request, code, headers, why, Tags(used), expected=expected)
                     headers = list(drive(gone))
                 elif (told := self._misses.get(why)) is not None:
                     headers = [*headers, told]

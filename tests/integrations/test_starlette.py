@@ -425,3 +425,24 @@ def test_the_page_of_an_error_is_not_kept(place):
     assert [answer.status_code for answer in answers] == [500, 500]
     assert "secret 1" in answers[0].text
     assert "secret 2" in answers[1].text
+
+
+def test_what_a_route_declares_is_told_past_the_cache_too():
+    @cached_route(ttl="5m", tags=["product:{number}"], cache_control="max-age=60")
+    async def product(request):
+        return PlainTextResponse("one")
+
+    @cached_route(ttl="5m", tags=["product:{number}"])
+    async def late(request):
+        calls.append(request)
+        return PlainTextResponse("one", headers={"cache-control": "private"} if len(calls) == 1 else None)
+
+    calls: list[object] = []
+    app = shop(Route("/products/{number}", product), Route("/late/{number}", late), cache=Cache())
+    answers = get(app, *["/products/1"] * 4, headers={"cookie": "theme=dark"})
+    told = [(r.headers.get("cache-tag"), r.headers.get("cache-control")) for r in answers]
+    assert told == [("product:1", "private, max-age=60")] * 4
+    said = [r.headers["cache-status"] for r in get(app, *["/late/1"] * 4)]
+    assert [status.rpartition("; ")[2].partition("=")[0] for status in said] == ["fwd", "fwd", "stored", "ttl"]
+    told = [r.headers.get("cache-tag") for r in get(app, *["/late/2"] * 3, headers={"cookie": "theme=dark"})]
+    assert told == ["product:2"] * 3
