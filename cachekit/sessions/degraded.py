@@ -98,15 +98,43 @@ class LocalSessions:
 
     def put(self, key: Key, pending: Pending) -> int:
         """Let *pending* wait, in place of what did. Returns how many had to leave for lack of room, or because of age."""
+        with self._lock:
+            return self._put(key, pending, self._clock())
+
+    def _put(self, key: Key, pending: Pending, now: float) -> int:
+        self.kept.pop(key, None)
+        self.kept[key] = (now + self._ttl, pending)
+        left = 0
+        while len(self.kept) > self._limit or next(iter(self.kept.values()))[0] <= now:
+            self.kept.popitem(last=False)
+            left += 1
+        return left
+
+    def add(
+        self, key: Key, pending: Pending, base: Mapping[str, bytes], known: Pending | None, *, own_about: bool
+    ) -> tuple[Pending | None, int]:
+        """Let *pending* wait, together with what other requests have let wait since this one has looked.
+
+        Args:
+            key: of which session.
+            pending: what the session holds here.
+            base: what its values were made of.
+            known: what this request knows to wait.
+            own_about: whether whose it is, or how long it lasts, was changed as well.
+
+        Returns what waits now, None where the session has ended here meanwhile; and how many others had to leave.
+        """
         now = self._clock()
         with self._lock:
-            self.kept.pop(key, None)
-            self.kept[key] = (now + self._ttl, pending)
-            left = 0
-            while len(self.kept) > self._limit or next(iter(self.kept.values()))[0] <= now:
-                self.kept.popitem(last=False)
-                left += 1
-            return left
+            found = self.kept.get(key)
+            there = found[1] if found is not None and now < found[0] else None
+            if there is not None and there is not known:
+                if there.is_dead:
+                    return None, 0
+                values = self._payloads.merge(base, pending.values, there.values)
+                about = pending.about if own_about else there.about
+                pending = replace(there, values=values, about=about, sent={**there.sent, **pending.sent})
+            return pending, self._put(key, pending, now)
 
     def take(self, key: Key) -> Pending | None:
         """Return what waits under *key*, which from now on is the caller's to deliver."""

@@ -299,7 +299,20 @@ class Keeper:
 
     def keep_here(self, key: Key, pending: Pending) -> None:
         """Hold a session in this process until the store is back."""
-        for _ in range(self.local.put(key, pending)):
+        self._tell_left(key, self.local.put(key, pending))
+
+    def add_here(
+        self, key: Key, pending: Pending, base: Mapping[str, bytes], known: Pending | None, *, own_about: bool
+    ) -> Pending | None:
+        """Do the same, together with what other requests have changed here: see ``LocalSessions.add``."""
+        kept, left = self.local.add(key, pending, base, known, own_about=own_about)
+        self._tell_left(key, left)
+        if kept is None:
+            self.discarded(key)
+        return kept
+
+    def _tell_left(self, key: Key, left: int) -> None:
+        for _ in range(left):
             self.discarded(key, "there was no room to hold it any longer")
 
     def discarded(self, key: Key, why: str = "its session had ended") -> None:

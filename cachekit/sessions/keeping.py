@@ -203,7 +203,10 @@ class Keeping:
         if held is None:
             assert self._local is not None
             key = Key.of(self._id)
-            self._keep_here(key, replace(self._local, values=whole, about=about))
+            pending = replace(self._local, values=whole, about=about)
+            if not self._add_here(key, pending, self._local.values):
+                self._lost(values)
+                return
         else:
             key = held.key
             tried: list[str] = []
@@ -211,8 +214,10 @@ class Keeping:
                 kept = await keeper.write(io, held, whole, about, tried=tried)
             except StoreError as exc:
                 self.degrade(exc)
-                self._keep_here(key, Pending(base=held.base, values=whole, about=about).after(tried))
                 self._held = None
+                if not self._add_here(key, Pending(base=held.base, values=whole, about=about).after(tried), held.base):
+                    self._lost(values)
+                    return
             else:
                 if kept is None:
                     self._lost(values)
@@ -237,6 +242,15 @@ class Keeping:
         self._local = pending
         self._born = pending.born
         self._driver.keeper.keep_here(key, pending)
+
+    def _add_here(self, key: Key, pending: Pending, base: Mapping[str, bytes]) -> bool:
+        """Hold *pending*, made of *base*, together with what others changed here. False: the session has ended here."""
+        changed = pending.about != self._loaded_about
+        kept = self._driver.keeper.add_here(key, pending, base, self._local, own_about=changed)
+        if kept is None:
+            return False
+        self._local, self._born = kept, kept.born
+        return True
 
     def _kept(
         self,

@@ -219,6 +219,62 @@ def test_a_logout_while_the_store_is_away_is_not_forgotten(own_server, site, clo
     assert edge.sessions.of("ann") == []
 
 
+def under_way(edge, browser):
+    """Return a request of *browser* that has looked at its session and goes on."""
+    exchange = edge.sessions.driver.open([browser.cookie()])
+    len(exchange.session)
+    return exchange
+
+
+def test_requests_that_meet_while_the_store_is_away_lose_nothing(own_server, site, clock) -> None:
+    edge = site(own_server.url, counters=["hits"])
+    browser = edge.browser()
+    browser.ask(lambda session: session.update(hits=1, old=True))
+    first, second, last = (under_way(edge, browser) for _ in range(3))
+    with frozen(own_server):
+        del first.session["old"]
+        for name, exchange in (("a", first), ("b", second)):  # they had looked before
+            exchange.session[name] = 1
+            exchange.session["hits"] += 1
+            exchange.begin_response(200, [])
+        assert browser.look() == {"hits": 3, "a": 1, "b": 1}
+        third, fourth = under_way(edge, browser), under_way(edge, browser)  # these look at what is held here
+        del fourth.session["b"]
+        for name, exchange in (("c", third), ("d", fourth), ("e", last)):
+            exchange.session[name] = 1
+            exchange.session["hits"] += 1
+            exchange.begin_response(200, [])
+        second.session["late"] = 1
+        second.end_response()
+        assert browser.look() == {"hits": 6, "a": 1, "c": 1, "d": 1, "e": 1, "late": 1}
+    back(edge, clock)
+    assert browser.look(lambda s: (dict(s), s.degraded)) == (
+        {"hits": 6, "a": 1, "c": 1, "d": 1, "e": 1, "late": 1}, False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["clear", "login"])
+def test_a_logout_or_login_while_the_store_is_away_wins_over_other_requests(
+    own_server, site, clock, watch, end
+) -> None:
+    edge = site(own_server.url)
+    browser = edge.browser()
+    browser.ask(put("n", 1))
+    old, early = browser.copy(), under_way(edge, browser)
+    with frozen(own_server):
+        browser.ask(put("m", 2))
+        late = under_way(edge, browser)
+        browser.ask(lambda session: session.clear() if end == "clear" else session.bind("ann"))
+        for exchange in (early, late):
+            exchange.session["x"] = 1
+            assert not [value for name, value in exchange.begin_response(200, []) if name == "Set-Cookie"]
+        assert len(watch.of(Kind.SESSION_DISCARDED)) == 2
+        assert old.look() == {}
+    back(edge, clock)
+    assert old.look() == {}
+    assert browser.look() == ({} if end == "clear" else {"n": 1, "m": 2})
+
+
 def test_a_login_while_the_store_is_away(own_server, site, clock) -> None:
     edge = site(own_server.url)
     browser = edge.browser()
