@@ -128,6 +128,8 @@ class LocalSessions:
         with self._lock:
             found = self.kept.get(key)
             there = found[1] if found is not None and now < found[0] else None
+            if there is None and known is not None:
+                pending = replace(pending, base=base)  # what was known is delivered, or on its way
             if there is not None and there is not known:
                 if there.is_dead:
                     return None, 0

@@ -253,6 +253,20 @@ def test_requests_that_meet_while_the_store_is_away_lose_nothing(own_server, sit
     )  # fmt: skip
 
 
+def test_what_was_delivered_meanwhile_is_not_added_again(own_server, site, clock) -> None:
+    edge = site(own_server.url, counters=["hits"])
+    browser = edge.browser()
+    browser.ask(put("hits", 1))
+    with frozen(own_server):
+        browser.ask(put("hits", 2))  # of which nothing is known here: two more
+        late = under_way(edge, browser)
+    back(edge, clock)
+    late.session["hits"] += 1
+    late.begin_response(200, [])
+    back(edge, clock)
+    assert browser.look() == {"hits": 4}
+
+
 @pytest.mark.parametrize("end", ["clear", "login"])
 def test_a_logout_or_login_while_the_store_is_away_wins_over_other_requests(
     own_server, site, clock, watch, end
