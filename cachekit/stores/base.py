@@ -134,6 +134,24 @@ class SharedLeases(Protocol):
 
 
 @runtime_checkable
+class Lending(Protocol):
+    """A capability of stores whose leases lie elsewhere: the end of one that could not be told there is told later."""
+
+    @property
+    def owes(self) -> bool:
+        """Return whether leases have ended that are still held there."""
+        ...
+
+    def owe(self, ticket: Ticket) -> None:
+        """Note that *ticket* is to be given back."""
+        ...
+
+    async def give_back(self, io: IO) -> None:
+        """Give back what is owed. Raises ``StoreTimeout`` or ``StoreUnavailable``; what is left is owed still."""
+        ...
+
+
+@runtime_checkable
 class Scannable(Protocol):
     """A capability of stores: listing keys, a page at a time."""
 

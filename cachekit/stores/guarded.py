@@ -1,14 +1,15 @@
 """A store behind a circuit breaker, whose invalidations are never lost.
 
 While the server is away calls fail at once instead of waiting. An invalidation that could not be delivered is kept and
-delivered before anything else is asked of the server again, so that no caller of this process reads what it covers.
-Must not know which store it guards.
+delivered before anything else is asked of the server again, so that no caller of this process reads what it covers. The
+end of a lease is told late rather than never: other processes wait for it. Must not know which store it guards.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -18,12 +19,13 @@ from cachekit.breaker import Breaker
 from cachekit.clock import Clock
 from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Emit, Event, Kind
-from cachekit.stores.base import AnyEntry, Change, Scannable, SharedLeases, Store, Ticket, Vouching
+from cachekit.stores.base import AnyEntry, Change, Lending, Scannable, SharedLeases, Store, Ticket, Vouching
 from cachekit.stores.breaking import Breaking
 
 R = TypeVar("R")
 
 MAX_PENDING: Final = 10_000
+_PAUSE: Final = 0.05
 _PROBE: Final = "cachekit:probe"
 
 
@@ -40,6 +42,7 @@ class Guarded:
     def __init__(self, inner: Store, breaker: Breaker, *, clock: Clock, emit: Emit) -> None:
         self.inner = inner
         self._leases = inner if isinstance(inner, SharedLeases) else None
+        self._lending = inner if isinstance(inner, Lending) else None
         self.breaker = breaker
         self._breaking = Breaking(breaker, clock=clock, emit=emit)
         self._emit = emit
@@ -61,6 +64,10 @@ class Guarded:
         """Return how many invalidations wait for the server to come back."""
         return len(self._pending_tags) + len(self._pending_keys) + (self._pending_clear is not None)
 
+    @property
+    def _owes(self) -> bool:
+        return bool(self.pending or (self._lending is not None and self._lending.owes))
+
     async def answers(self, io: IO, max_age: float) -> bool:
         """Say whether the store answers, by what it said at most *max_age* seconds ago; else it is asked."""
         now = self._clock()
@@ -76,7 +83,7 @@ class Guarded:
         return True
 
     async def _run(self, io: IO, call: Callable[[], Awaitable[R]]) -> R:
-        return await self._breaking.run(call, before=(lambda: self._deliver(io)) if self.pending else None)
+        return await self._breaking.run(call, before=(lambda: self._deliver(io)) if self._owes else None)
 
     async def _deliver(self, io: IO) -> None:
         with self._lock:
@@ -94,6 +101,8 @@ class Guarded:
                         del pending[name]
             if self._pending_clear is clear:
                 self._pending_clear = None
+        if self._lending is not None:
+            await self._lending.give_back(io)
 
     def _keep_pending(self, io: IO, *, tags: Sequence[str] = (), keys: Sequence[str] = (), clear: bool = False) -> None:
         mark = object()
@@ -106,17 +115,32 @@ class Guarded:
                 self._pending_tags.clear()
                 self._pending_keys.clear()
                 self._pending_clear = mark
-            if start := self._retrying is None:
-                self._retrying = mark
         self._emit(Event(Kind.INVALIDATION_PENDING, detail=", ".join((*tags, *keys)) or "everything"))
-        if start:
-            io.spawn(self._retry(io, mark))
+        self._retry_behind(io, _PAUSE)
 
-    async def _retry(self, io: IO, mark: object) -> None:
+    def _ended(self, io: IO, why: BaseException, ticket: Ticket | None = None) -> None:
+        """Tell later that a lease ended: that of *ticket*, or one that was asked for in vain."""
+        if self._lending is None:
+            return
+        if ticket is not None:
+            self._lending.owe(ticket)
+        if self._lending.owes:
+            self._retry_behind(io, 0.0 if isinstance(why, CancelledError) else _PAUSE)
+
+    def _retry_behind(self, io: IO, pause: float) -> None:
+        mark = object()
+        with self._lock:
+            if self._retrying is not None:
+                return
+            self._retrying = mark
+        io.spawn(self._retry(io, mark, pause))
+
+    async def _retry(self, io: IO, mark: object, pause: float) -> None:
         """Try to deliver until it succeeds, however long the server is away, or until the store is closed."""
         try:
-            while self.pending and self._retrying is mark:
-                await io.sleep(max(0.05, self.breaker.retry_after(self._clock())))
+            while self._owes and self._retrying is mark:
+                await io.sleep(max(pause, self.breaker.retry_after(self._clock())))
+                pause = _PAUSE
                 try:
                     await self._run(io, self._nothing)
                 except StoreError:
@@ -156,10 +180,18 @@ class Guarded:
         return await self._run(io, lambda: self.inner.update(io, key, change))
 
     async def begin(self, io: IO, key: str, tags: Sequence[str], lease: float, *, exclusive: bool = True) -> Ticket:
-        return await self._run(io, lambda: self.inner.begin(io, key, tags, lease, exclusive=exclusive))
+        try:
+            return await self._run(io, lambda: self.inner.begin(io, key, tags, lease, exclusive=exclusive))
+        except (StoreError, CancelledError) as exc:
+            self._ended(io, exc)
+            raise
 
     async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:
-        return await self._run(io, lambda: self.inner.commit(io, ticket, entry))
+        try:
+            return await self._run(io, lambda: self.inner.commit(io, ticket, entry))
+        except (StoreError, CancelledError) as exc:
+            self._ended(io, exc, ticket)
+            raise
 
     async def holds(
         self, io: IO, ticket: Ticket, tags: Sequence[str], stamps: Sequence[tuple[str, bytes]] = ()
@@ -170,7 +202,11 @@ class Guarded:
         return await self._run(io, lambda: ask.holds(io, ticket, tags, stamps))
 
     async def release(self, io: IO, ticket: Ticket) -> None:
-        await self._run(io, lambda: self.inner.release(io, ticket))
+        try:
+            await self._run(io, lambda: self.inner.release(io, ticket))
+        except (StoreError, CancelledError) as exc:
+            self._ended(io, exc, ticket)
+            raise
 
     async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
         """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept."""

@@ -12,9 +12,7 @@ import math
 import weakref
 from asyncio import CancelledError
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from cachekit._fork import renew_in_child
 from cachekit._io import IO
@@ -29,37 +27,20 @@ from cachekit.stores.bus import Bus
 from cachekit.stores.changes import EXACT, Added, Prolonged
 from cachekit.stores.channel import Channel
 from cachekit.stores.expected import Expected, Stamped
+from cachekit.stores.lent import Lent, Proof
 from cachekit.stores.link import Arg, Link, Runner
 from cachekit.stores.links import stamps_of
 from cachekit.stores.names import NAMESPACE, Announcement
 from cachekit.stores.record import Record, is_whole, read_frame, read_record, write_frame, write_times
-from cachekit.stores.stamps import Altering, Asked, Keeping, script
+from cachekit.stores.stamps import Altering, Asked, Keeping
 
 _HINTS: Final = 10_000
 _TRIES: Final = 1000
 _DONE, _ABSENT = 1, 0
 _NONE: Final[Mapping[str, bytes]] = {}
-_LATE: Final = 0.02
-"""Seconds after which a lease that should have ended is looked at again."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Proof:
-    token: bytes
-    stamps: dict[str, bytes]
-    since: Any
-    ended: Future[bool] | None = None
-
-    def with_stamps(self, more: Iterable[tuple[str, bytes]]) -> _Proof | None:
-        """Return the proof with the stamps of what was used besides; None when two of one tag differ."""
-        stamps = dict(self.stamps)
-        for tag, stamp in more:
-            if stamps.setdefault(tag, stamp) != stamp:
-                return None
-        return replace(self, stamps=stamps)
-
-
-class RedisStore:
+class RedisStore(Lent):
     """Keeps entries on Redis or Valkey.
 
     Args:
@@ -88,14 +69,13 @@ class RedisStore:
         max_value_bytes: int = 64 * 1024 * 1024,
         protection: Protection | None = None,
     ) -> None:
-        self.link = link
-        self.names, self._stamps = stamps_of(link, namespace)
-        names = self.names
-        self.channel = Channel(
+        names, self._stamps = stamps_of(link, namespace)
+        channel = Channel(
             lambda on_message, on_live, on_lost: Bus(
                 link, names, on_message=on_message, on_live=on_live, on_lost=on_lost
             )
         )
+        super().__init__(link, names, channel)
         weakref.finalize(self, self.channel.stop).atexit = False
         link.settle_by(weakref.WeakMethod(self._settle))
         self._codec = codec
@@ -107,7 +87,6 @@ class RedisStore:
         self._protection = protection
         self._hints: dict[str, tuple[str, ...]] = {}
         self._known: dict[tuple[str, tuple[str, ...]], Expected] = {}
-        self._orphans: dict[bytes, str] = {}
         self._renew()
         renew_in_child(self, RedisStore._renew)
 
@@ -303,8 +282,6 @@ class RedisStore:
 
     async def begin(self, io: IO, key: str, tags: Sequence[str], lease: float, *, exclusive: bool = True) -> Ticket:
         token = random_token()
-        if self._orphans:
-            await self._give_back(io)
         ended = self.channel.expect(key) if exclusive else None  # before the server is asked: no end may be missed
         leads = True
         try:
@@ -313,10 +290,8 @@ class RedisStore:
                 Asked(key, (NAMESPACE, *tags), token, math.ceil(lease * 1000), not exclusive, ended is not None),
             )
             leads = begun.leads
-        except (StoreTimeout, CancelledError) as exc:
-            self._orphans[token] = key
-            if isinstance(exc, CancelledError):
-                io.spawn(self._give_back(io))
+        except (StoreTimeout, CancelledError):
+            self.owe_token(token, key)  # it may have been granted after its caller had gone
             raise
         finally:
             if leads and ended is not None:
@@ -331,13 +306,7 @@ class RedisStore:
                 more = list(record.stamps)
                 known_now = dict(zip(more, await self._mget(io, [*map(self.names.tag, more)]), strict=True))
             found = self._entry(key, record) if _current(record, known_now) else None
-        return Ticket(key, leads, found, max(0.0, begun.left / 1000), _Proof(token, known, begun.since, ended))
-
-    async def _give_back(self, io: IO) -> None:
-        """Release the leases that were asked for in vain: the server may have granted them after their callers had gone."""
-        for token, key in list(self._orphans.items()):
-            await self._release(io, key, token)
-            self._orphans.pop(token, None)
+        return Ticket(key, leads, found, max(0.0, begun.left / 1000), Proof(token, known, begun.since, ended))
 
     async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:
         if not ticket.leads:
@@ -368,40 +337,6 @@ class RedisStore:
                 return False  # as keep.lua has it: the first eight bytes of a stamp are the time of the invalidation
         return True
 
-    async def release(self, io: IO, ticket: Ticket) -> None:
-        if ticket.leads:
-            await self._release(io, ticket.key, ticket.proof.token)
-        elif ticket.proof.ended is not None:
-            self.channel.forget(ticket.key, ticket.proof.ended)
-
-    async def _release(self, io: IO, key: str, token: bytes) -> None:
-        names = [self.names.of_key(key, Announcement("", "free", (key,))), self.names.lease(key)]
-        await self.link.script(io, script("release"), names, [token, self.names.channel])
-
-    # -- leases of others ---------------------------------------------------------------------------------------------
-
-    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
-        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept."""
-        ended: Future[bool] | None = ticket.proof.ended
-        if ended is None:
-            if not self.channel.tried and await self.channel.ensure(io, self.link.timeout):
-                return False  # from now on the end is told: the caller asks again
-            await io.sleep(min(poll, max(ticket.retry_in, 0.001)))
-            return False
-        try:
-            return await io.wait(ended, ticket.retry_in + _LATE)
-        except TimeoutError:
-            return False
-        finally:
-            self.channel.forget(ticket.key, ended)
-
-    async def renew(self, io: IO, ticket: Ticket, lease: float) -> bool:
-        """Hold the lease of *ticket* for *lease* seconds from now. Returns False when another has it, or nobody."""
-        held = await self.link.script(
-            io, script("renew"), [self.names.lease(ticket.key)], [ticket.proof.token, math.ceil(lease * 1000)]
-        )
-        return bool(held)
-
     async def close(self, io: IO) -> None:
         await io.call(self.channel.close, None)
         await self.link.close(io)
@@ -422,16 +357,16 @@ class RedisStore:
         entry: AnyEntry,
         frame: bytes,
         mode: str,
-        proof: _Proof | bytes = b"",
+        proof: Proof | bytes = b"",
         stamps: Mapping[str, bytes] = _NONE,
     ) -> Keeping:
-        loaded = isinstance(proof, _Proof)
+        loaded = isinstance(proof, Proof)
         return Keeping(
             key,
             mode,
-            proof.token if isinstance(proof, _Proof) else proof,
+            proof.token if isinstance(proof, Proof) else proof,
             self._life(entry),
-            proof.since if isinstance(proof, _Proof) else None,
+            proof.since if isinstance(proof, Proof) else None,
             Announcement("", "kept", (key,)) if loaded else self.told("keys", (key,)),
             {tag: stamps.get(tag, b"") for tag in (NAMESPACE, *entry.tags)},
             frame,

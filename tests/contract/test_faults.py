@@ -222,6 +222,42 @@ def test_a_lease_that_was_asked_for_in_vain_holds_nobody_up(own_server, process,
     _no_lease_holds_up(cache, call, own_server, patient)
 
 
+@pytest.mark.parametrize("load", ["returns", "raises"])
+def test_a_lease_that_ends_while_the_server_is_away_holds_nobody_up(own_server, process, call, clock, load) -> None:
+    """The breaker lets nothing through then: the server would not hear of the end, and others wait for it."""
+    first, second = process(own_server.url), process(own_server.url)
+
+    def slow() -> str:
+        os.kill(own_server.process.pid, signal.SIGSTOP)
+        for _ in range(3):
+            assert first.get("other") is None
+        assert first.store.breaker.is_open
+        if load == "raises":
+            raise LookupError("no such row")
+        return "value"
+
+    with contextlib.suppress(LookupError):
+        call(first, "get_or_set", "k", slow)
+    os.kill(own_server.process.pid, signal.SIGCONT)
+    clock.advance(LONGEST_PAUSE)
+    value, seconds = took(lambda: call(second, "get_or_set", "k", lambda: "after"))
+    assert value == "after"
+    assert seconds < 5, "of the 30 that a lease lasts"
+
+
+def test_a_lease_that_was_asked_for_in_vain_by_one_who_then_rests(own_server, process, call, clock, watch) -> None:
+    freeze = FreezeAtMiss(own_server, watch)
+    first, second = process(own_server.url, observers=[freeze]), process(own_server.url)
+    call(first, "get_or_set", "warm", lambda: 1)
+    freeze.armed = True
+    assert call(first, "get_or_set", "k", lambda: "meanwhile") == "meanwhile"
+    freeze.thaw()
+    clock.advance(LONGEST_PAUSE)
+    value, seconds = took(lambda: call(second, "get_or_set", "k", lambda: "after"))
+    assert value == "after"
+    assert seconds < 5
+
+
 def test_a_lease_whose_caller_was_cancelled_holds_nobody_up(own_server, process, watch, patient) -> None:
     freeze = FreezeAtMiss(own_server, watch)
     cache = process(own_server.url, observers=[freeze], timeout=10.0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from cachekit import Event, Kind, StoreError, StoreUnavailable
 from cachekit._io import BLOCKING, drive
 from cachekit.breaker import Breaker
+from cachekit.entry import Entry
 from cachekit.stores.guarded import Guarded
 from cachekit.stores.memory import Memory
 from cachekit.testing import FlakyStore, ManualClock
@@ -23,6 +26,7 @@ class NoBackground:
 
 
 IO = NoBackground()
+ENTRY = Entry(1, 0.0, math.inf, math.inf, math.inf)
 
 
 @pytest.fixture
@@ -108,6 +112,63 @@ def test_what_failed_again_while_it_was_delivered_is_delivered_again(
     drive(guarded.get(IO, "k"))
     assert flaky.calls == [name, "get"]
     assert guarded.pending == 0
+
+
+class Lender(FlakyStore):
+    """A store of which other processes would notice that a lease lies on."""
+
+    def __init__(self, inner: Memory) -> None:
+        super().__init__(inner)
+        self.owed: list[object] = []
+        self.given: list[object] = []
+
+    @property
+    def owes(self) -> bool:
+        return bool(self.owed)
+
+    def owe(self, ticket) -> None:
+        self.owed.append(ticket)
+
+    async def give_back(self, io) -> None:  # noqa: ARG002 - the port
+        self._check("give_back")
+        self.given, self.owed = self.given + self.owed, []
+
+
+@pytest.mark.parametrize("end", ["release", "commit"])
+def test_a_lease_that_could_not_be_given_back_is_given_back_later(clock: ManualClock, watch, end) -> None:
+    lender = Lender(Memory(clock=clock))
+    guarded = Guarded(lender, Breaker(), clock=clock, emit=watch)
+    ticket = drive(guarded.begin(IO, "k", (), 30))
+    lender.down = True
+    with pytest.raises(StoreUnavailable):
+        drive(guarded.release(IO, ticket) if end == "release" else guarded.commit(IO, ticket, ENTRY))
+    assert lender.owed == [ticket]
+    assert guarded.pending == 0, "which counts invalidations"
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            drive(guarded.get_many(IO, ["k"]))
+    lender.down, lender.calls = False, []
+    clock.advance(1)
+    drive(guarded.get_many(IO, ["k"]))
+    assert lender.calls == ["give_back", "get_many"]
+    assert lender.given == [ticket]
+
+
+def test_leases_are_given_back_behind_whatever_is_asked(clock: ManualClock, watch) -> None:
+    lender = Lender(Memory(clock=clock))
+    guarded = Guarded(lender, Breaker(), clock=clock, emit=watch)
+    ticket = drive(guarded.begin(IO, "k", (), 30))
+    lender.down = True
+    world = NoBackground()
+    behind: list[object] = []
+    world.spawn = behind.append
+    with pytest.raises(StoreUnavailable):
+        drive(guarded.release(world, ticket))
+    lender.down = False
+    world.sleep = lambda seconds: BLOCKING.sleep(0)
+    drive(behind[0])
+    assert lender.given == [ticket]
+    assert len(behind) == 1
 
 
 def test_pending_is_bounded(guarded: Guarded, flaky: FlakyStore, monkeypatch) -> None:

@@ -1,0 +1,130 @@
+"""The leases that lie on servers: given back at once or later, held longer, and waited for while others have them.
+
+Must not know what is loaded under a lease, nor how it was granted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from cachekit._io import IO
+from cachekit.errors import StoreError, StoreTimeout, StoreUnavailable
+from cachekit.stores.base import Ticket
+from cachekit.stores.channel import Channel
+from cachekit.stores.link import Link
+from cachekit.stores.names import Announcement, Names
+from cachekit.stores.stamps import script
+
+_LATE: Final = 0.02
+"""Seconds after which a lease that should have ended is looked at again."""
+
+_MAX_OWED: Final = 1000
+"""Bound on what is given back later: the oldest are nearest to their end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a ticket proves: who asked, and how things stood then.
+
+    Attributes:
+        token: who asks.
+        stamps: the stamps of the tags known then.
+        since: when it was asked, by the clock of the servers.
+        ended: completed when the lease ends that another has.
+    """
+
+    token: bytes
+    stamps: dict[str, bytes]
+    since: Any
+    ended: Future[bool] | None = None
+
+    def with_stamps(self, more: Iterable[tuple[str, bytes]]) -> Proof | None:
+        """Return the proof with the stamps of what was used besides; None when two of one tag differ."""
+        stamps = dict(self.stamps)
+        for tag, stamp in more:
+            if stamps.setdefault(tag, stamp) != stamp:
+                return None
+        return replace(self, stamps=stamps)
+
+
+class Lent:
+    """The part of a store that has to do with leases once they are granted.
+
+    Args:
+        link: the servers.
+        names: what the store calls its keys.
+        channel: hears of the ends of leases.
+    """
+
+    def __init__(self, link: Link, names: Names, channel: Channel) -> None:
+        self.link = link
+        self.names = names
+        self.channel = channel
+        self._owed: deque[tuple[bytes, str]] = deque(maxlen=_MAX_OWED)
+
+    async def release(self, io: IO, ticket: Ticket) -> None:
+        """Give the right back without storing, so that the next caller may load at once."""
+        if ticket.leads:
+            await self._release(io, ticket.key, ticket.proof.token)
+        elif ticket.proof.ended is not None:
+            self.channel.forget(ticket.key, ticket.proof.ended)
+
+    async def _release(self, io: IO, key: str, token: bytes) -> None:
+        names = [self.names.of_key(key, Announcement("", "free", (key,))), self.names.lease(key)]
+        await self.link.script(io, script("release"), names, [token, self.names.channel])
+
+    @property
+    def owes(self) -> bool:
+        """Return whether leases have ended that the server still holds."""
+        return bool(self._owed)
+
+    def owe(self, ticket: Ticket) -> None:
+        """Note that the lease of *ticket* is to be released."""
+        if ticket.leads:
+            self.owe_token(ticket.proof.token, ticket.key)
+
+    def owe_token(self, token: bytes, key: str) -> None:
+        """Note that the lease of *key* is to be released, which was asked for with *token* and may have been granted."""
+        self._owed.append((token, key))
+
+    async def give_back(self, io: IO) -> None:
+        """Release what is owed. Raises ``StoreTimeout`` or ``StoreUnavailable``; what is left is owed still."""
+        for _ in range(len(self._owed)):
+            try:
+                token, key = self._owed.popleft()
+            except IndexError:  # another caller gives back too
+                return
+            try:
+                await self._release(io, key, token)
+            except BaseException as exc:
+                if isinstance(exc, StoreError) and not isinstance(exc, (StoreTimeout, StoreUnavailable)):
+                    continue  # a refusal must not keep readers from what the server has
+                self._owed.appendleft((token, key))
+                raise
+
+    async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:
+        """Wait until the lease that *ticket* did not get may have ended. Returns whether its value was kept."""
+        ended: Future[bool] | None = ticket.proof.ended
+        if ended is None:
+            if not self.channel.tried and await self.channel.ensure(io, self.link.timeout):
+                return False  # from now on the end is told: the caller asks again
+            await io.sleep(min(poll, max(ticket.retry_in, 0.001)))
+            return False
+        try:
+            return await io.wait(ended, ticket.retry_in + _LATE)
+        except TimeoutError:
+            return False
+        finally:
+            self.channel.forget(ticket.key, ended)
+
+    async def renew(self, io: IO, ticket: Ticket, lease: float) -> bool:
+        """Hold the lease of *ticket* for *lease* seconds from now. Returns False when another has it, or nobody."""
+        held = await self.link.script(
+            io, script("renew"), [self.names.lease(ticket.key)], [ticket.proof.token, math.ceil(lease * 1000)]
+        )
+        return bool(held)
