@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -83,6 +84,7 @@ class CachedView:
         self._policies: WeakKeyDictionary[Cache, Policy] = WeakKeyDictionary()
         self._templates: dict[tuple[str, ...], TagTemplates] = {}
         self._not_kept: dict[str, float] = {}
+        self._refused_until = -math.inf
         self._warned = False
         parameters = inspect.signature(view).parameters.values()
         if not any(one.kind is one.VAR_KEYWORD for one in parameters):
@@ -147,7 +149,9 @@ class CachedView:
             fields = [[name, value] for name, value in response.headers if name.lower() not in _DROPPED]
             return [response.status_code, fields, response.get_data()]
 
-        found = cache.get_or_set(key, load, ttl=self.policy(cache), tags=tags, lock=False)
+        # Responses that are for one visitor alone must not be made in single file by all processes.
+        lock = cache.clock() >= self._refused_until
+        found = cache.get_or_set(key, load, ttl=self.policy(cache), tags=tags, lock=lock)
         if made:
             response = made[0]
         elif found is None:
@@ -206,10 +210,10 @@ class CachedView:
         return found
 
     def _remember(self, key: str, now: float) -> None:
-        """Let nobody wait for another's response to *key* for a while."""
+        """Let nobody wait for another's response to *key* for a while, nor for that of another process to any key."""
         if len(self._not_kept) >= _REMEMBERED:
             self._not_kept.clear()
-        self._not_kept[key] = now + _NOT_KEPT_FOR
+        self._not_kept[key] = self._refused_until = now + _NOT_KEPT_FOR
 
 
 def _leads_to(start: Any, function: Callable[..., Any]) -> bool:

@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -511,6 +512,65 @@ def test_a_private_response_is_not_given_to_who_waited_for_it(app):
     for thread in threads:
         thread.join(10)
     assert sorted(answers) == [("ada", "ada"), ("bob", "bob"), ("eve", "eve")]
+
+
+@pytest.fixture
+def processes(server):
+    """Two workers with one server and a view that answers when it may; ``ask(worker, path)`` runs behind."""
+    calls, begun, go, threads = [], threading.Event(), threading.Event(), []
+
+    def view(name):
+        calls.append(name)
+        begun.set()
+        assert go.wait(10)
+        response = flask.make_response(f"{name} {len(calls)}")
+        response.cache_control.private = name == "own" or None
+        return response
+
+    def ask(worker, path):
+        answers = []
+        threads.append(threading.Thread(target=lambda: answers.append(apps[worker].test_client().get(path).text)))
+        threads[-1].start()
+        return answers
+
+    apps, kits = [flask.Flask("shop"), flask.Flask("shop")], []
+    for app in apps:
+        kits.append(CacheKit(app, cache=Cache(server.url), options=HttpOptions(collapse=False)))
+        app.add_url_rule("/<name>", "view", kits[-1].cached("1m")(view))
+    yield SimpleNamespace(ask=ask, calls=calls, begun=begun, go=go, threads=threads, kits=kits)
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    for kit in kits:
+        kit.cache.close()
+
+
+@pytest.mark.server
+def test_processes_share_one_load_of_a_view(processes):
+    first = processes.ask(0, "/a")
+    assert processes.begun.wait(10)
+    missed = threading.Event()
+    processes.kits[1].cache.events.subscribe(lambda event: event.kind is Kind.MISS and missed.set())
+    second = processes.ask(1, "/a")
+    assert missed.wait(10)
+    processes.go.set()
+    for thread in processes.threads:
+        thread.join(10)
+    assert (first, second, processes.calls) == (["a 1"], ["a 1"], ["a"])
+
+
+@pytest.mark.server
+def test_processes_do_not_wait_for_each_other_where_responses_are_private(processes, patient):
+    processes.go.set()
+    processes.ask(1, "/own")
+    processes.threads[0].join(10)
+    processes.go.clear()
+    processes.begun.clear()
+    first = processes.ask(0, "/a")
+    assert processes.begun.wait(10)
+    second = processes.ask(1, "/a")
+    patient(lambda: processes.calls == ["own", "a", "a"])
+    assert (first, second) == ([], [])
 
 
 def test_errors_stay_what_they_are(app, kit):
