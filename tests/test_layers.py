@@ -13,11 +13,11 @@ PACKAGE = ROOT / "cachekit"
 
 LAYERS = [
     "errors", "clock", "_fork", "_io", "_loops", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
-    "signatures", "options", "codecs",
+    "signatures", "options", "codecs", "arguments",
     "stores", "flight", "keeping", "leases", "engine", "transaction",
     "shell", "instances", "classmethods", "decorator", "many", "functions", "contents", "making", "stats",
     "cdn", "purging", "facade", "default", "jinja", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade",
-    "dashboard", "arguments",
+    "dashboard",
     "asgi", "wsgi", "proxy", "closing", "edge_config", "config", "serve", "cli", "__main__",
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}

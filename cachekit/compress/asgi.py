@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
+from cachekit.arguments import check_app
 from cachekit.compress.codings import Stream
 from cachekit.compress.options import Compression
 from cachekit.compress.response import (
@@ -52,12 +53,16 @@ class Compress:
         cached: whether *app* is an HTTP cache. It is then asked for responses without a coding, so that there is one
             stored response for all codings, and what it has stored is encoded once for each.
 
+    Raises:
+        ConfigError: *app* is no application.
+
     Example:
         >>> async def app(scope, receive, send): ...
         >>> app = Compress(app, Compression(minimum=1000))
     """
 
     def __init__(self, app: App, options: Compression | None = None, *, cached: bool = False) -> None:
+        check_app(app, "an ASGI application")
         self.app = app
         self.options = options or Compression()
         self._forms = Encoded(self.options) if cached else None

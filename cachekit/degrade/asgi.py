@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from cachekit._io import ASYNCIO
+from cachekit.arguments import check_app
 from cachekit.clock import Clock, stopwatch, system_clock
 from cachekit.degrade.gate import BAD, Counts, Gate, Gates, Route
 from cachekit.degrade.health import StorePort
@@ -60,6 +61,7 @@ class Degradation:
         emit: Emit | None = None,
         **settings: Any,
     ) -> None:
+        check_app(app, "an ASGI application")
         self.app = app
         chosen = emit if emit is not None else getattr(cache, "events", _nowhere)
         self._degrading = Degrading(options or DegradeOptions(**settings), cache, chosen)
@@ -123,7 +125,7 @@ class Guards:
         emit: receives events.
 
     Raises:
-        ConfigError: a route or the body cannot be used.
+        ConfigError: *app* is no application, or a route or the body cannot be used.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class Guards:
         clock: Clock = system_clock,
         emit: Emit | None = None,
     ) -> None:
+        check_app(app, "an ASGI application")
         self.app = app
         self._body = check_body(body)
         self._gates = Gates(routes, clock=clock, emit=emit or _nowhere)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from cachekit._io import ASYNCIO
+from cachekit.arguments import check_app
 from cachekit.http.asgi_client import App, Client, Message, Receive, Send
 from cachekit.http.asgi_past import Bypass, decode, encode
 from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
@@ -42,11 +43,15 @@ class HttpCache:
         cache: where responses are kept.
         rules: header rules, the first that suits a response holds.
         options: see ``HttpOptions``.
+
+    Raises:
+        ConfigError: *app* is no application.
     """
 
     def __init__(
         self, app: App, cache: CachePort, *, rules: Sequence[Rule] | Rules = (), options: HttpOptions | None = None
     ) -> None:
+        check_app(app, "an ASGI application")
         self.app: App = private_asgi(app)  # for what may be kept: other methods go past it
         self._driver = driver = Driver(cache, rules, options)
         reader = Reader(driver.options)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from cachekit._io import BLOCKING, drive
+from cachekit.arguments import check_app
 from cachekit.http.decisions import Serve
 from cachekit.http.driver import Driver
 from cachekit.http.exchange import Exchange
@@ -42,11 +43,15 @@ class HttpCache:
         cache: where responses are kept.
         rules: header rules, the first that suits a response holds.
         options: see ``HttpOptions``.
+
+    Raises:
+        ConfigError: *app* is no application.
     """
 
     def __init__(
         self, app: App, cache: CachePort, *, rules: Sequence[Rule] | Rules = (), options: HttpOptions | None = None
     ) -> None:
+        check_app(app, "a WSGI application")
         self.app: App = private_wsgi(app)
         self._driver = driver = Driver(cache, rules, options)
         reader = Reader(driver.options)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, ClassVar, Final, TypeAlias
 
 from cachekit._io import ASYNCIO
+from cachekit.arguments import check_app
 from cachekit.http.personal import concerns
 from cachekit.sessions.driver import Exchange
 from cachekit.sessions.facade import Sessions, check
@@ -34,13 +35,14 @@ class SessionMiddleware:
         sessions: where sessions are kept.
 
     Raises:
-        ConfigError: *sessions* is something else.
+        ConfigError: *app* is no application, or *sessions* is something else.
     """
 
     kind: ClassVar[type[Session]] = Session
     """What an application gets, for frameworks that have names of their own."""
 
     def __init__(self, app: App, sessions: Sessions) -> None:
+        check_app(app, "an ASGI application")
         self.app = app
         self.sessions = check(sessions)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
 from cachekit._io import BLOCKING, drive
+from cachekit.arguments import check_app
 from cachekit.sessions.driver import Exchange
 from cachekit.sessions.facade import Sessions, check
 
@@ -31,10 +32,11 @@ class SessionMiddleware:
         sessions: where sessions are kept.
 
     Raises:
-        ConfigError: *sessions* is something else.
+        ConfigError: *app* is no application, or *sessions* is something else.
     """
 
     def __init__(self, app: App, sessions: Sessions) -> None:
+        check_app(app, "a WSGI application")
         self.app = app
         self.sessions = check(sessions)
 
