@@ -180,8 +180,12 @@ class Exchange(Keeping):
         driver = self._driver
         if not driver.foresees or not self.has_cookie:
             return
-        self._shape = driver.habits.shape(self._method, path)
-        if driver.eager or driver.habits.expects(self._shape):
+        self.expect(driver.habits.shape(self._method, path))
+
+    def expect(self, shape: str) -> None:
+        """Do what ``foresee`` does, for a request of *shape* with a session."""
+        driver, self._shape = self._driver, shape
+        if driver.eager or driver.habits.expects(shape):
             ticket = self._ticket
             if ticket is not None and driver.keeper.is_idle:
                 self._asked = driver.keeper.ahead(ticket.key, remembered=ticket.remembered)

@@ -7,6 +7,7 @@ a path whose latest requests all looked has its session read before the applicat
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 _SURE: Final = 8
@@ -23,6 +24,7 @@ class Habits:
         self._looked: dict[str, int] = {}
 
     @staticmethod
+    @lru_cache(maxsize=_MOST)
     def shape(method: str, path: str) -> str:
         """Return what requests to one kind of page have in common: parts with digits in them count as one."""
         return method + _NUMBERED.sub("/*", path[:256])

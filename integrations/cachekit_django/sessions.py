@@ -16,6 +16,7 @@ from cachekit.errors import SessionTooLarge
 from cachekit.sessions.keyed import IO, KeyedExchange, OwnedSession, both, end, exists
 from cachekit_django import keeping
 from cachekit_django.claims import ClaimedExchange
+from cachekit_django.pages import page
 
 log = logging.getLogger("cachekit")
 
@@ -61,13 +62,25 @@ class SessionStore(_Base):
         self._sessions = keeping.sessions()
         self._flag: bool | None = None
         self._begun: KeyedExchange | None = None
-        self._claimed = ""
+        self._claimed = self._shape = ""
         super().__init__(session_key)
+        if self._given and not self._sessions.driver.claimed:
+            self._foresee()
 
     def __del__(self) -> None:
         begun = getattr(self, "_begun", None)
         if begun is not None:
             begun.let_go()  # it and its session hold each other: they need not wait for the garbage collector
+        elif shape := getattr(self, "_shape", ""):
+            self._sessions.driver.habits.learn(shape, looked=False)
+
+    def _foresee(self) -> None:
+        """Ask for it now where requests for this page look at theirs: the store works while Django finds the view."""
+        driver, (method, path) = self._sessions.driver, page()
+        if driver.foresees and path:
+            self._shape = driver.habits.shape(method, path)
+            if driver.eager or driver.habits.expects(self._shape):
+                _ = self._exchange  # made, it asks
 
     @property
     def _exchange(self) -> KeyedExchange:
@@ -76,6 +89,8 @@ class SessionStore(_Base):
             driver = self._sessions.driver
             kind = partial(ClaimedExchange, claimed=self._claimed) if driver.claimed else KeyedExchange
             found = self._begun = kind(driver, self._given or "")
+            if self._shape:
+                found.expect(self._shape)
         return found
 
     # -- claims
@@ -83,6 +98,8 @@ class SessionStore(_Base):
     def believe(self, claimed: str) -> None:
         """Take note of what the client *claimed*, before anything is read: it counts while the store is away (CLAIMS)."""
         self._claimed = claimed
+        if self._given and self._sessions.driver.claimed and self._begun is None:
+            self._foresee()
 
     def claims(self) -> str | None:
         """Return the claims that the client has to get; an empty text where it has to lose them, None where all is well."""
@@ -114,7 +131,9 @@ class SessionStore(_Base):
     @_session_key.setter
     def _session_key(self, value: str | None) -> None:
         self._given = value if self._validate_session_key(value) else None
-        self._begun = None
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.let_go()
 
     def _own(self) -> None:
         """Let the session belong to whoever is logged in by now."""
