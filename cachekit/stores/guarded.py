@@ -2,7 +2,8 @@
 
 While the server is away calls fail at once instead of waiting. An invalidation that could not be delivered is kept and
 delivered before anything else is asked of the server again, so that no caller of this process reads what it covers. The
-end of a lease is told late rather than never: other processes wait for it. Must not know which store it guards.
+end of a lease is told behind whatever is asked, late rather than never: other processes wait for it. Must not know which
+store it guards.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import math
 import threading
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+from weakref import ref
 
 from cachekit._fork import renew_in_child
 from cachekit._io import IO
@@ -47,16 +50,16 @@ class Guarded:
         self._breaking = Breaking(breaker, clock=clock, emit=emit)
         self._emit = emit
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may end a job, in whatever it interrupts
         renew_in_child(self, Guarded._renew)
         self._pending_tags: dict[str, object] = {}
         self._pending_keys: dict[str, object] = {}
         self._pending_clear: object = None
-        self._retrying: object = None
+        self._retrying: tuple[object, ref[Coroutine[Any, Any, None]]] | None = None
         self._answered = -math.inf
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._retrying = None
 
     @property
@@ -83,7 +86,7 @@ class Guarded:
         return True
 
     async def _run(self, io: IO, call: Callable[[], Awaitable[R]]) -> R:
-        return await self._breaking.run(call, before=(lambda: self._deliver(io)) if self._owes else None)
+        return await self._breaking.run(call, before=(lambda: self._deliver(io)) if self.pending else None)
 
     async def _deliver(self, io: IO) -> None:
         with self._lock:
@@ -101,8 +104,6 @@ class Guarded:
                         del pending[name]
             if self._pending_clear is clear:
                 self._pending_clear = None
-        if self._lending is not None:
-            await self._lending.give_back(io)
 
     def _keep_pending(self, io: IO, *, tags: Sequence[str] = (), keys: Sequence[str] = (), clear: bool = False) -> None:
         mark = object()
@@ -128,31 +129,37 @@ class Guarded:
             self._retry_behind(io, 0.0 if isinstance(why, CancelledError) else _PAUSE)
 
     def _retry_behind(self, io: IO, pause: float) -> None:
-        mark = object()
         with self._lock:
-            if self._retrying is not None:
+            if self._retrying is not None and self._retrying[1]() is not None:  # with its loop one may end unbegun
                 return
-            self._retrying = mark
-        io.spawn(self._retry(io, mark, pause))
+            mark = object()
+            job = self._retry(io, mark, pause)
+            self._retrying = mark, ref(job)
+        io.spawn(job)
 
     async def _retry(self, io: IO, mark: object, pause: float) -> None:
         """Try to deliver until it succeeds, however long the server is away, or until the store is closed."""
         try:
-            while self._owes and self._retrying is mark:
+            while self._retries(mark):
                 await io.sleep(max(pause, self.breaker.retry_after(self._clock())))
                 pause = _PAUSE
-                try:
-                    await self._run(io, self._nothing)
-                except StoreError:
-                    continue
+                if self._owes:
+                    with suppress(StoreError):
+                        await self._run(io, lambda: self._give_back(io))
+                with self._lock:
+                    if not self._owes and self._retries(mark):
+                        self._retrying = None
         finally:
             with self._lock:
-                if self._retrying is mark:
+                if self._retries(mark):
                     self._retrying = None
 
-    @staticmethod
-    async def _nothing() -> None:
-        return None
+    def _retries(self, mark: object) -> bool:
+        return self._retrying is not None and self._retrying[0] is mark
+
+    async def _give_back(self, io: IO) -> None:
+        if self._lending is not None:
+            await self._lending.give_back(io)
 
     # -- the Store port -------------------------------------------------------------------------------------------
 
@@ -180,6 +187,8 @@ class Guarded:
         return await self._run(io, lambda: self.inner.update(io, key, change))
 
     async def begin(self, io: IO, key: str, tags: Sequence[str], lease: float, *, exclusive: bool = True) -> Ticket:
+        if self._lending is not None and self._lending.owes:  # whoever was to give it back ended with its loop
+            self._retry_behind(io, 0.0)
         try:
             return await self._run(io, lambda: self.inner.begin(io, key, tags, lease, exclusive=exclusive))
         except (StoreError, CancelledError) as exc:

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,9 +17,9 @@ from cachekit._io import IO
 from cachekit.errors import StoreError, StoreTimeout, StoreUnavailable
 from cachekit.stores.base import Ticket
 from cachekit.stores.channel import Channel
-from cachekit.stores.link import Link
+from cachekit.stores.link import Call, Link
 from cachekit.stores.names import Announcement, Names
-from cachekit.stores.stamps import script
+from cachekit.stores.stamps import BATCH, script
 
 _LATE: Final = 0.02
 """Seconds after which a lease that should have ended is looked at again."""
@@ -70,13 +71,15 @@ class Lent:
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give the right back without storing, so that the next caller may load at once."""
         if ticket.leads:
-            await self._release(io, ticket.key, ticket.proof.token)
+            await self.link.script(io, script("release"), *self._releasing(ticket.key, ticket.proof.token))
         elif ticket.proof.ended is not None:
             self.channel.forget(ticket.key, ticket.proof.ended)
 
-    async def _release(self, io: IO, key: str, token: bytes) -> None:
-        names = [self.names.of_key(key, Announcement("", "free", (key,))), self.names.lease(key)]
-        await self.link.script(io, script("release"), names, [token, self.names.channel])
+    def _releasing(self, key: str, token: bytes) -> Call:
+        return (
+            [self.names.of_key(key, Announcement("", "free", (key,))), self.names.lease(key)],
+            [token, self.names.channel],
+        )
 
     @property
     def owes(self) -> bool:
@@ -94,17 +97,19 @@ class Lent:
 
     async def give_back(self, io: IO) -> None:
         """Release what is owed. Raises ``StoreTimeout`` or ``StoreUnavailable``; what is left is owed still."""
-        for _ in range(len(self._owed)):
-            try:
-                token, key = self._owed.popleft()
-            except IndexError:  # another caller gives back too
+        while self._owed:
+            batch: list[tuple[bytes, str]] = []
+            with suppress(IndexError):  # another caller gives back too
+                while len(batch) < BATCH:
+                    batch.append(self._owed.popleft())
+            if not batch:
                 return
             try:
-                await self._release(io, key, token)
+                await self.link.scripts(io, script("release"), [self._releasing(key, token) for token, key in batch])
             except BaseException as exc:
                 if isinstance(exc, StoreError) and not isinstance(exc, (StoreTimeout, StoreUnavailable)):
-                    continue  # a refusal must not keep readers from what the server has
-                self._owed.appendleft((token, key))
+                    continue  # what it refuses now it would refuse for ever
+                self._owed.extendleft(reversed(batch))
                 raise
 
     async def ended(self, io: IO, ticket: Ticket, poll: float) -> bool:

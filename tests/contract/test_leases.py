@@ -12,7 +12,7 @@ from itertools import count
 import pytest
 
 from cachekit import Cache, Kind
-from cachekit._io import ASYNCIO, BLOCKING
+from cachekit._io import ASYNCIO, BLOCKING, drive
 from cachekit.testing import World
 
 pytestmark = pytest.mark.server
@@ -177,6 +177,31 @@ def test_whoever_waits_is_told_of_the_end(request, engine, process, thread, pati
     leader.result()
     if topology == "server":
         lease_at.close()
+
+
+@pytest.mark.parametrize("topology", ["server", "cluster"])
+def test_ends_that_were_not_heard_of_are_told_in_few_trips(request, engine, process, topology) -> None:
+    """On a server that was away for a moment; those of the newest, where there are too many."""
+    if topology == "cluster":
+        deployment = request.getfixturevalue("deployments")("cluster", engine)
+        deployment.flush()
+        url = deployment.url
+    else:
+        server = request.getfixturevalue("valkey" if engine == "valkey" else "redis_server")
+        url = server.url
+        with server.client() as client:
+            client.flushall()
+    first, second = process(url).store, process(url).store
+    keys = [f"k{number}" for number in range(1050)]
+    trips = []
+    scripts = first.inner.link.scripts
+    first.inner.link.scripts = lambda *args: trips.append(len(args[2])) or scripts(*args)
+    for ticket in [drive(first.begin(BLOCKING, key, (), 30)) for key in keys]:
+        first.inner.owe(ticket)
+    drive(first.inner.give_back(BLOCKING))
+    assert trips == [500, 500]
+    assert not first.inner.owes
+    assert [drive(second.begin(BLOCKING, key, (), 30)).leads for key in keys] == [False] * 50 + [True] * 1000
 
 
 def test_without_a_waiter_nothing_is_announced(server, process) -> None:

@@ -134,41 +134,87 @@ class Lender(FlakyStore):
         self.given, self.owed = self.given + self.owed, []
 
 
+class Behind(NoBackground):
+    """Keeps jobs for later, and sleeps no second."""
+
+    def __init__(self) -> None:
+        self.jobs: list[object] = []
+        self.slept: list[float] = []
+
+    def spawn(self, job) -> None:
+        self.jobs.append(job)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+@pytest.fixture
+def lender(clock: ManualClock) -> Lender:
+    return Lender(Memory(clock=clock))
+
+
+@pytest.fixture
+def lending(lender: Lender, clock: ManualClock, watch) -> Guarded:
+    return Guarded(lender, Breaker(), clock=clock, emit=watch)
+
+
 @pytest.mark.parametrize("end", ["release", "commit"])
-def test_a_lease_that_could_not_be_given_back_is_given_back_later(clock: ManualClock, watch, end) -> None:
-    lender = Lender(Memory(clock=clock))
-    guarded = Guarded(lender, Breaker(), clock=clock, emit=watch)
-    ticket = drive(guarded.begin(IO, "k", (), 30))
-    lender.down = True
-    with pytest.raises(StoreUnavailable):
-        drive(guarded.release(IO, ticket) if end == "release" else guarded.commit(IO, ticket, ENTRY))
-    assert lender.owed == [ticket]
-    assert guarded.pending == 0, "which counts invalidations"
-    for _ in range(3):
+def test_a_lease_that_could_not_be_given_back_is_given_back_behind(lending: Guarded, lender: Lender, end) -> None:
+    ticket = drive(lending.begin(IO, "k", (), 30))
+    lender.down, world = True, Behind()
+    for _ in range(2):
         with pytest.raises(StoreUnavailable):
-            drive(guarded.get_many(IO, ["k"]))
+            drive(lending.release(world, ticket) if end == "release" else lending.commit(world, ticket, ENTRY))
+    assert (lender.owed, lending.pending) == ([ticket, ticket], 0), "pending counts invalidations"
+    assert len(world.jobs) == 1
     lender.down, lender.calls = False, []
-    clock.advance(1)
-    drive(guarded.get_many(IO, ["k"]))
-    assert lender.calls == ["give_back", "get_many"]
-    assert lender.given == [ticket]
+    drive(lending.get_many(world, ["k"]))
+    assert lender.calls == ["get_many"], "nobody waits for what others wait for"
+    drive(world.jobs[0])
+    assert lender.given == [ticket, ticket]
 
 
-def test_leases_are_given_back_behind_whatever_is_asked(clock: ManualClock, watch) -> None:
-    lender = Lender(Memory(clock=clock))
-    guarded = Guarded(lender, Breaker(), clock=clock, emit=watch)
-    ticket = drive(guarded.begin(IO, "k", (), 30))
-    lender.down = True
-    world = NoBackground()
-    behind: list[object] = []
-    world.spawn = behind.append
+def test_it_is_tried_until_the_store_takes_it(lending: Guarded, lender: Lender, clock: ManualClock) -> None:
+    ticket = drive(lending.begin(IO, "k", (), 30))
+    lender.down, world = True, Behind()
+
+    async def sleep(seconds: float) -> None:
+        world.slept.append(seconds)
+        clock.advance(seconds)
+        lender.down = len(world.slept) < 6
+
+    world.sleep = sleep
     with pytest.raises(StoreUnavailable):
-        drive(guarded.release(world, ticket))
-    lender.down = False
-    world.sleep = lambda seconds: BLOCKING.sleep(0)
-    drive(behind[0])
+        drive(lending.release(world, ticket))
+    drive(world.jobs[0])
     assert lender.given == [ticket]
-    assert len(behind) == 1
+    assert world.slept[:2] == [0.05, 0.05] and world.slept[2:] == sorted(world.slept[2:]), "and less and less often"
+    assert not lending.breaker.is_open
+
+
+def test_a_job_that_ended_unbegun_is_followed_by_another(lending: Guarded, lender: Lender) -> None:
+    """As when its event loop is closed; then the next load of this process begins another."""
+    ticket = drive(lending.begin(IO, "k", (), 30))
+    lender.down = True
+    with pytest.raises(StoreUnavailable):
+        drive(lending.release(IO, ticket))  # whose jobs are closed at once
+    lender.down, world = False, Behind()
+    drive(lending.begin(world, "other", (), 30))
+    assert world.slept == []
+    drive(world.jobs[0])
+    assert (lender.given, world.slept) == ([ticket], [0.0])
+    drive(lending.begin(world, "another", (), 30))
+    assert len(world.jobs) == 1
+
+
+def test_nothing_is_given_back_once_it_is_closed(lending: Guarded, lender: Lender) -> None:
+    ticket = drive(lending.begin(IO, "k", (), 30))
+    lender.down, world = True, Behind()
+    with pytest.raises(StoreUnavailable):
+        drive(lending.release(world, ticket))
+    drive(lending.close(world))
+    drive(world.jobs[0])
+    assert lender.given == []
 
 
 def test_pending_is_bounded(guarded: Guarded, flaky: FlakyStore, monkeypatch) -> None:
