@@ -7,6 +7,9 @@ import sys
 import types
 
 import pytest
+
+pytest.importorskip("hiredis")  # without its parser nothing is asked ahead
+
 from cachekit_django import keeping
 from cachekit_django.pages import page
 from cachekit_django.sessions import SessionStore
