@@ -45,9 +45,12 @@ class Script:
         """Read the script *name* that is shipped with the package, with the functions that it shares with others."""
         folder = resources.files("cachekit.stores").joinpath("lua")
         source = folder.joinpath(f"{name}.lua").read_text("utf-8")
+        # The server wants its flags in front.
+        flags, rest = source.split("\n", 1) if source.startswith("#!") else ("", source)
         for shared in ("announce", "crc"):
             if f"{shared}(" in source or f"{shared}_" in source:
-                source = folder.joinpath(f"_{shared}.lua").read_text("utf-8") + source
+                rest = folder.joinpath(f"_{shared}.lua").read_text("utf-8") + rest
+        source = f"{flags}\n{rest}" if flags else rest
         return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
     def whole(self, keys: Sequence[Arg], args: Sequence[Arg]) -> tuple[Arg, ...]:

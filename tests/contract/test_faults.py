@@ -558,10 +558,38 @@ def test_a_server_that_is_full_still_serves_what_it_has(own_server, process, cal
         assert call(cache, "get", "k") == "kept"
         assert call(cache, "get_or_set", "l", lambda i=i: i) == i
     assert cache.watch.of(Kind.STORE_ERROR)
-    call(cache, "invalidate", "t")
-    assert cache.stats().pending == 1  # cannot be written now, and is not forgotten
-    with own_server.client() as client:
-        client.config_set("maxmemory", 0)
+
+
+@contextlib.contextmanager
+def full(*clients):
+    for client in clients:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        for client in clients:
+            client.config_set("maxmemory", 0)
+
+
+DROPS = {
+    "invalidate": lambda call, cache: call(cache, "invalidate", "t"),
+    "delete": lambda call, cache: call(cache, "delete", "k"),
+    "clear": lambda call, cache: call(cache, "clear"),
+}
+
+
+@pytest.mark.parametrize("drop", DROPS)
+def test_what_is_dropped_on_a_full_server_is_dropped_everywhere(server, process, call, patient, drop) -> None:
+    """Other processes read on from a server that is full, for as long as it is: they would serve the old value."""
+    one, other, tiered = process(server.url), process(server.url), process("tiered+" + server.url)
+    call(one, "set", "k", "old", tags=["t"])
+    patient(lambda: tiered.get("k") == "old" and tiered.stats().channel == "live")
+    with server.client() as client, full(client):
+        DROPS[drop](call, one)
+        patient(lambda: one.stats().pending == 0)
+        assert call(other, "get", "k") is None
+        patient(lambda: tiered.get("k") is None)
 
 
 def test_a_replica_that_cannot_be_written_is_like_one_that_is_full(own_server, process) -> None:

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Drop values and void the loads of them that are running, and tell the other processes.
 -- KEYS: announcement, value, lease, value, lease...
 -- ARGV: channel

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Give tags a new stamp, which drops every entry that carries the old one, and tell the other processes.
 -- KEYS: announcement, tag...
 -- ARGV: random bytes, life of the stamp in ms, channel

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Give a tag a new stamp, where announcing it takes a command of its own.
 -- KEYS: tag
 -- ARGV: random bytes, life of the stamp in ms
