@@ -87,7 +87,7 @@ class Apart(Common):
         if keeping.mode == "swap" and any(before and stamps[tag] != before for tag, before in keeping.tags.items()):
             return None
         if keeping.mode == "lease" and not all(
-            stamps[tag] == before if before else not self._invalidated_since(keeping.since, tag, stamps[tag])
+            stamps[tag] == before if before else not self.invalidated_since(keeping.since, tag, stamps[tag])
             for tag, before in keeping.tags.items()
         ):
             names = self._names
@@ -98,8 +98,7 @@ class Apart(Common):
         kept, _ = await self._link.evaluate(io, [(script("place"), self._place(keeping, stamps))], once=once)
         return list(stamps.values()) if kept[0] else None
 
-    def _invalidated_since(self, since: _Since, tag: str, stamp: bytes) -> bool:
-        """Say whether *stamp*, of a tag known only from the result, may be younger than the load."""
+    def invalidated_since(self, since: _Since, tag: str, stamp: bytes) -> bool:
         made = _TIME.unpack_from(stamp)[0]
         owner = self._link.owner(self._names.tag(tag))
         began = since.clocks.get(owner) if owner is not None and self._link.moves == since.moves else None

@@ -333,8 +333,8 @@ class RedisStore(Lent):
             if expected is not None:
                 if stamp != expected:
                     return False
-            elif stamp is not None and int.from_bytes(stamp[:8]) >= int(proof.since):
-                return False  # as keep.lua has it: the first eight bytes of a stamp are the time of the invalidation
+            elif stamp is not None and self._stamps.invalidated_since(proof.since, name, stamp):
+                return False
         return True
 
     async def close(self, io: IO) -> None:

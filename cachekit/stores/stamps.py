@@ -123,6 +123,10 @@ class Stamps(Protocol):
         """Ask for the right to load, and for the stamps as they are now."""
         ...
 
+    def invalidated_since(self, since: Any, tag: str, stamp: bytes) -> bool:
+        """Say whether *stamp*, of a tag known only from the result, may be younger than a load that began at *since*."""
+        ...
+
     async def keep(self, io: IO, keeping: Keeping) -> Sequence[bytes] | None:
         """Keep a value. Returns the stamps of its tags, None when it must not be kept."""
         ...

@@ -31,6 +31,9 @@ class Together(Common):
         )
         return Begun(bool(leads), left, raw, dict(zip(asked.tags, stamps, strict=True)), since)
 
+    def invalidated_since(self, since: Any, tag: str, stamp: bytes) -> bool:  # noqa: ARG002 - one clock makes them all
+        return int.from_bytes(stamp[:8]) >= int(since)  # as keep.lua has it: a stamp begins with its time
+
     async def keep(self, io: IO, keeping: Keeping) -> Sequence[bytes] | None:
         once = (
             keeping.mode == "swap"

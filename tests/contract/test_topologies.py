@@ -175,6 +175,40 @@ def test_slots_that_move_are_followed(cluster, process, world, request) -> None:
     assert cache.watch.of(Kind.STORE_ERROR) == []
 
 
+def test_a_ticket_is_vouched_for_with_tags_learnt_from_the_result(cluster, process, world) -> None:
+    cache = process(cluster.url)
+
+    async def job(io):
+        await cache.store.invalidate(io, ["learnt"])  # its stamp is there, and older than the load
+        ticket = await cache.store.begin(io, "k", ["a"], 30)
+        before = await cache.store.holds(io, ticket, ["a", "learnt"])
+        await cache.store.invalidate(io, ["learnt"])
+        after = await cache.store.holds(io, ticket, ["a", "learnt"])
+        await cache.store.close(io)
+        return before, after
+
+    assert world.run(job) == (True, False)
+
+
+@pytest.mark.parametrize("drop", ["invalidate", "delete"])
+def test_what_is_dropped_in_a_cluster_that_is_full_is_dropped_everywhere(cluster, process, patient, drop) -> None:
+    one, tiered = process(cluster.url), process("tiered+" + cluster.url)
+    one.set("k", "old", tags=["t"])
+    patient(lambda: tiered.get("k") == "old")
+    primaries = cluster.primaries()
+    for member in primaries:
+        member.client.config_set("maxmemory-policy", "noeviction")
+        member.client.config_set("maxmemory", 1)
+    try:
+        getattr(one, drop)({"invalidate": "t", "delete": "k"}[drop])
+        assert one.stats().pending == 0
+        assert one.get("k") is None
+        patient(lambda: tiered.get("k") is None)
+    finally:
+        for member in primaries:
+            member.client.config_set("maxmemory", 0)
+
+
 def test_a_tag_learnt_from_a_result_is_compared_by_the_clock_that_made_its_stamp(cluster, process) -> None:
     """Just after an invalidation a load is kept, wherever its tag lies: no margin for clocks is needed then."""
     cache = process(cluster.url)
