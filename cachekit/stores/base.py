@@ -139,7 +139,7 @@ class Lending(Protocol):
 
     @property
     def owes(self) -> bool:
-        """Return whether leases have ended that are still held there."""
+        """Return whether leases have ended that may still be held there."""
         ...
 
     def owe(self, ticket: Ticket) -> None:
@@ -147,7 +147,7 @@ class Lending(Protocol):
         ...
 
     async def give_back(self, io: IO) -> None:
-        """Give back what is owed. Raises ``StoreTimeout`` or ``StoreUnavailable``; what is left is owed still."""
+        """Give back what is owed. Raises ``StoreError``; what is left is owed still."""
         ...
 
 

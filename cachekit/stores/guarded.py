@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from weakref import ref
 
 from cachekit._fork import renew_in_child
-from cachekit._io import IO
+from cachekit._io import ASYNCIO, BLOCKING, IO
 from cachekit.breaker import Breaker
 from cachekit.clock import Clock
 from cachekit.errors import ConfigError, StoreError
@@ -29,6 +29,7 @@ R = TypeVar("R")
 
 MAX_PENDING: Final = 10_000
 _PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
 _PROBE: Final = "cachekit:probe"
 
 
@@ -129,6 +130,8 @@ class Guarded:
             self._retry_behind(io, 0.0 if isinstance(why, CancelledError) else _PAUSE)
 
     def _retry_behind(self, io: IO, pause: float) -> None:
+        if io is ASYNCIO:
+            io = BLOCKING  # a task would end with its loop, and what waits would wait for the next who asks
         with self._lock:
             if self._retrying is not None and self._retrying[1]() is not None:  # with its loop one may end unbegun
                 return
@@ -142,10 +145,10 @@ class Guarded:
         try:
             while self._retries(mark):
                 await io.sleep(max(pause, self.breaker.retry_after(self._clock())))
-                pause = _PAUSE
                 if self._owes:
                     with suppress(StoreError):
                         await self._run(io, lambda: self._give_back(io))
+                pause = min(2 * max(pause, _PAUSE), _LONGEST_PAUSE)
                 with self._lock:
                     if not self._owes and self._retries(mark):
                         self._retrying = None
@@ -179,7 +182,7 @@ class Guarded:
     async def set_many(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:
         try:
             await self._run(io, lambda: self.inner.set_many(io, entries))
-        except StoreError:
+        except (StoreError, CancelledError):
             self._keep_pending(io, keys=list(entries))  # what they replace must not come back with the server
             raise
 
@@ -232,6 +235,9 @@ class Guarded:
     async def delete(self, io: IO, keys: Sequence[str]) -> int:
         try:
             return await self._run(io, lambda: self.inner.delete(io, keys))
+        except CancelledError:
+            self._keep_pending(io, keys=keys)
+            raise
         except StoreError:
             self._keep_pending(io, keys=keys)
             return 0
@@ -239,12 +245,18 @@ class Guarded:
     async def invalidate(self, io: IO, tags: Sequence[str]) -> None:
         try:
             await self._run(io, lambda: self.inner.invalidate(io, tags))
+        except CancelledError:
+            self._keep_pending(io, tags=tags)
+            raise
         except StoreError:
             self._keep_pending(io, tags=tags)
 
     async def clear(self, io: IO) -> None:
         try:
             await self._run(io, lambda: self.inner.clear(io))
+        except CancelledError:
+            self._keep_pending(io, clear=True)
+            raise
         except StoreError:
             self._keep_pending(io, clear=True)
 

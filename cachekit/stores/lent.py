@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cachekit._io import IO
-from cachekit.errors import StoreError, StoreTimeout, StoreUnavailable
+from cachekit.clock import Clock
 from cachekit.stores.base import Ticket
 from cachekit.stores.channel import Channel
 from cachekit.stores.link import Call, Link
@@ -36,12 +36,14 @@ class Proof:
         token: who asks.
         stamps: the stamps of the tags known then.
         since: when it was asked, by the clock of the servers.
+        lease: how long the lease lasts, in seconds, unless it is held longer.
         ended: completed when the lease ends that another has.
     """
 
     token: bytes
     stamps: dict[str, bytes]
     since: Any
+    lease: float
     ended: Future[bool] | None = None
 
     def with_stamps(self, more: Iterable[tuple[str, bytes]]) -> Proof | None:
@@ -60,13 +62,15 @@ class Lent:
         link: the servers.
         names: what the store calls its keys.
         channel: hears of the ends of leases.
+        clock: source of time.
     """
 
-    def __init__(self, link: Link, names: Names, channel: Channel) -> None:
+    def __init__(self, link: Link, names: Names, channel: Channel, clock: Clock) -> None:
         self.link = link
         self.names = names
         self.channel = channel
-        self._owed: deque[tuple[bytes, str]] = deque(maxlen=_MAX_OWED)
+        self._clock = clock
+        self._owed: deque[tuple[float, bytes, str]] = deque(maxlen=_MAX_OWED)
 
     async def release(self, io: IO, ticket: Ticket) -> None:
         """Give the right back without storing, so that the next caller may load at once."""
@@ -83,32 +87,35 @@ class Lent:
 
     @property
     def owes(self) -> bool:
-        """Return whether leases have ended that the server still holds."""
-        return bool(self._owed)
+        """Return whether leases have ended that the server may still hold."""
+        return bool(self._owed) and self._clock() < max((until for until, *_ in self._owed.copy()), default=0.0)
 
     def owe(self, ticket: Ticket) -> None:
         """Note that the lease of *ticket* is to be released."""
         if ticket.leads:
-            self.owe_token(ticket.proof.token, ticket.key)
+            self.owe_token(ticket.proof.token, ticket.key, ticket.proof.lease)
 
-    def owe_token(self, token: bytes, key: str) -> None:
-        """Note that the lease of *key* is to be released, which was asked for with *token* and may have been granted."""
-        self._owed.append((token, key))
+    def owe_token(self, token: bytes, key: str, lease: float) -> None:
+        """Note that the lease of *key* is to be released, which was asked for with *token* and may have been granted.
+
+        After *lease* seconds it has ended by itself.
+        """
+        self._owed.append((self._clock() + lease, token, key))
 
     async def give_back(self, io: IO) -> None:
-        """Release what is owed. Raises ``StoreTimeout`` or ``StoreUnavailable``; what is left is owed still."""
+        """Release what is owed. Raises ``StoreError``; what is left is owed still."""
         while self._owed:
-            batch: list[tuple[bytes, str]] = []
+            batch: list[tuple[float, bytes, str]] = []
             with suppress(IndexError):  # another caller gives back too
                 while len(batch) < BATCH:
                     batch.append(self._owed.popleft())
-            if not batch:
-                return
+            now = self._clock()
+            calls = [self._releasing(key, token) for until, token, key in batch if now < until]
+            if not calls:
+                continue
             try:
-                await self.link.scripts(io, script("release"), [self._releasing(key, token) for token, key in batch])
-            except BaseException as exc:
-                if isinstance(exc, StoreError) and not isinstance(exc, (StoreTimeout, StoreUnavailable)):
-                    continue  # what it refuses now it would refuse for ever
+                await self.link.scripts(io, script("release"), calls)
+            except BaseException:  # a refusal too: a slot that is on its way refuses until it has arrived
                 self._owed.extendleft(reversed(batch))
                 raise
 

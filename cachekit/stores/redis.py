@@ -20,7 +20,7 @@ from cachekit.clock import Clock, random_token, system_clock
 from cachekit.codecs.base import Codec
 from cachekit.codecs.protection import Protection
 from cachekit.entry import is_alive
-from cachekit.errors import AuthenticityError, CodecError, StoreTimeout
+from cachekit.errors import AuthenticityError, CodecError, StoreTimeout, StoreUnavailable
 from cachekit.events import Emit, Event, Kind
 from cachekit.stores.base import AnyEntry, Change, Ticket
 from cachekit.stores.bus import Bus
@@ -75,13 +75,12 @@ class RedisStore(Lent):
                 link, names, on_message=on_message, on_live=on_live, on_lost=on_lost
             )
         )
-        super().__init__(link, names, channel)
+        super().__init__(link, names, channel, clock)
         weakref.finalize(self, self.channel.stop).atexit = False
         link.settle_by(weakref.WeakMethod(self._settle))
         self._codec = codec
         self._codecs = {codec.id: codec}
         self._emit = emit
-        self._clock = clock
         self._compress_from = compress_from
         self._max_value_bytes = max_value_bytes
         self._protection = protection
@@ -290,8 +289,8 @@ class RedisStore(Lent):
                 Asked(key, (NAMESPACE, *tags), token, math.ceil(lease * 1000), not exclusive, ended is not None),
             )
             leads = begun.leads
-        except (StoreTimeout, CancelledError):
-            self.owe_token(token, key)  # it may have been granted after its caller had gone
+        except (StoreTimeout, StoreUnavailable, CancelledError):
+            self.owe_token(token, key, lease)  # it may have been granted, though nobody heard of it
             raise
         finally:
             if leads and ended is not None:
@@ -306,7 +305,7 @@ class RedisStore(Lent):
                 more = list(record.stamps)
                 known_now = dict(zip(more, await self._mget(io, [*map(self.names.tag, more)]), strict=True))
             found = self._entry(key, record) if _current(record, known_now) else None
-        return Ticket(key, leads, found, max(0.0, begun.left / 1000), Proof(token, known, begun.since, ended))
+        return Ticket(key, leads, found, max(0.0, begun.left / 1000), Proof(token, known, begun.since, lease, ended))
 
     async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:
         if not ticket.leads:

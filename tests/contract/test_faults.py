@@ -14,8 +14,9 @@ from itertools import count
 
 import pytest
 
-from cachekit import Cache, CodecError, Kind, StoreError
+from cachekit import Cache, CodecError, Kind, StoreError, StoreUnavailable
 from cachekit._io import BLOCKING, drive
+from cachekit.breaker import Breaker
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.stores.node import Dial, Node
 from cachekit.testing import World
@@ -280,6 +281,48 @@ def test_a_lease_whose_caller_was_cancelled_holds_nobody_up(own_server, process,
             await each.store.inner.link._aclose()
 
     asyncio.run(job())
+
+
+def test_what_waits_is_delivered_although_the_loop_of_its_caller_has_ended(own_server, process, patient) -> None:
+    one, other = process(own_server.url), process(own_server.url)
+    other.set("k", "old", tags=["t"])
+
+    async def drop():
+        await one.ainvalidate("t")
+        await one.store.inner.link._aclose()
+
+    with frozen(own_server):
+        asyncio.run(drop())
+        assert one.stats().pending == 1
+        one.store.breaker = one.store._breaking.breaker = Breaker()  # the clock stands still
+    patient(lambda: one.stats().pending == 0)
+    assert other.get("k") is None
+
+
+def test_a_lease_whose_grant_nobody_heard_of_holds_nobody_up(server, process, call, monkeypatch) -> None:
+    """The connection broke, and broke again, after the server had granted it."""
+    one, other = process(server.url), process(server.url)
+    stamps = one.store.inner._stamps
+    granted = stamps.begin
+
+    async def begin(io, asked):
+        await granted(io, asked)
+        raise StoreUnavailable("the connection broke")
+
+    monkeypatch.setattr(stamps, "begin", begin)
+    assert call(one, "get_or_set", "k", lambda: "one") == "one"
+    value, seconds = took(lambda: call(other, "get_or_set", "k", lambda: "other"))
+    assert value == "other"
+    assert seconds < 5
+
+
+def test_a_lease_that_has_ended_by_itself_is_owed_no_longer(server, process, clock) -> None:
+    store = process(server.url).store.inner
+    ticket = drive(store.begin(BLOCKING, "k", (), 30))
+    store.owe(ticket)
+    assert store.owes
+    clock.advance(30)
+    assert not store.owes
 
 
 def test_a_reply_that_nobody_waited_for_is_not_given_to_the_next(own_server, process, clock, call) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from itertools import count
 
 import pytest
 from redis.crc import key_slot
 
-from cachekit import Cache, ConfigError, Kind
+from cachekit import Cache, ConfigError, Kind, StoreError
 from cachekit._io import ASYNCIO, BLOCKING, drive
 from cachekit.stores.address import Topology, parse
 from cachekit.stores.link import RedisLink
@@ -173,6 +174,37 @@ def test_slots_that_move_are_followed(cluster, process, world, request) -> None:
     call("invalidate", "t")
     assert call("get", "k") is None
     assert cache.watch.of(Kind.STORE_ERROR) == []
+
+
+def test_a_lease_on_a_primary_that_is_away_keeps_nobody_from_the_others(cluster, process, request) -> None:
+    cache = process(cluster.url, timeout=0.25)
+    store = cache.store.inner
+    here = cluster.owner(store.names.tag(""))
+    key = {cluster.owner(store.names.value(name).decode()): name for name in map(str, range(30))}
+    there = next(member for member in key if member is not here)
+    cache.set(key[here], "kept")
+    store.owe(drive(store.begin(BLOCKING, key[there], (), 30)))
+    there.signal(signal.SIGSTOP)
+    request.addfinalizer(lambda: there.signal(signal.SIGCONT))
+    assert cache.get_many([key[here]]) == {key[here]: "kept"}
+
+
+def test_a_lease_whose_slot_is_on_its_way_is_given_back_when_it_has_arrived(cluster, process) -> None:
+    store = process(cluster.url).store.inner
+    name = store.names.lease("k").decode()
+    source = cluster.owner(name)
+    target = next(member for member in cluster.primaries() if member is not source)
+    store.owe(drive(store.begin(BLOCKING, "k", (), 30)))
+
+    def half_way() -> None:
+        with pytest.raises(StoreError):
+            drive(store.give_back(BLOCKING))
+
+    cluster.move(name, target, half_way)
+    assert target.client.exists(name) == 1
+    drive(store.give_back(BLOCKING))
+    assert not store.owes
+    assert target.client.exists(name) == 0
 
 
 def test_a_ticket_is_vouched_for_with_tags_learnt_from_the_result(cluster, process, world) -> None:
