@@ -9,6 +9,7 @@ a restarted server costs nothing. (The client's own defaults wait nearly a minut
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -124,7 +125,7 @@ class Link(Protocol):
 def checked(url: str, timeout: float, max_connections: int) -> tuple[Address, Dial]:
     """Return what *url* says and how to reach its servers. Raises ``ConfigError``."""
     address = parse(url)
-    if timeout <= 0:
+    if type(timeout) not in (int, float) or not 0 < timeout < math.inf:
         raise ConfigError(f"timeout={timeout!r} must be a positive number of seconds")
     if max_connections < 1:
         raise ConfigError(f"max_connections={max_connections!r} must be at least 1")

@@ -58,6 +58,9 @@ class Tiered:
         emit: receives events.
         timeout: seconds that the very first call may wait for the bus.
         isolated_ttl: seconds for which the first level serves when neither the bus nor the server answers; 0 never.
+
+    Raises:
+        ConfigError: *isolated_ttl* is no such number.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class Tiered:
         timeout: float = 0.25,
         isolated_ttl: float = ISOLATED_TTL,
     ) -> None:
+        if type(isolated_ttl) not in (int, float) or not isolated_ttl >= 0:
+            raise ConfigError(f"isolated_ttl={isolated_ttl!r} must be a number of seconds, 0 for never")
         self.l1 = l1
         self.l2 = l2
         self._leases = l2 if isinstance(l2, SharedLeases) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import import_module
 
 import pytest
@@ -29,6 +30,19 @@ def test_each_middleware_names_what_is_no_application(made, world, words) -> Non
     for app in (None, "shop:app"):
         with pytest.raises(ConfigError, match=f"app={app!r} must be {words}"):
             MADE[made](kind, app)
+
+
+@pytest.mark.parametrize("url", ["redis://h", "sentinel://h?service=m", "tiered+redis+cluster://h"])
+@pytest.mark.parametrize("timeout", [0, -1, "250ms", None, True, math.nan, math.inf])
+def test_a_cache_names_a_time_out_that_is_none(url, timeout) -> None:
+    with pytest.raises(ConfigError, match=f"timeout={timeout!r} must be a positive number of seconds"):
+        Cache(url, timeout=timeout)
+
+
+@pytest.mark.parametrize("ttl", [-1, "30s", None, False, math.nan])
+def test_a_cache_names_an_isolated_ttl_that_is_none(ttl) -> None:
+    with pytest.raises(ConfigError, match=f"isolated_ttl={ttl!r} must be a number of seconds, 0 for never"):
+        Cache("tiered+redis://h", isolated_ttl=ttl)
 
 
 @pytest.mark.parametrize(("kit", "words"), [(AsgiKit, "an ASGI application"), (WsgiKit, "a WSGI application")])
