@@ -16,7 +16,7 @@ from cachekit.errors import CodecError, SessionError, StoreError
 from cachekit.events import Emit, Event, Kind
 from cachekit.sessions.degraded import Pending
 from cachekit.sessions.guard import GuardedSessions
-from cachekit.sessions.keeper import Exists, Held, Keeper
+from cachekit.sessions.keeper import Exists, Held, Keeper, bound
 from cachekit.sessions.options import AtReturn, SessionOptions
 from cachekit.sessions.payload import Payloads
 from cachekit.sessions.store import Key, Moved, Verdict
@@ -96,9 +96,9 @@ class Deliveries(Keeper):
         elif isinstance(found, Held):  # or what was sent has arrived, although nobody heard of it
             merged = self.payloads.merge(pending.base_of(found.record.version), pending.values, found.base)
             lasting = replace(pending.about, life=pending.about.life or found.about.life)  # 0.0: not known here
-            about = found.about.lasting_as(lasting)
+            there, about = bound(found, found.about.lasting_as(lasting), pending)
             changed = merged != found.base or about != found.about
-            kept = await self.write(io, found, merged, about, tried=tried, pending=pending) if changed else found
+            kept = await self.write(io, there, merged, about, tried=tried, pending=pending) if changed else found
             if kept is None:
                 return
             await self._leave_previous(io, kept, pending)
@@ -119,7 +119,8 @@ class Deliveries(Keeper):
         except Exists as exists:  # another process was there first
             there = self.held(key, exists.record)
             if there is not None:
-                await self.write(io, there, self.payloads.merge({}, values, there.base), there.about)
+                there, about = bound(there, there.about, pending)
+                await self.write(io, there, self.payloads.merge({}, values, there.base), about, pending=pending)
             return
         await self._leave_previous(io, made, pending)
 

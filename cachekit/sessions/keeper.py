@@ -11,6 +11,7 @@ made of what it had read before and what it changed: an id that was planted on s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from cachekit._io import IO
@@ -206,7 +207,7 @@ class Keeper:
             else:
                 values = self.payloads.merge(held.base, values, theirs.base, yielding=yielding)
             about = theirs.about if about == held.about else theirs.about.lasting_as(about)
-            held = theirs
+            held, about = (theirs, about) if pending is None else bound(theirs, about, pending)
         raise SessionError(f"a session was changed by others {_TRIES} times in a row: give up")
 
     async def _follow(self, io: IO, moved: Moved, held: Held, values: Mapping[str, bytes]) -> Held | None:
@@ -318,6 +319,17 @@ class Keeper:
     def discarded(self, key: Key, why: str = "its session had ended") -> None:
         """Tell that changes of *key* go nowhere, and *why*."""
         self.emit(Event(Kind.SESSION_DISCARDED, str(key), detail=why))
+
+
+def bound(held: Held, about: About, pending: Pending) -> tuple[Held, About]:
+    """Return *held* and *about* with the user of a login that waited here, where the session there is nobody's yet.
+
+    A process that only had its cookie knows nothing of the login, and may have brought what it changed there first.
+    """
+    if not pending.born or not pending.about.user or held.record.owner:
+        return held, about
+    user = pending.about.user
+    return held._replace(record=held.record._replace(owner=owner_of(user))), replace(about, user=user)
 
 
 class TimedOut(SessionError):

@@ -343,6 +343,22 @@ def test_claims_keep_everybody_logged_in(own_server, site, clock) -> None:
     assert browser.cookie() == ""
 
 
+def test_a_login_while_the_store_is_away_holds_whoever_delivers_first(own_server, site, clock) -> None:
+    """Another process has the cookie, and knows no user: in no index, the session would escape a revocation."""
+    one, other = site(own_server.url), site(own_server.url)
+    browser = one.browser()
+    with frozen(own_server):
+        browser.ask(lambda session: [session.bind("ann"), session.update(cart=1)])
+        browser.edge = other
+        browser.ask(put("note", 1))
+    back(other, clock)
+    back(one, clock)
+    assert browser.look(lambda s: (dict(s), s.user)) == ({"cart": 1, "note": 1}, "ann")
+    assert len(one.sessions.of("ann")) == 1
+    assert one.sessions.revoke_all("ann") == 1
+    assert browser.look() == {}
+
+
 def test_claims_do_not_outlive_a_revocation(own_server, site) -> None:
     edge = site(own_server.url, claims=["role"])
     browser = edge.browser()
