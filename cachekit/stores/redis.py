@@ -32,7 +32,7 @@ from cachekit.stores.link import Arg, Link, Runner
 from cachekit.stores.links import stamps_of
 from cachekit.stores.names import NAMESPACE, Announcement
 from cachekit.stores.record import Record, is_whole, read_frame, read_record, write_frame, write_times
-from cachekit.stores.stamps import Altering, Asked, Keeping
+from cachekit.stores.stamps import Altering, Asked, Begun, Keeping
 
 _HINTS: Final = 10_000
 _TRIES: Final = 1000
@@ -288,6 +288,7 @@ class RedisStore(Lent):
                 io,
                 Asked(key, (NAMESPACE, *tags), token, math.ceil(lease * 1000), not exclusive, ended is not None),
             )
+            found = await self._found_at(io, key, begun)
             leads = begun.leads
         except (StoreTimeout, StoreUnavailable, CancelledError):
             self.owe_token(token, key, lease)  # it may have been granted, though nobody heard of it
@@ -296,16 +297,18 @@ class RedisStore(Lent):
             if leads and ended is not None:
                 self.channel.forget(key, ended)
                 ended = None
-        raw = begun.raw
-        known = begun.stamps
-        found = None
-        if raw and (record := self._read(key, raw)) is not None:
-            known_now: dict[str, bytes | None] = {**known}
-            if not record.stamps.keys() <= known.keys():
-                more = list(record.stamps)
-                known_now = dict(zip(more, await self._mget(io, [*map(self.names.tag, more)]), strict=True))
-            found = self._entry(key, record) if _current(record, known_now) else None
-        return Ticket(key, leads, found, max(0.0, begun.left / 1000), Proof(token, known, begun.since, lease, ended))
+        proof = Proof(token, begun.stamps, begun.since, lease, ended)
+        return Ticket(key, leads, found, max(0.0, begun.left / 1000), proof)
+
+    async def _found_at(self, io: IO, key: str, begun: Begun) -> AnyEntry | None:
+        """Return what was there when a load began, if it holds."""
+        if not begun.raw or (record := self._read(key, begun.raw)) is None:
+            return None
+        known: dict[str, bytes | None] = {**begun.stamps}
+        if not record.stamps.keys() <= known.keys():
+            more = list(record.stamps)
+            known = dict(zip(more, await self._mget(io, [*map(self.names.tag, more)]), strict=True))
+        return self._entry(key, record) if _current(record, known) else None
 
     async def commit(self, io: IO, ticket: Ticket, entry: AnyEntry) -> AnyEntry | None:
         if not ticket.leads:

@@ -14,7 +14,7 @@ from itertools import count
 
 import pytest
 
-from cachekit import Cache, CodecError, Kind, StoreError, StoreUnavailable
+from cachekit import Cache, CodecError, Kind, StoreError, StoreTimeout, StoreUnavailable
 from cachekit._io import BLOCKING, drive
 from cachekit.breaker import Breaker
 from cachekit.codecs.msgpack import MsgpackCodec
@@ -311,6 +311,25 @@ def test_a_lease_whose_grant_nobody_heard_of_holds_nobody_up(server, process, ca
 
     monkeypatch.setattr(stamps, "begin", begin)
     assert call(one, "get_or_set", "k", lambda: "one") == "one"
+    value, seconds = took(lambda: call(other, "get_or_set", "k", lambda: "other"))
+    assert value == "other"
+    assert seconds < 5
+
+
+def test_a_lease_whose_value_could_not_be_looked_at_holds_nobody_up(server, process, call, monkeypatch) -> None:
+    """It was granted; then the stamps of what lies there, whose tags nobody had named, could not be read."""
+    one, other = process(server.url), process(server.url)
+    other.set("k", "old", tags=["learnt"])
+    other.invalidate("learnt")
+
+    async def late(*_: object) -> None:
+        raise StoreTimeout("no answer in time")
+
+    monkeypatch.setattr(one.store.inner, "_mget", late)
+    with pytest.raises(StoreTimeout):
+        drive(one.store.begin(BLOCKING, "k", (), 30))
+    assert one.store.inner.owes
+    drive(one.store.inner.give_back(BLOCKING))
     value, seconds = took(lambda: call(other, "get_or_set", "k", lambda: "other"))
     assert value == "other"
     assert seconds < 5
