@@ -206,8 +206,10 @@ def _listed(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
 
 
 def _end_to_end(headers: RawHeaders) -> RawHeaders:
+    """Return the fields that are not of one connection, their names in lower case, as ASGI has them."""
     listed = _listed(headers)
-    return [pair for pair in headers if (name := pair[0].lower()) not in _CONNECTION and name not in listed]
+    named = [(name.lower(), value) for name, value in headers]
+    return [pair for pair in named if pair[0] not in _CONNECTION and pair[0] not in listed]
 
 
 def _confined(asked: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
@@ -224,7 +226,7 @@ def _has(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bool:
 
 
 def _without_length(headers: RawHeaders) -> RawHeaders:
-    return [pair for pair in headers if pair[0].lower() != b"content-length"]
+    return [pair for pair in headers if pair[0] != b"content-length"]
 
 
 def _target(scope: MutableMapping[str, Any]) -> bytes:

@@ -64,6 +64,16 @@ def test_the_cache_in_front_of_another_server(running, origin):
         assert "hit" not in client.get("/a?b=c%20d").headers["cache-status"]
 
 
+def test_the_date_of_the_server_is_the_only_one(running, origin):
+    date = "Tue, 15 Nov 1994 08:12:31 GMT"
+    with running("--to", to(origin)) as client:
+        for method in ("GET", "POST"):
+            origin.says(Say([("Date", date), ("Cache-Control", "no-store")]))
+            got = client.request(method, "/x")
+            assert got.headers.get_list("date") == [date]
+            assert all(name == name.lower() for name, _ in got.headers.raw if name != b"Transfer-Encoding")
+
+
 def test_rules_hold(running, origin):
     with running("--to", to(origin)) as client:
         origin.says(Say())
