@@ -7,7 +7,7 @@ both ways. HTTP itself is httpx's business. Must not know about caching.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
@@ -137,7 +137,10 @@ class ReverseProxy:
             await _fail(send, scope["method"], 502, "The server behind this proxy answered with no valid status code.")
             return
         try:
-            headers = _end_to_end(response.headers.raw)
+            answered = response.headers.raw
+            headers = [*_end_to_end(answered), *_confined(scope["headers"])]
+            if _has(answered, b"transfer-encoding"):  # it alone says the length (RFC 9112 section 6.3)
+                headers = _without_length(headers)
             if not any(name == b"date" for name, _ in headers):
                 headers.append((b"date", format_date(self._clock()).encode()))
             await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
@@ -153,7 +156,10 @@ class ReverseProxy:
 
     def _asked(self, scope: MutableMapping[str, Any]) -> RawHeaders:
         given: RawHeaders = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
-        headers = [pair for pair in _end_to_end(given) if pair[0] not in _OURS]
+        # Many applications cannot tell X_Forwarded_For from X-Forwarded-For.
+        headers = [pair for pair in _end_to_end(given) if pair[0].replace(b"_", b"-") not in _OURS]
+        if _has(given, b"transfer-encoding"):
+            headers = _without_length(headers)
         host = next((value for name, value in given if name == b"host"), self._url.netloc)
         client = scope.get("client")
         if client is not None:
@@ -169,8 +175,7 @@ class _Body:
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
         self._receive = receive
         lengths = [value for name, value in scope["headers"] if name.lower() == b"content-length"]
-        chunked = any(name.lower() == b"transfer-encoding" for name, _ in scope["headers"])
-        self.expected = chunked or any(value.strip() != b"0" for value in lengths)
+        self.expected = _has(scope["headers"], b"transfer-encoding") or any(value.strip() != b"0" for value in lengths)
         self._taken = asyncio.Event()
         if not self.expected:
             self._taken.set()
@@ -194,11 +199,34 @@ class _Body:
             pass
 
 
-def _end_to_end(headers: RawHeaders) -> RawHeaders:
-    listed = {
+def _listed(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
+    return {
         part.strip().lower() for name, value in headers if name.lower() == b"connection" for part in value.split(b",")
     }
-    return [pair for pair in headers if (name := pair[0].lower()) not in _CONNECTION and name not in listed]
+
+
+def _end_to_end(headers: RawHeaders) -> RawHeaders:
+    """Return the fields that are not of one connection, their names in lower case, as ASGI has them."""
+    listed = _listed(headers)
+    named = [(name.lower(), value) for name, value in headers]
+    return [pair for pair in named if pair[0] not in _CONNECTION and pair[0] not in listed]
+
+
+def _confined(asked: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+    """Return what keeps a response out of every cache whose request went on without a field that its Connection lists.
+
+    A cache in front of this proxy saw the field, such as the Host by which the server chooses its site.
+    """
+    taken = _listed(asked) - _CONNECTION
+    return [(b"vary", b"*")] if any(name.lower() in taken for name, _ in asked) else []
+
+
+def _has(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bool:
+    return any(name.lower() == wanted for name, _ in headers)
+
+
+def _without_length(headers: RawHeaders) -> RawHeaders:
+    return [pair for pair in headers if pair[0] != b"content-length"]
 
 
 def _target(scope: MutableMapping[str, Any]) -> bytes:

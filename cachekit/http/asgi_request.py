@@ -18,6 +18,7 @@ Scope: TypeAlias = MutableMapping[str, Any]
 
 _HOST: Final = int(Trait.HOST)
 _KEYED: Final = int(Trait.KEYED)
+_ODD: Final = int(Trait.ODD)
 _NAMES: Final = 1024
 _SCHEMES: Final = 8
 _LONGEST: Final = 512
@@ -31,7 +32,7 @@ _PLAIN_QUERY: Final = re.compile(rb"[A-Za-z0-9/._~=&%-]*\Z")
 
 def request_of(scope: Scope) -> Request:
     """Return the request that *scope* describes."""
-    headers = [(str(name, "latin-1").lower(), str(value, "latin-1")) for name, value in scope["headers"]]
+    headers = [(_field(name), str(value, "latin-1")) for name, value in scope["headers"]]
     hosts = [value for name, value in headers if name == "host"]
     path: str = scope["path"]
     raw: bytes | None = scope.get("raw_path")
@@ -137,5 +138,11 @@ class Reader:
         if len(self._traits) > _NAMES // 2:
             self._traits = {}
         for name, _ in headers:
-            self._traits[bytes(name)] = traits_of(str(name, "latin-1").lower(), self._options)
+            # The short ways find what Vary names by its dashes: another spelling takes the long one.
+            self._traits[bytes(name)] = traits_of(_field(name), self._options) | (_ODD if b"_" in name else 0)
         return True
+
+
+def _field(name: bytes) -> str:
+    """Return the field that *name* may mean to the application: WSGI and CGI know no difference between ``_`` and ``-``."""
+    return str(name, "latin-1").lower().replace("_", "-")

@@ -135,6 +135,8 @@ class HttpOptions:
             self._set(name, seconds(getattr(self, name), name))
         for name in ("credentials", "keyed_headers", "key_headers", "targets", "codings"):
             self._set(name, _names(getattr(self, name), name))
+        for name in ("credentials", "keyed_headers", "key_headers"):  # as requests are read
+            self._set(name, tuple(field.replace("_", "-") for field in getattr(self, name)))
         for name in ("key_cookies", "ignore_query"):
             self._set(name, _words(getattr(self, name), name))
         if self.key is not None and not callable(self.key):

@@ -19,7 +19,8 @@ _WEIGHT: Final = re.compile(r"[ \t]*;[ \t]*[qQ]=([01](?:\.\d{0,3})?)\Z", re.ASCI
 
 
 def selecting(vary: Sequence[str], codings: Sequence[str], any_order: bool) -> tuple[str, ...]:
-    """Return the selecting names of the fields *vary* (lower case)."""
+    """Return the selecting names of the fields *vary* (lower case), with the dashes that requests are read with."""
+    vary = [name.replace("_", "-") for name in vary]
     if not codings and not any_order:
         return tuple(vary)
     more = {"accept-encoding": ",".join(sorted(codings)), "accept-language": ANY_ORDER if any_order else ""}

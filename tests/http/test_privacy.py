@@ -143,6 +143,35 @@ def test_reflected_input_poisons_nobody(site, name):
     assert site.forwards == 2
 
 
+@pytest.mark.parametrize("name", ["X_Forwarded_Host", "X_Forwarded-Prefix", "x_original_url"])
+def test_an_underscore_may_mean_a_dash_to_the_application(site, name):
+    """WSGI and CGI make one variable of both."""
+
+    def respond(seen):
+        wanted = name.lower().replace("_", "-")
+        said = [value for field, value in seen.headers if field.lower().replace("_", "-") == wanted]
+        return Answer(headers=[(CC, "public, max-age=60")], body=(said[0] if said else "clean").encode())
+
+    site.answers = respond
+    assert site.request(headers=[(name, "evil.example")]).body == b"evil.example"
+    assert site.get().body == b"clean"
+
+
+def test_credentials_with_an_underscore_are_credentials(site):
+    site.says("max-age=60", body=b"alice")
+    site.request(headers=[("X_Api_Key", "alice")])
+    site.says("max-age=60", body=b"stranger")
+    assert site.get().body == b"stranger"
+
+
+def test_a_field_is_chosen_by_either_spelling(site):
+    site.setup(key_headers=["X_Tenant"])
+    site.answers = lambda seen: Answer(headers=[(CC, "max-age=60"), ("Vary", "X_Colour")])
+    for asked in ([], [("x-tenant", "a")], [("x_tenant", "b")], [("x_colour", "red")], [("x-colour", "blue")]):
+        assert not site.request(headers=asked).hit
+    assert site.request(headers=[("x-tenant", "b")]).hit
+
+
 def test_a_proxy_that_only_confirms_splits_nothing(site):
     site.says("max-age=60")
     site.get()

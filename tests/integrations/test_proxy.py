@@ -64,6 +64,16 @@ def test_the_cache_in_front_of_another_server(running, origin):
         assert "hit" not in client.get("/a?b=c%20d").headers["cache-status"]
 
 
+def test_the_date_of_the_server_is_the_only_one(running, origin):
+    date = "Tue, 15 Nov 1994 08:12:31 GMT"
+    with running("--to", to(origin)) as client:
+        for method in ("GET", "POST"):
+            origin.says(Say([("Date", date), ("Cache-Control", "no-store")]))
+            got = client.request(method, "/x")
+            assert got.headers.get_list("date") == [date]
+            assert all(name == name.lower() for name, _ in got.headers.raw if name != b"Transfer-Encoding")
+
+
 def test_rules_hold(running, origin):
     with running("--to", to(origin)) as client:
         origin.says(Say())
@@ -253,6 +263,81 @@ def test_a_body_is_streamed_and_what_a_client_claims_is_not_passed_on():
         assert (sent["x-forwarded-for"], sent["x-forwarded-proto"], sent["host"]) == ("9.9.9.9", "https", "shop")
         assert not {"forwarded", "x-hop", "connection"} & set(sent)
         assert sent["cookie"] == "a=1"
+
+    run(job())
+
+
+def test_a_claim_spelt_with_underscores_is_not_passed_on(origin):
+    async def job():
+        proxy = ReverseProxy(to(origin))
+
+        async def send(message):
+            pass
+
+        headers = [(b"x_forwarded_for", b"6.6.6.6"), (b"X_Forwarded-Proto", b"https"), (b"x_other", b"1")]
+        await proxy(scope_of(headers=headers), messages({"type": "http.request"}), send)
+        await proxy.aclose()
+        heard = origin.heard[0].headers
+        assert "x_other" in heard
+        assert not {"x_forwarded_for", "x_forwarded-proto"} & set(heard)
+
+    run(job())
+
+
+def send_raw(client, data):
+    """Return all that is answered to the bytes *data*, on a connection of their own."""
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=20) as connection:
+        connection.sendall(data)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_a_field_that_only_the_cache_saw_poisons_nothing(running, origin):
+    """What Connection lists is taken off on the way to the server, as it must be; the cache has chosen the key by it."""
+    with running("--to", to(origin)) as client:
+        host = client.base_url.netloc
+        targeted = ("Surrogate-Control", "max-age=60")
+        origin.says(Say([FRESH, targeted, ("Vary", "Accept-Language")], body=b"of another site"))
+        for listed in (b"Host", b"Accept-Language"):
+            said = b"GET /a HTTP/1.1\r\nHost: %s\r\nAccept-Language: fr\r\nConnection: close, %s\r\n\r\n"
+            assert b"of another site" in send_raw(client, said % (host, listed))
+        origin.says(Say([FRESH, ("Vary", "Accept-Language")], body=b"the page"))
+        assert client.get("/a", headers={"accept-language": "fr"}).content == b"the page"
+        assert "hit" in client.get("/a", headers={"accept-language": "fr"}).headers["cache-status"]
+
+
+def test_a_body_that_states_two_lengths_has_the_one_of_its_coding():
+    async def job():
+        transport = Answering()
+        transport.gate.set()
+
+        async def send(message):
+            pass
+
+        scope = scope_of(method="POST", headers=[(b"content-length", b"3"), (b"transfer-encoding", b"chunked")])
+        asked = messages({"type": "http.request", "body": b"hello"})
+        await ReverseProxy("http://a", transport=transport)(scope, asked, send)
+        assert transport.body == b"hello"
+        assert "content-length" not in transport.request.headers
+        assert transport.request.headers["transfer-encoding"] == "chunked"
+
+    run(job())
+
+
+def test_a_response_that_states_two_lengths_has_the_one_of_its_coding():
+    async def job():
+        class Twice(httpx.AsyncBaseTransport):
+            async def handle_async_request(self, request):
+                headers = [("Content-Length", "3"), ("Transfer-Encoding", "chunked")]
+                return httpx.Response(200, headers=headers, stream=httpx.ByteStream(b"hello"))
+
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        await ReverseProxy("http://a", transport=Twice())(scope_of(), messages({"type": "http.request"}), send)
+        assert [name for name, _ in sent[0]["headers"]] == [b"date"]
+        assert b"".join(one.get("body", b"") for one in sent) == b"hello"
 
     run(job())
 
