@@ -137,6 +137,9 @@ class CachedView:
             touched = ""
             try:
                 response = make_response(self._run(args, kwargs))
+            except Exception:
+                self._refused_until = cache.clock() + _NOT_KEPT_FOR  # abort(404) keeps nothing either
+                raise
             finally:
                 touched = watch.end(shared=options.shared)
             made.append(response)
@@ -149,7 +152,7 @@ class CachedView:
             fields = [[name, value] for name, value in response.headers if name.lower() not in _DROPPED]
             return [response.status_code, fields, response.get_data()]
 
-        # Responses that are for one visitor alone must not be made in single file by all processes.
+        # Responses of which nothing is kept must not be made in single file by all processes.
         lock = cache.clock() >= self._refused_until
         found = cache.get_or_set(key, load, ttl=self.policy(cache), tags=tags, lock=lock)
         if made:
