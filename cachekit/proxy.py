@@ -24,10 +24,14 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 
 _CONNECTION: Final = frozenset(name.encode() for name in HOP_BY_HOP)
-_OURS: Final = frozenset(
-    {b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"forwarded", b"expect"}
-)
+_OURS: Final = frozenset({b"forwarded", b"x-real-ip", b"expect"})
+_OURS_TOO: Final = b"x-forwarded-"
 """What this proxy says itself; what a client said of it is not passed on as if it were true."""
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods of requests that may be sent once more."""
+_COUNTED: Final = frozenset({"OPTIONS", "TRACE"})
+"""Methods whose ``Max-Forwards`` counts (RFC 9110 section 7.6.2)."""
+_LONGEST_COUNT: Final = 9
 _VIA: Final = b"1.1 cachekit"
 
 
@@ -104,6 +108,12 @@ class ReverseProxy:
         return self._transports[loop]
 
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["method"] == "CONNECT":
+            await _fail(send, "CONNECT", 501, "This proxy makes no tunnels.")
+            return
+        if scope["method"] in _COUNTED and _forwards(scope["headers"]) == 0:
+            await _last(send, scope["method"])
+            return
         body = _Body(scope, receive)
         relay = asyncio.ensure_future(self._relay(scope, body, send))
         gone = asyncio.ensure_future(body.disconnected())
@@ -118,19 +128,15 @@ class ReverseProxy:
 
     async def _relay(self, scope: MutableMapping[str, Any], body: _Body, send: Send) -> None:
         try:
-            request = httpx.Request(
-                scope["method"],
-                self._url,
-                headers=self._asked(scope),
-                content=body.stream() if body.expected else None,
-                extensions={"timeout": self._times, "target": _target(scope)},
-            )
-            response = await self._transport().handle_async_request(request)
+            response = await self._answer(scope, body)
         except httpx.TimeoutException:
             await _fail(send, scope["method"], 504, "The server behind this proxy did not answer in time.")
             return
-        except (httpx.TransportError, httpx.InvalidURL, ValueError):
+        except httpx.ConnectError:
             await _fail(send, scope["method"], 502, "The server behind this proxy cannot be reached.")
+            return
+        except (httpx.TransportError, httpx.InvalidURL, ValueError):
+            await _fail(send, scope["method"], 502, "The server behind this proxy gave no valid answer.")
             return
         if not 100 <= response.status_code <= 599:  # no server can send it on (RFC 9110 section 15)
             await response.aclose()
@@ -154,10 +160,38 @@ class ReverseProxy:
         finally:
             await response.aclose()
 
+    async def _answer(self, scope: MutableMapping[str, Any], body: _Body) -> httpx.Response:
+        """Return the head of the answer.
+
+        A server may close an idle connection in the moment in which it is used again: what is safe to ask is then asked
+        once more (RFC 9112 section 9.3.1).
+        """
+        connected = False
+
+        async def trace(event: str, _: Any) -> None:
+            nonlocal connected
+            connected = connected or event == "connection.connect_tcp.complete"
+
+        request = httpx.Request(
+            scope["method"],
+            self._url,
+            headers=self._asked(scope),
+            content=body.stream() if body.expected else None,
+            extensions={"timeout": self._times, "target": _target(scope), "trace": trace},
+        )
+        try:
+            return await self._transport().handle_async_request(request)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            if connected or body.expected or scope["method"] not in _SAFE:
+                raise
+            return await self._transport().handle_async_request(request)
+
     def _asked(self, scope: MutableMapping[str, Any]) -> RawHeaders:
         given: RawHeaders = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
         # Many applications cannot tell X_Forwarded_For from X-Forwarded-For.
-        headers = [pair for pair in _end_to_end(given) if pair[0].replace(b"_", b"-") not in _OURS]
+        headers = [pair for pair in _end_to_end(given) if not _is_ours(pair[0].replace(b"_", b"-"))]
+        if scope["method"] in _COUNTED and (left := _forwards(given)) is not None:
+            headers = [(name, b"%d" % (left - 1) if name == b"max-forwards" else value) for name, value in headers]
         if _has(given, b"transfer-encoding"):
             headers = _without_length(headers)
         host = next((value for name, value in given if name == b"host"), self._url.netloc)
@@ -221,6 +255,16 @@ def _confined(asked: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
     return [(b"vary", b"*")] if any(name.lower() in taken for name, _ in asked) else []
 
 
+def _is_ours(name: bytes) -> bool:
+    return name in _OURS or name.startswith(_OURS_TOO)
+
+
+def _forwards(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """Return through how many servers a request may still go, None where it does not say."""
+    said = next((value.strip() for name, value in headers if name.lower() == b"max-forwards"), b"")
+    return int(said) if said.isdigit() and len(said) <= _LONGEST_COUNT else None
+
+
 def _has(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bool:
     return any(name.lower() == wanted for name, _ in headers)
 
@@ -243,6 +287,15 @@ async def _fail(send: Send, method: str, status: int, reason: str) -> None:
     ]  # fmt: skip
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+
+
+async def _last(send: Send, method: str) -> None:
+    """Answer a request that may go no further, as its final recipient."""
+    if method == "OPTIONS":
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"cache-control", b"no-store")]})
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        await _fail(send, method, 501, "This proxy does not repeat what it is asked.")
 
 
 async def _refuse_websocket(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
