@@ -7,6 +7,7 @@ Reads options, shows what will happen, starts the server. Decides nothing that c
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -163,6 +164,10 @@ def _run(given: argparse.Namespace) -> int:
         ) from exc
     from cachekit import default, serve
 
+    try:
+        socket.getaddrinfo(config.host, config.port)
+    except OSError as exc:
+        raise ConfigError(f"host={config.host!r} is nothing to listen on here: {exc.strerror}") from exc
     server: EmbeddedServer | None = None
     shown = config
     if config.workers > 1 and "embedded://" in config.url and not given.check:

@@ -133,6 +133,8 @@ class RunConfig:
             raise ConfigError(f"log_level={self.log_level!r} must be one of {', '.join(LOG_LEVELS)}")
         if not 0 < self.upstream_timeout <= 86400:
             raise ConfigError(f"upstream_timeout={self.upstream_timeout!r} must be a number of seconds, more than 0")
+        if not self.host or any(one in "/[]" or one.isspace() for one in self.host):
+            raise ConfigError(f"host={self.host!r} must be an address or a name to listen on, such as 0.0.0.0 or ::1")
         if self.to:
             object.__setattr__(self, "to", check_origin(self.to))
         if self.app and not all(self.app.partition(":")[::2]):

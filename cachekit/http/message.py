@@ -240,8 +240,10 @@ def check_origin(to: str) -> str:
     try:
         parts = urlsplit(to)
         port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
+    except ValueError as exc:
+        raise ConfigError(f"to={to!r} must be an origin such as http://127.0.0.1:3000: {exc}") from exc
+    if port == 0:
+        raise ConfigError(f"to={to!r} must be an origin such as http://127.0.0.1:3000: there is no port 0")
     if (
         parts.scheme not in ("http", "https")
         or not parts.hostname

@@ -1,7 +1,7 @@
 """What a store URL says: which servers, of which kind, and with which options. Pure: it connects to nothing.
 
 One URL names one server, the Sentinels that know where one is, or some nodes of a cluster. The parts behind ``?`` that are
-not read here are the client library's (``ssl_ca_certs``, ``protocol`` and so on).
+not read here are the client library's (``ssl_ca_certs``, ``client_name`` and so on).
 """
 
 from __future__ import annotations
@@ -34,8 +34,17 @@ SCHEMES: Final = {
 _PORTS: Final = {Topology.SINGLE: 6379, Topology.SENTINEL: 26379, Topology.CLUSTER: 6379}
 
 
-_OURS: Final = frozenset({"decode_responses", "encoding", "encoding_errors"})
-"""Options of the client library under which no value could be read."""
+_READING: Final = "how replies are read is not up to the URL"
+_WAITING: Final = "how long a command may take is Cache(timeout=...)"
+_TRYING: Final = "what is tried again is not up to the URL"
+_OURS: Final = {
+    **dict.fromkeys(("decode_responses", "encoding", "encoding_errors", "protocol", "legacy_responses"), _READING),
+    **dict.fromkeys(("parser_class", "socket_read_size"), _READING),
+    **dict.fromkeys(("socket_timeout", "socket_connect_timeout"), _WAITING),
+    **dict.fromkeys(("retry", "retry_on_timeout", "retry_on_error"), _TRYING),
+}
+"""Options of the client library that would break what is promised here, and what is said of them."""
+_LAST_PORT: Final = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,10 @@ class Address:
 
 def parse(url: str) -> Address:
     """Take *url* apart. Raises ``ConfigError`` with what to write instead."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise ConfigError(f"the store URL cannot be used: {exc}") from exc
     if parts.scheme not in SCHEMES:
         raise ConfigError(f"unknown URL scheme {parts.scheme!r}: use one of {', '.join(f'{s}://' for s in SCHEMES)}")
     scheme = SCHEMES[parts.scheme]
@@ -73,6 +85,8 @@ def parse(url: str) -> Address:
             raise ConfigError(f"{shown!r} names no socket: write unix:///path/to/server.sock")
         if scheme != "unix" and not (database := parts.path.strip("/")).isdigit() and database:
             raise ConfigError(f"{shown!r}: {database!r} is no number of a database: write {parts.scheme}://host:port/0")
+        if scheme != "unix":
+            _host(places, _PORTS[Topology.SINGLE], shown)
         _check_options(parts.query, shown)
         plain = urlunsplit(parts._replace(scheme=scheme)) if parts.scheme != "unix" else url
         return Address(Topology.SINGLE, plain, shown=shown)
@@ -81,6 +95,8 @@ def parse(url: str) -> Address:
     _check_options(parts.query, shown)
     query = dict(parse_qsl(parts.query))
     names = [name for name in parts.path.split("/") if name]
+    if len(names) > len({name.isdigit() for name in names}):
+        raise ConfigError(f"{shown!r}: {parts.path!r} is no database and no name of a primary: write /mymaster/0")
     database = next((name for name in names if name.isdigit()), query.pop("db", "0"))
     service = query.pop("service", next((name for name in names if not name.isdigit()), ""))
     user, word = query.pop("sentinel_username", ""), query.pop("sentinel_password", "")
@@ -98,13 +114,16 @@ def parse(url: str) -> Address:
 
 
 def _check_options(query: str, shown: str) -> None:
-    for name, _ in parse_qsl(query, keep_blank_values=True):
+    for name, value in parse_qsl(query, keep_blank_values=True):
         if name in _OURS:
-            raise ConfigError(f"{shown!r}: {name}= cannot be chosen: how replies are read is not up to the URL")
+            raise ConfigError(f"{shown!r}: {name}= cannot be chosen: {_OURS[name]}")
+        if name == "max_connections" and not (value.isdecimal() and int(value)):
+            raise ConfigError(f"{shown!r}: max_connections={value} must be at least 1")
 
 
 def _host(place: str, default: int, shown: str) -> tuple[str, int]:
     host, _, port = place.rpartition(":") if not place.endswith("]") and ":" in place else (place, "", "")
-    if not host or (port and not port.isdigit()):
+    right = not port or (port.isdecimal() and 0 < int(port) <= _LAST_PORT)
+    if not host or not right or any(map(str.isspace, host)):
         raise ConfigError(f"the store URL cannot be used: {place!r} in {shown!r} is not host:port")
     return host.strip("[]"), int(port) if port else default

@@ -9,7 +9,7 @@ import weakref
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from cachekit.breaker import Breaker
 from cachekit.clock import Clock
@@ -52,7 +52,11 @@ def build(url: str, settings: Settings) -> tuple[Store, Memory | None]:
     Raises:
         ConfigError: the scheme is unknown, or the URL cannot be used.
     """
-    scheme = urlsplit(url).scheme
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise ConfigError(f"the store URL cannot be used: {exc}") from exc
+    scheme = parts.scheme
     if scheme == "memory":
         memory = _memory(settings)
         return memory, memory
@@ -70,8 +74,9 @@ def build(url: str, settings: Settings) -> tuple[Store, Memory | None]:
         store: Store = plugin.load()(url)
         return store, None
     known = ["memory", "embedded", *SCHEMES]
+    shown = urlunsplit((scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))  # without credentials
     raise ConfigError(
-        f"unknown URL scheme {scheme!r} in {url!r}: use one of {', '.join(f'{name}://' for name in known)}, "
+        f"unknown URL scheme {scheme!r} in {shown!r}: use one of {', '.join(f'{name}://' for name in known)}, "
         f"or {TIERED}redis:// for an in-process level in front of a server"
     )
 

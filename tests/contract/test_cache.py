@@ -376,6 +376,8 @@ def test_it_shows_no_secrets(clock) -> None:
     assert "secret" not in repr(cache)
     assert "secret" not in repr(cache.store.inner.link)
     assert "example.invalid" in repr(cache)
+    with pytest.raises(ConfigError, match="unknown URL scheme 'reddis' in 'reddis://example.invalid/0'"):
+        Cache("reddis://user:secret@example.invalid/0?password=secret")
 
 
 @pytest.mark.parametrize(
@@ -391,6 +393,14 @@ def test_it_shows_no_secrets(clock) -> None:
         ({"url": "tiered+valkeys://localhost?no_such=3"}, "'no_such' is no option of a connection$"),
         ({"url": "sentinel://localhost?service=m&no_such=3"}, "'no_such' is no option"),
         ({"url": "redis://localhost?decode_responses=true"}, "decode_responses= cannot be chosen"),
+        ({"url": "redis://localhost?protocol=3"}, "protocol= cannot be chosen"),
+        ({"url": "redis://localhost?socket_timeout=3"}, r"socket_timeout= cannot be chosen.*Cache\(timeout=...\)"),
+        ({"url": "redis://localhost?retry_on_timeout=yes"}, "retry_on_timeout= cannot be chosen"),
+        ({"url": "redis://localhost?max_connections=0"}, "max_connections=0 must be at least 1"),
+        ({"url": "redis://localhost:99999"}, "'localhost:99999' in .* is not host:port"),
+        ({"url": "tiered+redis://"}, "'' in .* is not host:port"),
+        ({"url": "redis://user:secret@a b"}, "'a b' in 'redis://a b' is not host:port"),
+        ({"url": "redis://[::1"}, "cannot be used: Invalid IPv6 URL"),
         ({"url": "redis+cluster://localhost?encoding=latin-1"}, "encoding= cannot be chosen"),
         ({"url": None}, "a URL such as 'redis://localhost', or of a Store, not of NoneType"),
         ({"url": 6379}, "not of int"),

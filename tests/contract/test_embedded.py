@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,9 @@ def test_it_ends_with_its_process(how):
     deadline = time.monotonic() + 10
     while answers(path):
         assert time.monotonic() < deadline, "the server outlived its process"
+        time.sleep(0.01)
+    while Path(path).parent.exists():
+        assert time.monotonic() < deadline, "its temporary directory outlived it"
         time.sleep(0.01)
 
 

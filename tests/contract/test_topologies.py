@@ -69,6 +69,10 @@ def test_urls(url, topology, hosts, service) -> None:
         ("redis+cluster://a:b", "host:port"),
         ("redis+cluster://", "host:port"),
         ("redis+clusters://a", "unknown URL scheme"),
+        ("redis+cluster://a:0", "'a:0' in .* is not host:port"),
+        ("sentinel://a:1,b:99999/m", "'b:99999' in .* is not host:port"),
+        ("sentinel://a:1/m/x", "'/m/x' is no database and no name of a primary"),
+        ("sentinel://a:1/1/2?service=m", "'/1/2' is no database"),
     ],
 )
 def test_urls_that_cannot_be_used(url, complaint) -> None:

@@ -121,6 +121,8 @@ def test_a_websocket_is_refused_in_words(running, origin):
         "http://u:p@a",
         "http://a?b",
         "http://a:x",
+        "http://a:0",
+        "http://a:99999",
         "http://[::1",
     ],
 )

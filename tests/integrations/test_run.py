@@ -134,6 +134,8 @@ def test_the_environment_names_the_store(tmp_path):
         (["tests.apps.plain_asgi:not_an_app"], TABLE, "no application"),
         (["tests.apps.plain_asgi:factory"], TABLE, "--factory"),
         ([], TABLE, "app is missing"),
+        (["tests.apps.plain_asgi:app", "--host", "a b"], TABLE, "host='a b' must be an address"),
+        (["tests.apps.plain_asgi:app", "--host", "300.1.1.1"], TABLE, "host='300.1.1.1' is nothing to listen on"),
     ],
 )
 def test_a_wrong_configuration_is_refused_by_name(tmp_path, arguments, table, said):
