@@ -91,6 +91,9 @@ def _serving(run: argparse.ArgumentParser) -> None:
     run.add_argument("--host", help="address to listen on (127.0.0.1)")
     run.add_argument("--port", type=int, help="port to listen on (8000); 0 for a free one")
     run.add_argument("--workers", type=int, help="number of processes (1)")
+    run.add_argument(
+        "--metrics-port", type=int, metavar="N", help="show figures to Prometheus here; one port for each worker"
+    )
     run.add_argument("--log-level", choices=LOG_LEVELS)
     run.add_argument("--access-log", action="store_true", default=None, help="log each request")
     run.add_argument("--check", action="store_true", help="show what would happen, and stop")
@@ -158,10 +161,13 @@ def _run(given: argparse.Namespace) -> int:
 
         if config.to:
             import httpx  # noqa: F401 - told now that it is missing, not by a worker
+        if config.metrics_port:
+            import prometheus_client  # noqa: F401
     except ImportError as exc:
-        raise ConfigError(
-            f"`cachekit {given.command}` needs the extra `server`, and {exc.name} is not installed"
-        ) from exc
+        needed = "metrics_port needs the extra `prometheus`"
+        if exc.name != "prometheus_client":
+            needed = f"`cachekit {given.command}` needs the extra `server`"
+        raise ConfigError(f"{needed}, and {exc.name} is not installed") from exc
     from cachekit import default, serve
 
     try:
@@ -258,6 +264,9 @@ def summary(config: RunConfig, interface: str) -> Table:
         rows.append(("sessions", f"{visitors[1].cookie}, kept {_span(visitors[1].life(remembered=False))}, {where}"))
     if (protection := protection_of(config.protection)) is not None:
         rows.append(("protection", repr(protection)))
+    if config.metrics_port:
+        last = f" to {config.metrics_port + config.workers - 1}" if config.workers > 1 else ""
+        rows.append(("figures", f"http://{config.host}:{config.metrics_port}{last}"))
     if (dashboard := config.observed()) is not None:
         rows.append(("status page", dashboard.path))
     rows += [

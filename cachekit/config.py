@@ -65,6 +65,7 @@ class RunConfig:
         log_level: of the server.
         access_log: whether the server logs each request.
         threads: threads that run a WSGI application.
+        metrics_port: the first of the ports on which the workers show figures to Prometheus, one each; 0 for none.
         namespace: prefix of all keys in the store.
         timeout: seconds that a request may wait for the store.
         max_entries: bound on entries held in a process.
@@ -97,6 +98,7 @@ class RunConfig:
     log_level: str = "info"
     access_log: bool = False
     threads: int = 16
+    metrics_port: int = 0
     namespace: str = "cachekit"
     timeout: float = 0.25
     max_entries: int = 100_000
@@ -127,6 +129,7 @@ class RunConfig:
         _in_range("port", self.port, 0, 65535)
         _in_range("workers", self.workers, 1, 256)
         _in_range("threads", self.threads, 1, 1024)
+        _in_range("metrics_port", self.metrics_port, 0, 65536 - self.workers)
         if self.interface not in INTERFACES:
             raise ConfigError(f"interface={self.interface!r} must be one of {', '.join(INTERFACES)}")
         if self.log_level not in LOG_LEVELS:
@@ -265,6 +268,7 @@ _CHECKS: Final[tuple[tuple[str, Any, str], ...]] = (
     ("log_level", str, f"one of {', '.join(LOG_LEVELS)}"),
     ("access_log", bool, "true or false"),
     ("threads", int, "a whole number from 1 to 1024"),
+    ("metrics_port", int, "a whole number from 0 to 65535"),
     ("namespace", str, "a word"),
     ("timeout", (int, float), "a number of seconds"),
     ("max_entries", int, "a whole number"),

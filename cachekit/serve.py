@@ -153,8 +153,14 @@ def create() -> Any:
         server = logging.getLogger("uvicorn.error")
         if not any(isinstance(one, Readable) for one in server.filters):
             server.addFilter(Readable())
-        return Closing(wrap(ReverseProxy(config.to, timeout=config.upstream_timeout), config), default.default_cache())
-    app, sessions = load_app(config.app, factory=config.factory), sessions_of(config)
-    wrapped = wrap(app, config, sessions)
+        wrapped = wrap(ReverseProxy(config.to, timeout=config.upstream_timeout), config)
+        sessions = None
+    else:
+        app, sessions = load_app(config.app, factory=config.factory), sessions_of(config)
+        wrapped = wrap(app, config, sessions)
     cache = default.default_cache()
+    if config.metrics_port:
+        from cachekit.observe.endpoint import expose
+
+        expose(cache, config.host, config.metrics_port, config.workers)
     return Closing(wrapped, cache) if sessions is None else Closing(wrapped, sessions, cache)

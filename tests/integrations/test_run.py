@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -102,6 +103,36 @@ def test_workers_share_an_embedded_server(tmp_path):
         assert len(pids) == 1  # one worker made the page, both serve it
 
 
+def test_each_worker_shows_its_figures(tmp_path):
+    first = free_port()
+    while (second := free_port()) != first + 1:
+        first = second
+    arguments = ["--workers", "2", "--store", "tiered+embedded://", "--metrics-port", str(first)]
+    with running(tmp_path, "tests.apps.plain_asgi:app", *arguments) as client:
+        asked = 0
+        while not all(shown := [lookups(first), lookups(first + 1)]) and asked < 500:
+            asked += 1
+            with httpx.Client(base_url=client.base_url, trust_env=False) as one:  # so that both workers get some
+                assert one.get("/kept/a").status_code == 200
+        assert sum(shown) == asked + 1  # the one that saw that it serves
+        assert f"http://127.0.0.1:{first} to {first + 1}" in client.log.read_text()
+
+
+def test_figures_that_find_no_port_fail_nothing(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with running(tmp_path, "tests.apps.plain_asgi:app", "--metrics-port", port) as client:
+            assert client.get("/kept/a").status_code == 200
+            assert f"none of the ports {port} to {port} on 127.0.0.1 is free" in client.log.read_text()
+
+
+def lookups(port):
+    """Return how many requests the worker looked up that shows its figures on *port*."""
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    counted = ("cachekit_hits_total", "cachekit_misses_total", "cachekit_stale_total")
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(counted))
+
+
 def test_a_factory(tmp_path):
     with running(tmp_path, "tests.apps.plain_asgi:factory", "--factory") as client:
         assert client.get("/kept/a").json()["path"] == "/kept/a"
@@ -134,6 +165,7 @@ def test_the_environment_names_the_store(tmp_path):
         (["tests.apps.plain_asgi:not_an_app"], TABLE, "no application"),
         (["tests.apps.plain_asgi:factory"], TABLE, "--factory"),
         ([], TABLE, "app is missing"),
+        (["tests.apps.plain_asgi:app", "--metrics-port", "70000"], TABLE, "metrics_port=70000 must be"),
         (["tests.apps.plain_asgi:app", "--host", "a b"], TABLE, "host='a b' must be an address"),
         (["tests.apps.plain_asgi:app", "--host", "300.1.1.1"], TABLE, "host='300.1.1.1' is nothing to listen on"),
     ],
