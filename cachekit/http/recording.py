@@ -143,7 +143,7 @@ class Recording:
         """Say whether the next response to such a request will probably not be stored either."""
         if self.active or self.status == 0 or self.status >= 500:
             return False
-        return self.terms.refused not in ("", "not-asked", "error", "incomplete", "no-ticket", "fault")
+        return self.terms.refused not in ("", "status", "not-asked", "error", "incomplete", "no-ticket", "fault")
 
     def completes(self, held: StoredResponse | None) -> bool:
         """Say whether the response is the whole: all of it came, or what came and the part *held* are all of it together."""

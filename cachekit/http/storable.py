@@ -23,11 +23,12 @@ from cachekit.http.selecting import selecting
 
 _UNDERSTOOD: Final = frozenset(
     {200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 412, 413, 414, 415}
-    | {416, 417, 421, 422, 426, 429, 451, 500, 501, 502, 503, 504, 505}
+    | {416, 417, 421, 422, 426, 451, 500, 501, 502, 503, 504, 505}
 )
 """Status codes whose caching requirements are observed here, for must-understand (RFC 9111 section 5.2.2.3)."""
 
-
+_NEVER: Final = frozenset({304, 428, 429, 431, 511})
+"""Status codes of what is no answer to store: RFC 6585 says so of all but the first, which speak to one client."""
 _NO_MARKS: Final = Mark(0)
 
 
@@ -186,7 +187,7 @@ def _refusal(status: int, headers: Headers, found: Declared, rule: Rule | None, 
     control = found.directives
     if rule is not None and not rule.store:
         return "rule"
-    if status == 304 or status < 200:
+    if status in _NEVER or status < 200:
         return "status"
     understood = "must-understand" in control and status in _UNDERSTOOD
     if "must-understand" in control and not understood:

@@ -39,6 +39,7 @@ class GatedApp:
         self.gate = asyncio.Event()
         self.error = None
         self.after_head = None
+        self.status = 200
 
     async def __call__(self, scope, receive, send):
         self.calls += 1
@@ -48,7 +49,7 @@ class GatedApp:
             await self.gate.wait()
             if self.error is not None:
                 raise self.error
-            await send({"type": "http.response.start", "status": 200, "headers": self.headers})
+            await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
             if self.after_head is not None:
                 await self.after_head.wait()
             await send({"type": "http.response.body", "body": self.body})
@@ -93,6 +94,24 @@ def test_one_forward_for_all(cache):
         assert statuses[0] == "cachekit; fwd=uri-miss; collapsed; ttl=60"
         assert statuses[-1] == "cachekit; fwd=uri-miss; stored"
         assert len(site._driver._flights) == 0
+
+    run(job())
+
+
+def test_what_one_client_was_refused_lets_the_next_crowd_wait_for_one(cache):
+    async def job():
+        app = GatedApp(FRESH)
+        site = AsgiCache(app, cache)
+        app.status = 429
+        app.gate.set()
+        assert (await fetch(site)).status == 429
+        app.status = 200
+        app.gate.clear()
+        crowd = [asyncio.create_task(fetch(site)) for _ in range(CROWD)]
+        await turn()
+        assert app.running == 1
+        app.gate.set()
+        await asyncio.gather(*crowd)
 
     run(job())
 

@@ -43,6 +43,8 @@ RESPONSES = [
     ("500", 500, [FRESH], True),
     ("503", 503, [FRESH], True),
     ("599", 599, [FRESH], True),
+    *((f"{status}: RFC 6585", status, [(CC, "public, max-age=60")], False) for status in (428, 429, 431, 511)),
+    ("429, must-understand", 429, [(CC, "public, max-age=60, must-understand")], False),
     ("404 without freshness", 404, [], False),
     ("206", 206, [FRESH, ("Content-Range", "bytes 0-3/9")], False),
     ("must-understand, known status", 200, [(CC, "max-age=60, no-store, must-understand")], True),

@@ -295,6 +295,15 @@ def test_other_errors_are_answers(site, clock, status):
     assert site.get().status == status
 
 
+def test_too_many_requests_of_one_client_take_nothing_from_others(site, clock):
+    site.answer(Answer(headers=[(CC, "max-age=60"), ("ETag", '"1"')], body=b"good"), Answer(429))
+    site.get()
+    clock.advance(61)
+    assert site.get().status == 429
+    got = site.get(cache_control="max-stale=100")
+    assert (got.hit, got.body) == (True, b"good")
+
+
 def test_stale_if_the_application_raises(site, clock):
     site.answer(Answer(headers=[(CC, SIE)], body=b"good"), Answer(error=KeyError("x")))
     site.get()

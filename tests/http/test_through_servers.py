@@ -216,11 +216,12 @@ BROKEN = [
 
 @pytest.mark.parametrize("say", [row[1] for row in BROKEN], ids=[row[0] for row in BROKEN])
 def test_what_breaks_off_is_not_stored(way, say):
-    way.says(say, Say([FRESH], body=b"whole"))
+    way.says(say)
     try:
         assert way.ask().status_code in (200, 500, 502)
     except httpx.RemoteProtocolError:
         pass
+    way.says(Say([FRESH], body=b"whole"))
     got = way.ask()
     assert (got.content, hit(got)) == (b"whole", False)
     assert hit(way.ask())
