@@ -109,6 +109,8 @@ def test_each_worker_shows_its_figures(tmp_path):
         first = second
     arguments = ["--workers", "2", "--store", "tiered+embedded://", "--metrics-port", str(first)]
     with running(tmp_path, "tests.apps.plain_asgi:app", *arguments) as client:
+        for port in (first, first + 1):  # one worker serves before the other has started
+            until_open(port)
         asked = 0
         while not all(shown := [lookups(first), lookups(first + 1)]) and asked < 500:
             asked += 1
@@ -124,6 +126,15 @@ def test_figures_that_find_no_port_fail_nothing(tmp_path):
         with running(tmp_path, "tests.apps.plain_asgi:app", "--metrics-port", port) as client:
             assert client.get("/kept/a").status_code == 200
             assert f"none of the ports {port} to {port} on 127.0.0.1 is free" in client.log.read_text()
+
+
+def until_open(port):
+    deadline = time.monotonic() + 30
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def lookups(port):
