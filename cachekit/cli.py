@@ -172,8 +172,8 @@ def _run(given: argparse.Namespace) -> int:
 
     try:
         socket.getaddrinfo(config.host, config.port)
-    except OSError as exc:
-        raise ConfigError(f"host={config.host!r} is nothing to listen on here: {exc.strerror}") from exc
+    except (OSError, UnicodeError) as exc:  # the second for what no name may be
+        raise ConfigError(f"host={config.host!r} is nothing to listen on here: {exc}") from exc
     server: EmbeddedServer | None = None
     shown = config
     if config.workers > 1 and "embedded://" in config.url and not given.check:

@@ -130,6 +130,10 @@ class RunConfig:
         _in_range("workers", self.workers, 1, 256)
         _in_range("threads", self.threads, 1, 1024)
         _in_range("metrics_port", self.metrics_port, 0, 65536 - self.workers)
+        if self.metrics_port and self.metrics_port <= self.port < self.metrics_port + self.workers:
+            raise ConfigError(
+                f"metrics_port={self.metrics_port!r} is where requests arrive: each worker needs one of its own"
+            )
         if self.interface not in INTERFACES:
             raise ConfigError(f"interface={self.interface!r} must be one of {', '.join(INTERFACES)}")
         if self.log_level not in LOG_LEVELS:

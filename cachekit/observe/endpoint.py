@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 
-from prometheus_client import REGISTRY, start_http_server
-from prometheus_client.registry import CollectorRegistry
+try:
+    from prometheus_client import REGISTRY, start_http_server
+    from prometheus_client.registry import CollectorRegistry
+except ImportError as exc:
+    raise ImportError("cachekit.observe.endpoint needs the extra `prometheus`") from exc
 
 from cachekit.observe.prometheus import CacheCollector
 from cachekit.observe.series import Counted

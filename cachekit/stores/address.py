@@ -78,9 +78,12 @@ def parse(url: str) -> Address:
         raise ConfigError(f"unknown URL scheme {parts.scheme!r}: use one of {', '.join(f'{s}://' for s in SCHEMES)}")
     scheme = SCHEMES[parts.scheme]
     credentials, at, places = parts.netloc.rpartition("@")
-    shown = urlunsplit((parts.scheme, places, parts.path, "", ""))
     kind = parts.scheme.rpartition("+")[2]
-    if kind not in ("sentinel", "sentinels", "cluster"):
+    single = kind not in ("sentinel", "sentinels", "cluster")
+    if single and scheme != "unix" and (not places or places.startswith(":")):
+        places = "localhost" + places  # as for the client library
+    shown = urlunsplit((parts.scheme, places, parts.path, "", ""))
+    if single:
         if scheme == "unix" and not parts.path:
             raise ConfigError(f"{shown!r} names no socket: write unix:///path/to/server.sock")
         if scheme != "unix" and not (database := parts.path.strip("/")).isdigit() and database:
@@ -88,7 +91,9 @@ def parse(url: str) -> Address:
         if scheme != "unix":
             _host(places, _PORTS[Topology.SINGLE], shown)
         _check_options(parts.query, shown)
-        plain = urlunsplit(parts._replace(scheme=scheme)) if parts.scheme != "unix" else url
+        plain = urlunsplit(parts._replace(scheme=scheme, netloc=credentials + at + places))
+        if parts.scheme == "unix":
+            plain = url
         return Address(Topology.SINGLE, plain, shown=shown)
     topology = Topology.CLUSTER if kind == "cluster" else Topology.SENTINEL
     hosts = tuple(_host(place, _PORTS[topology], shown) for place in places.split(","))

@@ -60,11 +60,17 @@ class EmbeddedServer:
         self._temporary = directory is None
         self.directory = Path(tempfile.mkdtemp(prefix="cachekit-") if directory is None else directory)
         self.socket = self.directory / _SOCKET
-        if len(str(self.socket)) > 100:
-            raise ConfigError(f"embedded://: the path {self.directory} is too long for a socket: use a shorter one")
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self._answers():
-            return
+        try:
+            if len(str(self.socket)) > 100:
+                raise ConfigError(f"embedded://: the path {self.directory} is too long for a socket: use a shorter one")
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not self._answers():
+                self._start(max_memory)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, max_memory: int) -> None:
         binary = _binary()
         with contextlib.suppress(FileNotFoundError):
             self.socket.unlink()
@@ -83,7 +89,6 @@ class EmbeddedServer:
         while not self._answers():
             if self._process.poll() is not None or time.perf_counter() > deadline:
                 said = log.read_text(errors="replace")[-500:] if log.exists() else "nothing"
-                self.close()
                 raise StoreUnavailable(f"the embedded server did not start; it said: {said}")
             time.sleep(0.005)
 
@@ -105,15 +110,16 @@ class EmbeddedServer:
     def close(self) -> None:
         """Stop the server if this object started it, in this process."""
         process, self._process = self._process, None
-        if process is None or self._owner != os.getpid():
+        if self._owner != os.getpid():
             return
-        atexit.unregister(self.close)
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            atexit.unregister(self.close)
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)

@@ -7,12 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from cachekit import Cache, ConfigError
+from cachekit.errors import StoreUnavailable
+from cachekit.stores import embedded
 from cachekit.stores.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.server
@@ -61,6 +64,20 @@ def test_a_path_is_shared(tmp_path):
     with Cache(f"embedded://{directory}") as here, Cache(f"embedded://{directory}") as elsewhere:
         here.set("k", "v")
         assert elsewhere.get("k") == "v"
+
+
+def test_a_server_that_cannot_start_leaves_nothing(tmp_path, monkeypatch):
+    def missing():
+        raise ConfigError("no wheel")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(embedded, "_binary", missing)
+    with pytest.raises(ConfigError, match="no wheel"):
+        Cache("embedded://")
+    monkeypatch.setattr(embedded, "_binary", lambda: "/bin/false")
+    with pytest.raises(StoreUnavailable, match="it said: nothing"):
+        Cache("embedded://")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_path_too_long_for_a_socket_is_refused(tmp_path):

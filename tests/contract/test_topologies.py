@@ -80,6 +80,21 @@ def test_urls_that_cannot_be_used(url, complaint) -> None:
         Cache(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "plain"),
+    [
+        ("redis://", "redis://localhost"),
+        ("valkey:///1", "redis://localhost/1"),
+        ("rediss://u:p@:7000/1", "rediss://u:p@localhost:7000/1"),
+        ("redis://[::1]:7000", "redis://[::1]:7000"),
+        ("unix:///run/a.sock?db=1", "unix:///run/a.sock?db=1"),
+    ],
+)
+def test_a_server_without_a_host_is_here(url, plain) -> None:
+    assert parse(url).url == plain
+    Cache(f"tiered+{url}").close()
+
+
 def test_the_database_and_the_credentials_are_those_of_the_servers() -> None:
     address = parse("sentinel://u:p@a:1/3?service=m&sentinel_username=x&sentinel_password=y&ssl_cert_reqs=none")
     assert address.url == "redis://u:p@a:1/3?ssl_cert_reqs=none"

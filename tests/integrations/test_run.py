@@ -59,7 +59,7 @@ def running(tmp_path, *arguments: str, table: str = TABLE, env: dict[str, str] |
                 except httpx.TransportError:
                     assert process.poll() is None and time.monotonic() < deadline, log.read_text()
                     time.sleep(0.05)
-            client.log = log
+            client.log, client.process = log, process
             yield client
         process.send_signal(signal.SIGINT)
         process.wait(15)
@@ -144,6 +144,39 @@ def lookups(port):
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(counted))
 
 
+@pytest.mark.parametrize(("workers", "code"), [("1", -signal.SIGTERM), ("2", 0)])
+def test_how_it_ends(tmp_path, workers, code):
+    with running(tmp_path, "tests.apps.plain_asgi:app", "--workers", workers) as client:
+        client.process.send_signal(signal.SIGTERM)
+        assert client.process.wait(15) == code
+
+
+def test_a_port_that_is_taken(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        arguments = ["tests.apps.plain_asgi:app", "--port", str(taken.getsockname()[1])]
+        done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3
+    assert "address already in use" in done.stderr
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path):
+    with running(tmp_path, "tests.apps.plain_asgi:app", "--workers", "2") as client:
+
+        def pid():
+            with httpx.Client(base_url=client.base_url, trust_env=False, timeout=10) as one:
+                return one.get("/other").json()["pid"]
+
+        first, deadline = {pid() for _ in range(20)}, time.monotonic() + 60
+        for one in first:
+            os.kill(one, signal.SIGKILL)
+        while True:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(httpx.TransportError):
+                if pid() not in first:
+                    break
+            time.sleep(0.05)
+
+
 def test_a_factory(tmp_path):
     with running(tmp_path, "tests.apps.plain_asgi:factory", "--factory") as client:
         assert client.get("/kept/a").json()["path"] == "/kept/a"
@@ -177,6 +210,12 @@ def test_the_environment_names_the_store(tmp_path):
         (["tests.apps.plain_asgi:factory"], TABLE, "--factory"),
         ([], TABLE, "app is missing"),
         (["tests.apps.plain_asgi:app", "--metrics-port", "70000"], TABLE, "metrics_port=70000 must be"),
+        (
+            ["tests.apps.plain_asgi:app", "--metrics-port", "7999", "--workers", "2"],
+            TABLE,
+            "7999 is where requests arrive",
+        ),
+        (["tests.apps.plain_asgi:app", "--host", "a" * 64], TABLE, "is nothing to listen on here"),
         (["tests.apps.plain_asgi:app", "--host", "a b"], TABLE, "host='a b' must be an address"),
         (["tests.apps.plain_asgi:app", "--host", "300.1.1.1"], TABLE, "host='300.1.1.1' is nothing to listen on"),
     ],

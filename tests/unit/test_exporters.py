@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import fields
+from urllib.request import urlopen
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -14,11 +15,13 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.parser import text_string_to_metric_families
 
 from cachekit import Cache, ConfigError, Figures, Kind, Stats
+from cachekit.observe.endpoint import expose
 from cachekit.observe.otel import CacheInstruments
 from cachekit.observe.prometheus import CacheCollector
 from cachekit.observe.series import SERIES, Caches, Measure
 from cachekit.stats import Waiting
 from cachekit.testing import FlakyStore
+from tests.ports import free_port
 
 FIGURES = Figures(hits=1, misses=2, stale=3, loads=4, load_errors=5, load_seconds=6.5)
 STATS = Stats(
@@ -159,6 +162,18 @@ def collected(reader: InMemoryMetricReader) -> dict[str, dict[frozenset[tuple[st
     }
 
 
+def test_figures_on_a_port_of_their_own() -> None:
+    registry, cache = CollectorRegistry(), Cache()
+    registry.register(CacheCollector(cache, name="own"))  # as an application does that shows its caches by itself
+    first = free_port()
+    assert expose(cache, "127.0.0.1", first, registry=registry) == first
+    assert expose(cache, "127.0.0.1", first, registry=registry) is None
+    with urlopen(f"http://127.0.0.1:{first}/metrics") as answer:
+        text = answer.read().decode()
+    assert 'cachekit_entries{name="own"} 0.0' in text
+    assert 'name="default"' not in text
+
+
 def test_otel() -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
@@ -241,7 +256,11 @@ def test_a_real_cache(clock) -> None:
 
 @pytest.mark.parametrize(
     ("module", "missing", "extra"),
-    [("prometheus", "prometheus_client", "prometheus"), ("otel", "opentelemetry", "otel")],
+    [
+        ("prometheus", "prometheus_client", "prometheus"),
+        ("endpoint", "prometheus_client", "prometheus"),
+        ("otel", "opentelemetry", "otel"),
+    ],
 )
 def test_without_its_client_an_exporter_names_the_extra(module, missing, extra) -> None:
     program = f"import sys; sys.modules[{missing!r}] = None; import cachekit.observe.{module}"
