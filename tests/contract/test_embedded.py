@@ -75,6 +75,7 @@ def test_a_server_that_cannot_start_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="no wheel"):
         Cache("embedded://")
     monkeypatch.setattr(embedded, "_binary", lambda: "/bin/false")
+    monkeypatch.setattr(embedded, "_START_DEADLINE", 0.1)
     with pytest.raises(StoreUnavailable, match="it said: nothing"):
         Cache("embedded://")
     assert list(tmp_path.iterdir()) == []
