@@ -39,6 +39,7 @@ from cachekit.http.parts import cut_part, part_key
 from cachekit.http.ranges import cut
 from cachekit.http.recording import Recording
 from cachekit.http.rules import Rules
+from cachekit.http.selecting import overlooks
 from cachekit.http.status import CacheStatus
 from cachekit.http.storable import unmet
 
@@ -147,14 +148,15 @@ class Exchange:
             self._generation = ""
             return
         self._generation = stored.generation
+        vary = [name for name, _ in stored.vary]
+        if overlooks(vary, self._options.key_cookies):
+            return
         if not stored.selected_by(self.request.headers):
             self._miss = "vary-miss"
             self._depth += 1
             if self._depth < LONGEST_CHAIN:
-                names = [name for name, _ in stored.vary]
-                self._next = variant_key(self._key, stored.generation, self.request.headers, names)
+                self._next = variant_key(self._key, stored.generation, self.request.headers, vary)
             return
-        vary = [name for name, _ in stored.vary]
         if (stored.status == 206) is not self._parts:
             return
         if unmet(self._credentials, stored.marks, vary, self._options) is None and self._parts:

@@ -6,7 +6,6 @@ key must not change the response: an ignored parameter that the application refl
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ from fnmatch import translate
 from typing import TypeAlias
 from urllib.parse import quote, unquote_plus
 
-from cachekit.http.headers import values
 from cachekit.http.message import Request, key_of
 from cachekit.keys import bounded
 
@@ -29,25 +27,22 @@ class Keying:
 
     Args:
         headers: request fields that are part of the key.
-        cookies: names of cookies that are part of it.
         sort_query: whether the order of query parameters is left out.
         ignored: patterns of query parameters that are left out.
         more: see ``KeyFunction``.
     """
 
-    __slots__ = ("_cookies", "_ignored", "_more", "_sort", "headers")
+    __slots__ = ("_ignored", "_more", "_sort", "headers")
 
     def __init__(
         self,
         headers: Sequence[str] = (),
-        cookies: Sequence[str] = (),
         ignored: Sequence[str] = (),
         more: KeyFunction | None = None,
         *,
         sort_query: bool = False,
     ) -> None:
         self.headers = tuple(headers)
-        self._cookies = tuple(cookies)
         self._ignored = re.compile("|".join(map(translate, ignored))) if ignored else None
         self._more = more
         self._sort = sort_query
@@ -55,7 +50,7 @@ class Keying:
     @property
     def by_url(self) -> bool:
         """Say whether URL and *headers* alone make the key."""
-        return self._more is None and not self._cookies
+        return self._more is None
 
     @property
     def as_is(self) -> bool:
@@ -70,10 +65,6 @@ class Keying:
         key = key_of(request, self.headers, target)
         if key is None or self.by_url:
             return key
-        for name, value in _cookies(request) if self._cookies else ():
-            if name in self._cookies:
-                digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-                key += f" cookie:{name}={digest}"
         if self._more is not None:
             try:
                 more = self._more(request)
@@ -99,8 +90,3 @@ class Keying:
 
 def _by_name(part: tuple[str, str]) -> str:
     return part[0]
-
-
-def _cookies(request: Request) -> list[tuple[str, str]]:
-    pairs = [part.partition("=") for line in values(request.headers, "cookie") for part in line.split(";")]
-    return [(name.strip(), value.strip()) for name, _, value in pairs]

@@ -48,7 +48,8 @@ class HttpOptions:
         keyed_headers: request fields that are part of the key of each response; X-Forwarded-Host and X-Forwarded-Proto
             only when they differ from the request's own.
         key_headers: further such fields, beside those of *keyed_headers*.
-        key_cookies: names of cookies that are part of the key, as digests. Cookies still count as credentials.
+        key_cookies: names of cookies that set responses apart, by digests of what they say. An unsafe request drops all of
+            these responses. Cookies still count as credentials.
         sort_query: leave the order of query parameters out of the key.
         ignore_query: names or patterns of query parameters that are left out of the key, such as ``utm_*``. The
             application must not let them change its answer.
@@ -142,7 +143,7 @@ class HttpOptions:
         if self.key is not None and not callable(self.key):
             raise ConfigError(f"key={self.key!r} must be a function of the request")
         headers = dict.fromkeys([*self.keyed_headers, *self.key_headers])
-        keying = Keying(tuple(headers), self.key_cookies, self.ignore_query, self.key, sort_query=self.sort_query)
+        keying = Keying(tuple(headers), self.ignore_query, self.key, sort_query=self.sort_query)
         self._set("_keying", keying)
         for name in ("status_name", "tag_header"):
             if not TOKEN.match(str(getattr(self, name))):

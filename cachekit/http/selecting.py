@@ -18,13 +18,29 @@ ANY_ORDER: Final = "any-order"
 _WEIGHT: Final = re.compile(r"[ \t]*;[ \t]*[qQ]=([01](?:\.\d{0,3})?)\Z", re.ASCII)
 
 
-def selecting(vary: Sequence[str], codings: Sequence[str], any_order: bool) -> tuple[str, ...]:
-    """Return the selecting names of the fields *vary* (lower case), with the dashes that requests are read with."""
+def selecting(
+    vary: Sequence[str], codings: Sequence[str], any_order: bool, cookies: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return the selecting names of the fields *vary* (lower case), with the dashes that requests are read with.
+
+    What some *cookies* say selects too, whether or not the application says so.
+    """
     vary = [name.replace("_", "-") for name in vary]
+    single = () if "cookie" in vary else tuple(map(of_cookie, cookies))
     if not codings and not any_order:
-        return tuple(vary)
+        return (*vary, *single)
     more = {"accept-encoding": ",".join(sorted(codings)), "accept-language": ANY_ORDER if any_order else ""}
-    return tuple(f"{name};{more[name]}" if more.get(name) else name for name in vary)
+    return (*(f"{name};{more[name]}" if more.get(name) else name for name in vary), *single)
+
+
+def of_cookie(cookie: str) -> str:
+    """Return the selecting name of one *cookie*."""
+    return f"cookie;{cookie}"
+
+
+def overlooks(names: Sequence[str], cookies: Sequence[str]) -> bool:
+    """Say whether one of *cookies* has no part in the selecting *names*: they were made under other options."""
+    return "cookie" not in names and not {of_cookie(cookie) for cookie in cookies}.issubset(names)
 
 
 def field_of(name: str) -> str:
@@ -56,10 +72,18 @@ def nominated(headers: Headers, name: str) -> str:
         if how == ANY_ORDER or (len(weights) == len(ranges) and 1.0 not in weights):
             ranges = sorted(set(ranges), key=lambda one: (-one[1], one[0]))
         return "=" + ",".join(_spelled(*one) for one in ranges)
+    if field == "cookie" and how:
+        found = [value.strip() for line in lines for key, _, value in _cookies(line) if key.strip() == how]
+        if not found:
+            return ""
     text = "=" + ",".join(found)
     if field in SECRETS:
         return "#" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return text
+
+
+def _cookies(line: str) -> list[tuple[str, str, str]]:
+    return [part.partition("=") for part in line.split(";")]
 
 
 def _weighed(member: str) -> tuple[str, float]:

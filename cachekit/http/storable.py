@@ -158,7 +158,7 @@ def judge_response(
         marks |= Mark.FORBIDS_STALE
     never = unsure is None or "must-revalidate" in strict.directives or "proxy-revalidate" in strict.directives
     windows = (0.0, 0.0) if never else _windows(base, rule, options)
-    names = selecting(vary, options.codings, options.any_language_order)
+    names = selecting(vary, options.codings, options.any_language_order, options.key_cookies)
     return Terms(lifetime, *windows, marks, names, left_out | (unsure or frozenset()))
 
 

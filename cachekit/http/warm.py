@@ -18,7 +18,7 @@ from cachekit.http.headers import SECRETS, Headers
 from cachekit.http.message import FORMAT, Mark, variant_key
 from cachekit.http.options import HttpOptions
 from cachekit.http.port import CachePort
-from cachekit.http.selecting import field_of, nominated
+from cachekit.http.selecting import field_of, nominated, overlooks
 from cachekit.http.status import CacheStatus
 
 S = TypeVar("S")
@@ -114,6 +114,7 @@ class Warm(Generic[S, F]):
         self._form = form
         self._values = values
         self._told = options.cache_status
+        self._cookies = options.key_cookies
         self._encoded: Recent[str, _Encoded[F]] = Recent()
         self._ages: dict[int, F] = {}
         self._hits: dict[int, F] = {}
@@ -131,7 +132,7 @@ class Warm(Generic[S, F]):
         packed = entry.value
         if type(packed) is not tuple or len(packed) != 14 or packed[0] != FORMAT:
             return None
-        if packed[11]:
+        if packed[11] or self._cookies:
             found = self._variant(key, packed, request)
             if found is None:
                 return None
@@ -192,13 +193,13 @@ class Warm(Generic[S, F]):
         for _ in range(LONGEST_CHAIN):
             vary, generation = packed[11], packed[12]
             names = [name for name, _ in vary]
-            if not SECRETS.isdisjoint(names):
+            if not SECRETS.isdisjoint(names) or overlooks(names, self._cookies):
                 return None
             fields = [field_of(name) for name in names]
-            chosen = [_nominated(name, values(request, field)) for name, field in zip(names, fields, strict=True)]
+            chosen = [_said(name, values(request, field)) for name, field in zip(names, fields, strict=True)]
             if all(value == own for value, (_, own) in zip(chosen, vary, strict=True)):
                 return key, packed
-            asked = [(field, value) for field in fields for value in values(request, field)]
+            asked = [(field, value) for field in dict.fromkeys(fields) for value in values(request, field)]
             key = variant_key(key, generation, asked, names)
             entry = self._cache.peek(key)
             if entry is None or type(packed := entry.value) is not tuple or len(packed) != 14 or packed[0] != FORMAT:
@@ -206,10 +207,16 @@ class Warm(Generic[S, F]):
         return None
 
 
-@lru_cache(maxsize=1024)
-def _nominated(name: str, values: tuple[str, ...]) -> str:
+def _said(name: str, values: tuple[str, ...]) -> str:
+    return _one_way(name, values) if field_of(name) in SECRETS else _nominated(name, values)  # they are not remembered
+
+
+def _one_way(name: str, values: tuple[str, ...]) -> str:
     field = field_of(name)
     return nominated([(field, value) for value in values], name)
+
+
+_nominated = lru_cache(maxsize=1024)(_one_way)
 
 
 def traits_of(name: str, options: HttpOptions) -> int:

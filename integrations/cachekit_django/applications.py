@@ -7,6 +7,14 @@ from typing import Any
 from cachekit_django import conf
 
 
+def _settings() -> dict[str, Any]:
+    given = conf.read()
+    return {
+        "cache": conf.cache(), "rules": given.rules, "options": conf.http_options(), "degradation": given.degradation,
+        **given.edge,
+    }  # fmt: skip
+
+
 def get_asgi_application() -> Any:
     """Return Django's ASGI application with the HTTP cache in front. Raises ``ConfigError``."""
     from django.core.asgi import get_asgi_application as inner
@@ -14,10 +22,7 @@ def get_asgi_application() -> Any:
     from cachekit.asgi import CacheKit
 
     app: Any = inner()
-    given = conf.read()
-    return CacheKit(
-        app, cache=conf.cache(), rules=given.rules, options=given.http, degradation=given.degradation, **given.edge
-    )
+    return CacheKit(app, **_settings())
 
 
 def get_wsgi_application() -> Any:
@@ -27,7 +32,4 @@ def get_wsgi_application() -> Any:
     from cachekit.wsgi import CacheKit
 
     app: Any = inner()
-    given = conf.read()
-    return CacheKit(
-        app, cache=conf.cache(), rules=given.rules, options=given.http, degradation=given.degradation, **given.edge
-    )
+    return CacheKit(app, **_settings())

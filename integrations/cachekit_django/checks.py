@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name
@@ -44,7 +44,7 @@ def errors() -> list[str]:
             found.append(f"CACHES[{alias!r}]: {wrong}")
     if keeping.in_use() and not found:
         try:
-            if keeping.sessions().driver.claimed and not _sends_claims(settings.MIDDLEWARE):
+            if keeping.sessions().driver.claimed and not _sends_claims():
                 found.append(
                     'CACHEKIT["SESSIONS"]: CLAIMS needs "cachekit_django.middleware.SessionMiddleware" in '
                     "MIDDLEWARE, in place of Django's own"
@@ -54,14 +54,10 @@ def errors() -> list[str]:
     return found
 
 
-def _sends_claims(middleware: Iterable[str]) -> bool:
+def _sends_claims() -> bool:
     from cachekit_django.middleware import SessionMiddleware
 
-    for name in middleware:
-        kind = import_string(name)
-        if isinstance(kind, type) and issubclass(kind, SessionMiddleware):
-            return True
-    return False
+    return conf.has_middleware(SessionMiddleware)
 
 
 def warnings() -> Iterator[Warning]:

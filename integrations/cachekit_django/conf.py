@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache as remembered
 from typing import Any, Final
 
@@ -137,6 +137,30 @@ def _sessions(given: Any) -> Mapping[str, Any]:
     if isinstance(given, Mapping):
         given = {str(name).upper(): value for name, value in given.items()}
     return known({} if given is None else given, SESSION_NAMES, 'CACHEKIT["SESSIONS"]')
+
+
+def http_options() -> HttpOptions:
+    """Return the settings of the HTTP cache, and beside them the language that a visitor has chosen.
+
+    Django's ``set_language`` keeps it in a cookie, which ``LocaleMiddleware`` follows without a word in ``Vary``. Asked for
+    when the other middlewares are there. Raises ``ConfigError``.
+    """
+    from django.conf import settings
+    from django.middleware.locale import LocaleMiddleware
+
+    options = read().http
+    name = settings.LANGUAGE_COOKIE_NAME
+    if not settings.USE_I18N or name in options.key_cookies or not has_middleware(LocaleMiddleware):
+        return options
+    return replace(options, key_cookies=(*options.key_cookies, name))
+
+
+def has_middleware(kind: type[Any]) -> bool:
+    """Say whether MIDDLEWARE has *kind*, or a class that derives from it. Raises ``ImportError`` for what is not there."""
+    from django.conf import settings
+
+    found = map(import_string, settings.MIDDLEWARE)
+    return any(isinstance(one, type) and issubclass(one, kind) for one in found)
 
 
 def cache() -> Cache:

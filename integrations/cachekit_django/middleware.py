@@ -35,8 +35,9 @@ class HttpCacheMiddleware(Edge):
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         super().__init__(get_response)
         given, cache = conf.read(), conf.cache()
-        self._wsgi = WsgiCache(self.inside, cache, rules=given.rules, options=given.http)
-        self._asgi = AsgiCache(self.ainside, cache, rules=given.rules, options=given.http)
+        options = conf.http_options()
+        self._wsgi = WsgiCache(self.inside, cache, rules=given.rules, options=options)
+        self._asgi = AsgiCache(self.ainside, cache, rules=given.rules, options=options)
 
 
 class DegradationMiddleware(Edge):

@@ -54,6 +54,49 @@ def test_headers_and_cookies_of_the_key(site):
     assert not site.request(headers=[("x-forwarded-host", "evil.org")]).hit
 
 
+def test_an_unsafe_request_drops_what_every_cookie_selected(site):
+    site.setup(key_cookies=["currency", "language"])
+    site.says(PUBLIC)
+    asked = [[], *([("cookie", f"language=de; currency={one}")] for one in ("EUR", "USD"))]
+    for headers in asked:
+        assert not site.request(headers=headers).hit
+    for headers in asked:
+        assert site.request(headers=headers).hit
+    site.request(method="POST", headers=[("cookie", "currency=EUR")])
+    assert [site.request(headers=headers).hit for headers in asked] == [False] * 3
+
+
+def test_each_cookie_of_a_name_counts(site):
+    site.setup(key_cookies=["currency"])
+    site.says(PUBLIC)
+    for cookie in ("currency=EUR", "currency=EUR; currency=USD", "currency=USD; currency=EUR", "currency="):
+        assert not site.request(headers=[("cookie", cookie)]).hit
+        assert site.request(headers=[("cookie", f"a=b; {cookie}; c")]).hit
+
+
+def test_what_was_stored_before_a_cookie_counted_is_not_served(site):
+    site.says(PUBLIC)
+    site.get()
+    assert site.get().hit
+    site.setup(key_cookies=["currency"])
+    assert not site.request(headers=[("cookie", "currency=EUR")]).hit
+    assert not site.get().hit
+    assert site.get().hit
+
+
+def test_a_cookie_that_counts_is_told_apart_beside_what_varies(site):
+    site.setup(key_cookies=["currency"])
+    site.says(PUBLIC, headers=[("vary", "accept-language")])
+    asked = [
+        [("accept-language", language), *more]
+        for language in ("en", "de")
+        for more in ([], [("cookie", "currency=EUR")])
+    ]
+    for headers in asked:
+        assert not site.request(headers=headers).hit
+    assert all(site.request(headers=headers).hit for headers in asked)
+
+
 def test_a_function_makes_the_key(site):
     def key(request):
         agent = dict(request.headers).get("user-agent", "")

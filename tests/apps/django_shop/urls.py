@@ -6,8 +6,10 @@ import io
 from django.contrib import admin
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.middleware.csrf import get_token
+from django.middleware.locale import LocaleMiddleware
 from django.shortcuts import render
 from django.urls import path
+from django.utils.translation import gettext
 from django.views import View
 
 import cachekit
@@ -21,6 +23,18 @@ def product(request, number):
     response = JsonResponse({"calls": len(calls)})
     response["Cache-Control"] = "public, max-age=60"
     return response
+
+
+def spoken(request):
+    """Answer in the language that is active: of the cookie of Django's ``set_language``, or what the browser prefers."""
+    calls.append("spoken")
+    response = HttpResponse(gettext("Yes") if request.method == "GET" else "changed")
+    response["Cache-Control"] = request.GET.get("control", "public, max-age=60")
+    return response
+
+
+class Chosen(LocaleMiddleware):
+    """A project's own."""
 
 
 async def aproduct(request, number):
@@ -88,6 +102,7 @@ def broken(request):
 
 
 urlpatterns = [
+    path("spoken", spoken),
     path("product/<int:number>", product),
     path("aproduct/<int:number>", aproduct),
     path("page", Page.as_view()),

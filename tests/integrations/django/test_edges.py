@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from contextlib import contextmanager
 
+import httpx
 import pytest
 from cachekit_django import Rule, conf
 from django.core.cache import cache
@@ -126,6 +127,66 @@ def test_a_wrong_order_of_middleware_shares_nothing(memory, arun, edge, of):
         for _ in range(2):
             Visitor(edge, arun)("/product/1")
         assert len(calls) == 1, "what has nothing to do with a visitor is kept"
+
+
+LOCALE = "django.middleware.locale.LocaleMiddleware"
+
+
+def german(edge, arun):
+    visit = Visitor(edge, arun)
+    visit.cookies["theme"], visit.cookies["django_language"] = "dark", "de"
+    return visit
+
+
+@pytest.mark.parametrize("edge", ["wsgi", "asgi"])
+def test_a_language_that_was_chosen_is_not_what_others_get(url, edge, arun):
+    with override_settings(MIDDLEWARE=[*OURS, *THEIRS, LOCALE]):
+        visit, chose = Visitor(edge, arun), german(edge, arun)
+        for _ in range(2):
+            assert chose("/spoken")[1] == b"Ja"
+            assert visit("/spoken")[1] == b"Yes"
+            assert visit("/spoken", **{"accept-language": "fr"})[1] == b"Oui"
+        assert calls == ["spoken"] * 3
+        visit("/spoken", method="post")
+        assert chose("/spoken")[1] == b"Ja" and visit("/spoken")[1] == b"Yes"
+        assert calls == ["spoken"] * 6, "what was changed is asked for again, in every language"
+
+
+@pytest.mark.parametrize("edge", ["wsgi", "asgi"])
+def test_a_chosen_language_in_front_of_django(memory, edge, arun):
+    from cachekit_django import get_asgi_application, get_wsgi_application
+
+    with override_settings(MIDDLEWARE=[*THEIRS, "tests.apps.django_shop.urls.Chosen"], LANGUAGE_COOKIE_NAME="tongue"):
+        made = get_wsgi_application() if edge == "wsgi" else get_asgi_application()
+        asked = [{}, {"cookie": "tongue=de"}] * 2
+
+        async def ask():
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(made)) as client:
+                return [(await client.get("http://shop/spoken", headers=one)).text for one in asked]
+
+        if edge == "wsgi":
+            with httpx.Client(transport=httpx.WSGITransport(made)) as client:
+                got = [client.get("http://shop/spoken", headers=one).text for one in asked]
+        else:
+            got = arun(ask())
+        assert got == ["Yes", "Ja"] * 2 and calls == ["spoken"] * 2
+
+
+@pytest.mark.parametrize("more", [{"USE_I18N": False}, {"MIDDLEWARE": [*OURS, *THEIRS]}])
+def test_without_languages_no_cookie_counts(memory, visit, more):
+    with override_settings(**{"MIDDLEWARE": [*OURS, *THEIRS, LOCALE], **more}):
+        chose = german("asgi" if visit.is_async else "wsgi", visit._arun)
+        assert chose("/spoken")[1] == visit("/spoken")[1] and len(calls) == 1
+
+
+def test_a_chosen_language_is_kept_when_it_is_asked_for_again_behind(memory, arun, patient):
+    with override_settings(MIDDLEWARE=[*OURS, *THEIRS, LOCALE]):
+        visit, chose = Visitor("wsgi", arun), german("wsgi", arun)
+        asked = "/spoken?control=public,+max-age=0,+stale-while-revalidate=60"
+        for _ in range(3):
+            assert chose(asked)[1] == b"Ja" and visit(asked)[1] == b"Yes"
+        patient(lambda: len(calls) > 4)
+        assert chose(asked)[1] == b"Ja" and visit(asked)[1] == b"Yes"
 
 
 def test_errors_pass(memory, visit):
