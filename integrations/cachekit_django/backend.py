@@ -10,10 +10,18 @@ from typing import Any, Final
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
+from cachekit.errors import StoreError
 from cachekit_django.patterns import Patterns
 from cachekit_django.single import NOT_KEPT
 
 _MISSING: Final = object()
+
+
+class NotCounted(StoreError, ValueError):
+    """The store is away, or did not say what it made of a count.
+
+    A ``ValueError`` too, as Django has for a number that is not there: packages that count are ready for it.
+    """
 
 
 class CacheBackend(Patterns):
@@ -35,15 +43,28 @@ class CacheBackend(Patterns):
     # -- numbers
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
-        """Add *delta* atomically; the lifetime stays. Raises ``ValueError`` when *key* is absent."""
-        return self.cache.change(self._key(key, version), _adding(key, delta), absent=_MISSING, adds=delta)
+        """Add *delta* atomically; the lifetime stays.
+
+        Raises:
+            ValueError: *key* is absent.
+            NotCounted: the store is away; it is a ``ValueError`` and a ``StoreError``.
+        """
+        name = self._key(key, version)
+        try:
+            return self.cache.change(name, _adding(key, delta), absent=_MISSING, adds=delta)
+        except StoreError as exc:
+            raise NotCounted(f"incr({key!r}): {exc}") from exc
 
     async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
-        """Add *delta* atomically; the lifetime stays. Raises ``ValueError`` when *key* is absent."""
-        return await self.cache.achange(self._key(key, version), _adding(key, delta), absent=_MISSING, adds=delta)
+        """Do the same without blocking."""
+        name = self._key(key, version)
+        try:
+            return await self.cache.achange(name, _adding(key, delta), absent=_MISSING, adds=delta)
+        except StoreError as exc:
+            raise NotCounted(f"incr({key!r}): {exc}") from exc
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
-        """Subtract *delta* atomically; the lifetime stays. Raises ``ValueError`` when *key* is absent."""
+        """Subtract *delta* atomically; the lifetime stays. Raises what ``incr`` raises."""
         return await self.aincr(key, -delta, version=version)
 
     # -- many values

@@ -21,7 +21,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from cachekit import ConfigError
 from cachekit.codecs.msgpack import MsgpackCodec
-from cachekit.errors import CodecError
+from cachekit.errors import CodecError, StoreError
 from tests.apps.django_shop.models import Category, Label, Money, Place, Product, Size, Twin
 
 
@@ -218,6 +218,21 @@ def test_a_server_that_is_away_breaks_nothing(own_server):
     backend.set("a", 2)
     assert backend.add("b", 1) is False and backend.get_or_set("c", lambda: 3) == 3
     assert backend.keys() == [] and backend.has_key("a") is False
+    assert backend.touch("a") is False and backend.ttl("a") == 0
+    backend.cache.close()
+
+
+def test_a_count_without_a_server_is_one_that_is_not_there(own_server, arun):
+    """Packages that limit rates catch the ``ValueError``, and go by their own settings."""
+    backend = CacheBackend(own_server.url, {})
+    backend.set("a", 1)
+    own_server.stop()
+    for use in (backend.incr, backend.decr, lambda key: arun(backend.aincr(key))):
+        for kind in (ValueError, StoreError):
+            with pytest.raises(kind, match="'a'"):
+                use("a")
+    with pytest.raises(ValueError, match="not found"):
+        backend.incr_version("a")
     backend.cache.close()
 
 
