@@ -32,6 +32,7 @@ from cachekit.compress.response import plain as plain_head
 from cachekit.compress.stored import Encoded
 from cachekit.http.asgi_client import Message, Receive, Send
 from cachekit.http.asgi_request import Scope
+from cachekit.http.asgi_scope import with_headers
 from cachekit.http.headers import HeaderList, Headers
 
 log = logging.getLogger("cachekit")
@@ -97,11 +98,11 @@ class Compress:
                 self._known[method, accept] = wanted
             if (changed := conditions(options, fields)) is not None:
                 kept = [field for field in scope["headers"] if field[0] not in _RELEVANT]
-                scope = {**scope, "headers": [*kept, *_encode(changed)]}
+                scope = with_headers(scope, [*kept, *_encode(changed)])
         if wanted.hopeless:
             return scope, None
         if self._forms is not None and (accept is not None or special):
-            scope = {**scope, "headers": [field for field in scope["headers"] if field[0] != b"accept-encoding"]}
+            scope = with_headers(scope, [field for field in scope["headers"] if field[0] != b"accept-encoding"])
         return scope, Sender(options, wanted, send, self._forms)
 
 

@@ -16,6 +16,7 @@ from cachekit.arguments import check_app
 from cachekit.http.asgi_client import App, Client, Message, Receive, Send
 from cachekit.http.asgi_past import Bypass, decode, encode
 from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
+from cachekit.http.asgi_scope import with_headers
 from cachekit.http.decisions import Serve
 from cachekit.http.driver import Driver
 from cachekit.http.exchange import Exchange
@@ -128,7 +129,7 @@ class HttpCache:
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
         if passage.headers is not None:
-            scope = {**scope, "headers": encode(passage.headers)}
+            scope = with_headers(scope, encode(passage.headers))
         if passage.flight is None:
             await self._call(scope, receive, send, passage)
             return

@@ -59,8 +59,7 @@ class SessionMiddleware:
             shape = driver.habits.shape(method, scope["path"])
             if driver.eager or driver.habits.expects(shape):
                 await exchange.load(ASYNCIO)
-        # A scope of its own: whoever stands before this may use theirs again, for somebody else.
-        scope = {**scope, "session": exchange.session}
+        scope["session"] = exchange.session  # in place: whoever stands before this sees which route answers
         sender: _Sender = _Sender(exchange, send) if kind == "http" else _SocketSender(exchange, send)
         over = False
         try:

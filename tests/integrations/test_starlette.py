@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("starlette")
 
 import anyio  # noqa: E402
+import cachekit_starlette  # noqa: E402
 from cachekit_starlette import CacheKit, Compression, HttpOptions, Rule, cached_route, cachekit_lifespan, get_cache, tag  # noqa: E402
 from starlette.applications import Starlette  # noqa: E402
 from starlette.background import BackgroundTask  # noqa: E402
@@ -20,6 +21,7 @@ from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 from starlette.middleware.base import BaseHTTPMiddleware  # noqa: E402
 from starlette.middleware.gzip import GZipMiddleware  # noqa: E402
+from starlette.middleware.sessions import SessionMiddleware  # noqa: E402
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse  # noqa: E402
 from starlette.routing import Mount, Route, WebSocketRoute  # noqa: E402
 
@@ -80,17 +82,28 @@ async def _pass_on(request, call_next):
 BASE = Middleware(BaseHTTPMiddleware, dispatch=_pass_on)
 
 
-@pytest.mark.parametrize("place", ["route", "mount", "base above", "base below", "gzip above", "gzip below"])
+AROUND = {
+    "base": BASE,
+    "gzip": Middleware(GZipMiddleware, minimum_size=1),
+    "our-gzip": Middleware(cachekit_starlette.GZipMiddleware, minimum_size=1),
+    "session": Middleware(SessionMiddleware, secret_key="a secret for tests alone"),
+    "our-session": Middleware(
+        cachekit_starlette.SessionMiddleware, secret_key="a secret for tests alone", store="memory://"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "place", ["route", "mount", *(f"{name} {where}" for name in AROUND for where in ("above", "below"))]
+)
 @pytest.mark.parametrize("kind", ["coroutine", "plain", "class"])
 def test_cached_route(kind, place):
     calls, cache = Calls(), Cache()
     route = Route("/products/{number}", calls.kinds[kind])
     prefix = "/shop" if place == "mount" else ""
     routes = [Mount("/shop", routes=[route])] if prefix else [route]
-    around = BASE if "base" in place else Middleware(GZipMiddleware, minimum_size=1)
-    app = shop(
-        *routes, cache=cache, above=[around] if "above" in place else [], below=[around] if "below" in place else []
-    )
+    name, _, where = place.partition(" ")
+    app = shop(*routes, cache=cache, **{where: [AROUND[name]]} if where else {})
     one, two = f"{prefix}/products/1", f"{prefix}/products/2"
     first, again, other = get(app, one, one, two)
     assert [r.json()["calls"] for r in (first, again, other)] == [1, 1, 2]
@@ -98,6 +111,43 @@ def test_cached_route(kind, place):
     assert again.headers["cache-tag"] == "product:1"
     cache.invalidate("product:1")
     assert [r.json()["calls"] for r in get(app, one, two)] == [3, 2]
+
+
+@pytest.mark.parametrize("inside", [(), ("our-gzip",), ("our-session",), ("our-gzip", "our-session")])
+@pytest.mark.parametrize(
+    "asked", [{}, {"accept-encoding": "gzip"}, {"if-none-match": '"a-gzip"', "accept-encoding": "gzip"}]
+)
+def test_who_stands_further_out_sees_which_route_answered(inside, asked):
+    seen = []
+
+    class Measures:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            async def relay(message):
+                if message["type"] == "http.response.start":
+                    seen.append((scope["endpoint"], scope["path_params"], scope["path"]))
+                await send(message)
+
+            before = scope["headers"]
+            await self.app(scope, receive, relay)
+            assert scope["headers"] is before and "note" in scope and "gone" not in scope
+
+    @cached_route(ttl="5m")
+    async def product(request):
+        request.scope.update(note=1, gone=2)
+        assert request.scope.pop("gone") == 2 and request.scope.pop("gone", 3) == 3
+        assert request.scope.setdefault("note", 4) == 1 and request.scope.setdefault("other", 5) == 5
+        del request.scope["other"]
+        return PlainTextResponse("text " * 500, headers={"etag": '"b"'})
+
+    app = shop(
+        Route("/products/{number}", product), above=[Middleware(Measures)], below=[AROUND[one] for one in inside],
+        compression=True,
+    )  # fmt: skip
+    get(app, "/products/1", headers=asked)
+    assert seen == [(product, {"number": "1"}, "/products/1")]
 
 
 def test_a_route_is_private_where_its_response_is():
