@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from typing import Any
 
 import pytest
 
@@ -248,6 +249,63 @@ def test_estimating_ends_on_what_contains_itself() -> None:
     loop: list[object] = []
     loop.extend([loop, loop])
     assert estimate(loop) > 0
+
+
+class Answering:
+    """What answers whatever it is asked for by running code, as proxies and rows of a database do."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self.own = "x" * 1000
+        self.asked = asked
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__class__":
+            return Answering
+        object.__getattribute__(self, "asked").append(name)
+        raise NameError(name)
+
+    def __sizeof__(self) -> int:
+        raise RuntimeError("no size")
+
+
+class Lazy(dict[str, Any]):
+    def items(self) -> Any:
+        raise AssertionError("a database is asked")
+
+
+class Rows(list[Any]):
+    def __iter__(self) -> Any:
+        raise AssertionError("a database is asked")
+
+
+class Slotted:
+    __slots__ = ("text", "unset")
+
+    def __getattr__(self, name: str) -> Any:
+        raise NameError(name)
+
+
+def test_estimating_runs_no_code_of_a_value_and_never_fails() -> None:
+    asked: list[str] = []
+    cache = Cache()
+    slotted = Slotted()
+    slotted.text = "y" * 1000
+    for value in (Answering(asked), Lazy(a="x" * 1000), Rows(["x" * 1000]), slotted):
+        assert 1000 <= estimate([value]) < 3000 or type(value) is Answering
+        load = cache.cached(ttl=60, key=f"{type(value).__name__}")(lambda value=value: value)
+        assert load() is value and load() is value
+    assert asked == [] and cache.stats().total.loads == 4 and cache.stats().evictions == 0
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert estimate(deep) > 0
+
+
+def test_what_many_share_is_not_counted_to_each() -> None:
+    shared = {"big": ["x" * 1000 + str(n) for n in range(100)]}
+    holders = [[shared] for _ in range(20)]
+    assert estimate(holders[0]) < 1000
+    assert estimate(shared) > 100_000, "it is itself what is kept"
 
 
 @pytest.mark.parametrize("how", ["void", "forget"])
