@@ -86,7 +86,7 @@ def codec(types: Iterable[Any] = ()) -> MsgpackCodec:
                 made.register(allowed)
             except ConfigError:
                 continue  # kept by name only
-    for kind in (FunctionType, BuiltinFunctionType, type) if named else ():
+    for kind in (FunctionType, BuiltinFunctionType, type):
         made.adapt(kind, f"django.{kind.__name__}", take=partial(_take_named, named), build=partial(_named, named))
     return made
 

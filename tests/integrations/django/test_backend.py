@@ -361,6 +361,8 @@ def test_what_cannot_be_kept_breaks_nobody(url, caplog, arun):
 
     arun(again())
     assert caches["default"].cache.stats().events["unencodable"] == 10
+    cache.set("c", Money)  # the class itself, as a mark
+    assert cache.get("c") is None and f"{Money.__module__}:Money is not among OPTIONS['TYPES']" in caplog.text
 
 
 def test_text_that_cannot_be_encoded_breaks_nobody(url, arun):
