@@ -1,4 +1,4 @@
-"""Which requests share a stored response: the key of a URL as the options want it.
+"""Which requests share a key: that of a URL as the options want it.
 
 Owns sorted queries, ignored parameters, and what else of a request is made part of the key. Pure. What is not in the
 key must not change the response: an ignored parameter that the application reflects lets one visitor write to others.
@@ -63,18 +63,14 @@ class Keying:
         if (self._sort or self._ignored is not None) and "?" in target:
             target = self._target(target)
         key = key_of(request, self.headers, target)
-        if key is None or self.by_url:
+        if key is None or self._more is None:
             return key
-        if self._more is not None:
-            try:
-                more = self._more(request)
-            except Exception:
-                log.exception("the key function of the HTTP cache failed; the request passes by")
-                return None
-            if not isinstance(more, str):
-                return None
-            key += f" +{quote(more, errors='replace')}"
-        return bounded(key)
+        try:
+            more = self._more(request)
+        except Exception:
+            log.exception("the key function of the HTTP cache failed; the request passes by")
+            return None
+        return bounded(f"{key} +{quote(more, errors='replace')}") if isinstance(more, str) else None
 
     def _target(self, target: str) -> str:
         path, _, query = target.partition("?")

@@ -40,7 +40,7 @@ def of_cookie(cookie: str) -> str:
 
 def overlooks(names: Sequence[str], cookies: Sequence[str]) -> bool:
     """Say whether one of *cookies* has no part in the selecting *names*: they were made under other options."""
-    return "cookie" not in names and not {of_cookie(cookie) for cookie in cookies}.issubset(names)
+    return bool(cookies) and "cookie" not in names and not {of_cookie(one) for one in cookies}.issubset(names)
 
 
 def field_of(name: str) -> str:
@@ -76,6 +76,7 @@ def nominated(headers: Headers, name: str) -> str:
         found = [value.strip() for line in lines for key, _, value in _cookies(line) if key.strip() == how]
         if not found:
             return ""
+        found = [";".join(found)]  # no value has one in it
     text = "=" + ",".join(found)
     if field in SECRETS:
         return "#" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

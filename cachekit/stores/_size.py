@@ -50,7 +50,7 @@ def _walk(value: Any, seen: set[int], budget: list[int]) -> int:
 
 
 def _members(value: Any) -> tuple[Any, int] | None:
-    """Return what *value* holds, and how much that is. None of its own code runs: it might ask a database."""
+    """Return what *value* holds, and how much that is. None of its own code is asked: it might ask a database."""
     kind: Any = type(value)
     if issubclass(kind, dict):
         return (part for pair in dict.items(value) for part in pair), 2 * dict.__len__(value)
