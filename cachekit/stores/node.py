@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, Final
 from weakref import WeakMethod, finalize
 
-from cachekit._fork import renew_in_child
+from cachekit._fork import notice, renew_in_child
 from cachekit._loops import PerLoop
 from cachekit.errors import ConfigError, StoreError, StoreTimeout, StoreUnavailable
 from cachekit.stores.lanes import AioLanes, Asked, BlockingLanes
@@ -126,6 +126,7 @@ class Node:
         return self.name
 
     def _blocking(self) -> BlockingLanes:
+        notice()
         if (lanes := self._lanes) is None:
             import redis
             import redis.retry
@@ -140,6 +141,7 @@ class Node:
         return lanes
 
     def _aio(self) -> AioLanes:
+        notice()
         return self._aio_lanes.of(asyncio.get_running_loop())
 
     def _aio_made(self, loop: asyncio.AbstractEventLoop) -> AioLanes:
@@ -192,7 +194,7 @@ class Node:
     def run(self, command: Command, once: bool = False) -> Any:
         """Run one command here. Raises ``StoreError``."""
         try:
-            return (self._lanes or self._blocking()).run(command, once=once)
+            return self._blocking().run(command, once=once)
         except Exception as exc:
             raise translate(exc, self) from exc
 
@@ -223,6 +225,7 @@ class Node:
 
     def ask_ahead(self, command: Command) -> Ahead | None:
         """Send *command*, and wait for nothing. Returns None, with nothing sent, where no connection stands ready."""
+        notice()
         lanes = self._lanes
         if lanes is None or not self.settled:
             return None

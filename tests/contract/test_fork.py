@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import os
 import signal
+import sys
 import threading
 import traceback
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from cachekit import Cache
+from cachekit import Cache, _fork
 from cachekit.observe.monitor import HitRateMonitor
 from cachekit.observe.otel import CacheInstruments
+from cachekit.stores.node import Dial, Node
 from cachekit.warm import Warmer
 
 pytestmark = [pytest.mark.server, pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")]
 
 
-def in_child(work) -> None:
+def untold() -> int:
+    """Fork as uWSGI does: past Python, whose hooks do not run."""
+    return ctypes.PyDLL(None).fork()
+
+
+def in_child(work, fork=os.fork) -> None:
     """Run *work* in a forked child, and fail with what it raises there."""
     read, write = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         try:
             work()
@@ -160,3 +170,93 @@ def test_children_of_one_parent_hear_each_other(server, clock):
                 return
             pause.wait(0.02)
         raise AssertionError("the parent still serves what its child invalidated")
+
+
+ID = ("CLIENT", "ID")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("fork", [os.fork, untold])
+@pytest.mark.parametrize("first", ["run", "arun", "ask_ahead", "run_all", "connection"])
+def test_a_child_has_connections_of_its_own(server, fork, first):
+    """One that two processes share gives each the answers of the other."""
+    node = Node(Dial(server.url, 5.0, 10), "a server")
+    ours = {node.run(ID), *node.run_all([ID])}
+
+    def child():
+        if first == "ask_ahead":
+            asked = node.ask_ahead(ID)
+            assert asked is None, "no connection stands ready"
+        elif first == "connection":
+            assert node.connection() is not None
+        elif first == "arun":
+            assert asyncio.run(node.arun(ID)) not in ours
+        elif first == "run_all":
+            assert not ours.intersection(node.run_all([ID]))
+        assert node.run(ID) not in ours
+
+    in_child(child, fork)
+    assert node.run(ID) in ours
+    node.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_many_threads_of_a_child_notice_at_once(server):
+    node = Node(Dial(server.url, 5.0, 10), "a server")
+    ours = node.run(ID)
+    renewed = []
+
+    class Slow:
+        def renew(self):
+            threading.Event().wait(0.05)  # long enough for the others to come
+            renewed.append(self)
+
+    slow = Slow()
+    _fork.renew_in_child(slow, Slow.renew)
+
+    def child():
+        found = []
+        threads = [threading.Thread(target=lambda: found.append(node.run(ID))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 8 and ours not in found and len(renewed) == 1
+
+    in_child(child, untold)
+    node.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_uwsgi_tells_its_workers(monkeypatch, server, clock):
+    told = []
+    uwsgi = SimpleNamespace(worker_id=lambda: 0, post_fork_hook=lambda: told.append("theirs"))
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    with Cache(f"tiered+{server.url}", clock=clock, timeout=5.0) as cache:
+        assert cache.get_or_set("k", lambda: "old", ttl=60, tags=["t"]) == "old"
+        hook = uwsgi.post_fork_hook
+        Cache("memory://").close()
+        assert uwsgi.post_fork_hook is hook, "asked once"
+        hook()
+        assert told == ["theirs"] and cache.l1._nodes, "in the process itself nothing changes"
+        uwsgi.post_fork_hook = lambda: told.append("another")  # as uwsgidecorators does when it is imported
+        Cache("memory://").close()
+
+        def child():
+            signal.alarm(20)
+            uwsgi.post_fork_hook()
+            assert told == ["theirs", "another"]
+            assert _fork._told == [os.getpid()], "before anything travels"
+            assert cache.get("k") == "old"
+            with Cache(server.url, clock=clock, timeout=5.0) as elsewhere:
+                elsewhere.invalidate("t")
+            for _ in range(200):
+                if cache.get("k") is None:
+                    return
+                threading.Event().wait(0.02)
+            raise AssertionError("the worker does not hear what others invalidate")
+
+        with cache.l1._lock:  # as another thread might, in the moment of the fork
+            in_child(child, untold)
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace())  # not the server's, but some package of that name
+    Cache("memory://").close()
