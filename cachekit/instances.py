@@ -6,16 +6,34 @@ Any other is told apart by a token that nothing else has, in no other process ei
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Hashable
 from itertools import count
 from typing import Any
 
+from cachekit._fork import notice, renew_in_child
 from cachekit.clock import random_token
 from cachekit.errors import KeyArgumentError
 
-_process = random_token(6).hex()
+
+class _Process:
+    """Whose instances they are."""
+
+    def __init__(self) -> None:
+        self.name = random_token(6).hex()
+
+    def renew(self) -> None:
+        """In a forked child instances go their own ways: their tokens must differ from the parent's."""
+        self.name = random_token(6).hex()
+        for number, memos in list(_memos.items()):
+            for memo in memos:
+                memo.pop(number, None)
+        _memos.clear()
+        _tokens.clear()
+
+
+_here = _Process()
+renew_in_child(_here, _Process.renew)
 _numbers = count()
 _tokens: dict[int, tuple[weakref.ref[Any], str]] = {}
 _memos: dict[int, list[dict[Hashable, Any]]] = {}
@@ -27,6 +45,8 @@ def token_of(instance: object, function: str) -> str:
     known = _tokens.get(number)
     if known is not None and known[0]() is instance:
         return known[1]
+
+    notice()
 
     def gone(_: object) -> None:
         _tokens.pop(number, None)
@@ -42,7 +62,7 @@ def token_of(instance: object, function: str) -> str:
             f'method that returns plain values, add "__weakref__" to its __slots__, or use ignore=("self",)',
             argument="self",
         ) from None
-    made = (ref, f"{_process}.{next(_numbers)}")
+    made = (ref, f"{_here.name}.{next(_numbers)}")
     if known is not None:
         _tokens[number] = made
     return _tokens.setdefault(number, made)[1]  # another thread may have been faster
@@ -60,18 +80,3 @@ def memo_of(instance: object, memo: dict[Hashable, Any]) -> dict[Hashable, Any]:
 def has_own_key(instance: object) -> bool:
     """Say whether the class of *instance* defines ``__cache_key__``."""
     return hasattr(type(instance), "__cache_key__")
-
-
-def _after_fork() -> None:
-    """In a forked child instances go their own ways: their tokens must differ from the parent's."""
-    global _process  # noqa: PLW0603 - one per process is the point
-    _process = random_token(6).hex()
-    for number, memos in list(_memos.items()):
-        for memo in memos:
-            memo.pop(number, None)
-    _memos.clear()
-    _tokens.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

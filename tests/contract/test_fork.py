@@ -260,3 +260,29 @@ def test_uwsgi_tells_its_workers(monkeypatch, server, clock):
             in_child(child, untold)
     monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace())  # not the server's, but some package of that name
     Cache("memory://").close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("fork", [os.fork, untold])
+def test_instances_of_two_children_are_told_apart(server, fork):
+    """Each worker makes its own, and all keep their results on one server."""
+
+    class Visitor:
+        def __init__(self, name):
+            self.name = name
+
+    with Cache(server.url, timeout=5.0) as cache:
+
+        class Page(Visitor):
+            @cache.cached(ttl=60)
+            def greeting(self):
+                return f"hello {self.name}"
+
+        assert Page("nobody").greeting() == "hello nobody"
+
+        def child(name):
+            signal.alarm(20)
+            assert Page(name).greeting() == f"hello {name}"
+
+        for name in ("ann", "ben"):
+            in_child(lambda name=name: child(name), fork)

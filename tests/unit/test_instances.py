@@ -148,5 +148,5 @@ def test_two_threads_take_one_token(monkeypatch) -> None:
 def test_a_forked_child_takes_tokens_of_its_own() -> None:
     plain = Plain()
     before = instances.token_of(plain, "f")
-    instances._after_fork()
+    instances._here.renew()
     assert instances.token_of(plain, "f") != before
