@@ -63,4 +63,4 @@ def _ask_uwsgi() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(after_in_child=notice)  # the threads that it starts anew wait until all is renewed

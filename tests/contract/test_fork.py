@@ -286,3 +286,30 @@ def test_instances_of_two_children_are_told_apart(server, fork):
 
         for name in ("ann", "ben"):
             in_child(lambda name=name: child(name), fork)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("fork", [os.fork, untold])
+def test_a_thread_that_is_started_anew_waits_until_all_is_renewed(server, fork):
+    node = Node(Dial(server.url, 5.0, 10), "a server")
+    ours = node.run(ID)
+    renewed, found = [], []
+
+    class Starts:
+        def renew(self):
+            renewed.append(self)
+            thread = threading.Thread(target=lambda: found.append(node.run(ID)))
+            thread.start()
+            thread.join(0.1)  # it must not be done by then
+            assert not found
+
+    starts = Starts()
+    _fork.renew_in_child(starts, Starts.renew)
+
+    def child():
+        signal.alarm(20)
+        assert node.run(ID) not in (ours, *found)
+        assert len(renewed) == 1
+
+    in_child(child, fork)
+    node.close()
