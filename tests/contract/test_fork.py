@@ -308,7 +308,7 @@ def test_a_thread_that_is_started_anew_waits_until_all_is_renewed(server, fork):
 
     def child():
         signal.alarm(20)
-        assert node.run(ID) not in (ours, *found)
+        assert node.run(ID) != ours  # perhaps that of the thread, which has given it back
         assert len(renewed) == 1
 
     in_child(child, fork)
