@@ -25,9 +25,9 @@ def dressed(headers: Headers, *, accessed: bool, cookies: Sequence[str], no_stor
     """
     if not accessed and not cookies:
         return list(headers)
-    if True not in [concerns(name) for name, _ in headers]:
+    if not headers or True not in [concerns(name) for name, _ in headers]:
         kept = [*headers, ("Cache-Control", "no-store" if no_store else "private"), ("Vary", "Cookie")]
-        return [*kept, *(("Set-Cookie", cookie) for cookie in cookies)]
+        return [*kept, *[("Set-Cookie", cookie) for cookie in cookies]] if cookies else kept
     kept = [
         (name, value)
         for name, value in headers

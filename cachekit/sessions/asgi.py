@@ -49,12 +49,12 @@ class SessionMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind not in ("http", "websocket"):
-            await self.app(scope, receive, send)
+            await self._beside(scope, receive, send)
             return
         method = scope["method"] if kind == "http" else "WEBSOCKET"
         cookies, agent = _asked(scope)
         driver, shape = self.sessions.driver, ""
-        exchange = driver.open(cookies, method=method, agent=agent, kind=self.kind)
+        exchange = Exchange(driver, cookies, method, agent, self.kind)
         if driver.foresees and exchange.has_cookie:
             shape = driver.habits.shape(method, scope["path"])
             if driver.eager or driver.habits.expects(shape):
@@ -73,8 +73,10 @@ class SessionMiddleware:
                 await exchange.finish(ASYNCIO)
             raise
         else:
-            await sender.release()
-            await exchange.finish(ASYNCIO)
+            if sender.held is not None:
+                await sender.release()
+            if exchange.ends():
+                await exchange.keep(ASYNCIO)
             over = True
         finally:
             if shape:
@@ -82,16 +84,20 @@ class SessionMiddleware:
             if over:
                 exchange.let_go()
 
+    async def _beside(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what has no session."""
+        await self.app(scope, receive, send)
+
 
 class _Sender:
     """The ``send`` that the application gets."""
 
-    __slots__ = ("_exchange", "_held", "_send", "begun")
+    __slots__ = ("_exchange", "_send", "begun", "held")
 
     def __init__(self, exchange: Exchange, send: Send) -> None:
         self._exchange = exchange
         self._send = send
-        self._held: Message | None = None
+        self.held: Message | None = None
         self.begun = False
 
     async def __call__(self, message: Message) -> None:
@@ -100,9 +106,9 @@ class _Sender:
             if self.begun:  # the server says what is wrong with that
                 await self._send(message)
             else:
-                self._held = message
+                self.held = message
             return
-        if self._held is not None and kind not in _INFORMATIONAL:
+        if self.held is not None and kind not in _INFORMATIONAL:
             await self.release()
         await self._send(message)
         if kind == "http.response.body" and not message.get("more_body", False):
@@ -110,19 +116,23 @@ class _Sender:
 
     async def release(self) -> None:
         """Send the head that was held, with what it says about the session."""
-        message, self._held = self._held, None
+        message, self.held = self.held, None
         if message is not None:
-            headers = await self._head(message["status"], message.get("headers", ()))
+            if self._exchange.begins(message["status"]):
+                await self._exchange.keep(ASYNCIO)
+            headers = self._fields(message.get("headers", ()))
             self.begun = True
             await self._send({**message, "headers": headers})
 
-    async def _head(self, status: int, headers: Any) -> list[tuple[bytes, bytes]]:
-        fields, exchange = list(headers), self._exchange
-        if True not in [concerns(bytes(name)) for name, _ in fields]:  # they stay as they are, whatever is added
-            added = await exchange.head(ASYNCIO, status, [])
-            return [*fields, *[_SAID.get(field) or _encoded(*field) for field in added]] if added else fields
+    def _fields(self, headers: Any) -> list[tuple[bytes, bytes]]:
+        fields, exchange = list(headers), self._exchange  # of a tuple, or what can be looked at once alone
+        for name, _ in fields:
+            if concerns(name if type(name) is bytes else bytes(name)):
+                break
+        else:  # they stay as they are, whatever is added
+            return [*fields, *[_SAID.get(field) or _encoded(*field) for field in exchange.fields([])]]
         said = [(str(name, "latin-1"), str(value, "latin-1")) for name, value in fields]
-        dressed = await exchange.head(ASYNCIO, status, said)
+        dressed = exchange.fields(said)
         return [_encoded(name, value) for name, value in dressed] if exchange.session.loaded else fields
 
 
@@ -133,7 +143,9 @@ class _SocketSender(_Sender):
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "websocket.accept" and not self.begun:
-            headers = await self._head(101, message.get("headers", ()))
+            if self._exchange.begins(101):
+                await self._exchange.keep(ASYNCIO)
+            headers = self._fields(message.get("headers", ()))
             self.begun = True
             message = {**message, "headers": headers}
         await super().__call__(message)

@@ -27,7 +27,7 @@ from cachekit.sessions.keeping import Keeping
 from cachekit.sessions.options import Load, SessionOptions
 from cachekit.sessions.payload import NOBODYS, About, Payloads
 from cachekit.sessions.session import Session
-from cachekit.sessions.store import Asked, Key, Moved, new_id, owner_of, shard_of
+from cachekit.sessions.store import Asked, Instant, Key, Moved, new_id, owner_of, shard_of
 
 _REMEMBERED_TOUCHES: Final = 10_000
 
@@ -62,11 +62,14 @@ class Driver:
         self.payloads = Payloads(options)
         self.keeper = Deliveries(store, options, self.payloads, clock=clock, emit=emit)
         self.slack = options.slack
+        self.slides = options.sliding
+        self.no_store = options.no_store
         self.claimed = tuple(options.claims if claims is None else claims)
         self.habits = Habits()
         self.eager = options.load == Load.EAGER
         # Where nobody waits for the store, there is nothing to read ahead.
-        self.foresees = self.eager or (options.load != Load.EXPLICIT and not store.in_process)
+        self.explicit = options.load == Load.EXPLICIT
+        self.foresees = self.eager or (not self.explicit and store.instant is None)
         self._touched: OrderedDict[Key, float] = OrderedDict()
         self._returning = False
         self._renew()
@@ -192,11 +195,15 @@ class Exchange(Keeping):
 
     def fetch(self) -> None:
         """Read the session here and now."""
-        if self._driver.options.load == Load.EXPLICIT and self._ticket is not None and _on_a_loop():
+        driver = self._driver
+        if driver.explicit and self._ticket is not None and _on_a_loop():
             raise SessionError(
                 "this session is not read yet, and load='explicit': write `await request.scope['session'].load()` first"
             )
-        drive(self.load(BLOCKING))
+        if (instant := driver.store.instant) is not None:
+            self._load_now(instant)
+        else:
+            drive(self.load(BLOCKING))
 
     async def afetch(self) -> None:
         """Read the session."""
@@ -204,9 +211,13 @@ class Exchange(Keeping):
 
     async def load(self, io: IO) -> None:
         """Read the session, unless that has happened. Never raises ``StoreError``."""
-        session, ticket = self.session, self._ticket
+        session = self.session
         if session.loaded:
             return
+        if (instant := self._driver.store.instant) is not None:
+            self._load_now(instant)
+            return
+        ticket = self._ticket
         if ticket is None:
             session.fill({}, {}, self._as_new(), new=True)
             return
@@ -232,8 +243,20 @@ class Exchange(Keeping):
             return
         if not keeper.is_idle:
             self._driver.wants_return(io)
-        if session.loaded:
-            return  # another task of this request was faster
+        if not session.loaded:  # else another task of this request was faster
+            self._take(ticket, held)
+
+    def _load_now(self, instant: Instant) -> None:
+        """Do what ``load`` does, of a store that nobody waits for."""
+        ticket = self._ticket
+        if ticket is None:
+            self.session.fill({}, {}, self._as_new(), new=True)
+        else:
+            self._take(ticket, self._driver.keeper.read_now(instant, ticket.key, remembered=ticket.remembered))
+
+    def _take(self, ticket: Ticket, held: Held | Moved | None) -> None:
+        """Fill the session of *ticket* with what was found."""
+        session = self.session
         if not isinstance(held, Held):
             self._mute = isinstance(held, Moved)
             session.fill({}, {}, self._as_new(), new=True)
@@ -242,7 +265,7 @@ class Exchange(Keeping):
         self._loaded_about = held.about
         self._claims = ticket.claims
         session.fill(held.base, held.base, held.about, new=False)
-        session.place(key, held.record.created, held.record.seen)
+        session.place(held.key, held.record.created, held.record.seen)
 
     def _as_new(self) -> About:
         about = About().on(self._agent)
@@ -323,16 +346,30 @@ class Exchange(Keeping):
             CodecError: a value cannot be encoded.
             SessionTooLarge: the session is larger than its bound.
         """
-        session, options = self.session, self._driver.options
-        self._failed = status >= 500 and not options.save_on_server_error
-        await self.keep(io)
+        if self.begins(status):
+            await self.keep(io)
+        return self.fields(headers)
+
+    def begins(self, status: int) -> bool:
+        """Take in how the response begins, and return whether ``keep`` is to be awaited before ``fields`` are asked for.
+
+        Raises what ``head`` raises.
+        """
+        self._failed = status >= 500 and not self._driver.options.save_on_server_error
+        return not self.keep_now()
+
+    def fields(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the fields with which a response begins that was to begin with *headers*: everything is kept."""
+        session, line = self.session, self._line
         self._used = True  # the end of the response need not note it again
-        if self._renewed and self._line is None and not self._failed and self._held is not None:
+        if line is None and self._renewed and not self._failed and self._held is not None:
             self._say(self._held.base, self._held.about)
-        cookies = [self._line] if self._line is not None else []
+            line = self._line
         self._line = None
-        fields = dressed(headers, accessed=session.accessed, cookies=cookies, no_store=options.no_store)
-        session.close(shareable=not session.accessed and may_be_shared(self._method, fields))
+        accessed = session.accessed
+        cookies = (line,) if line is not None else ()
+        fields = dressed(headers, accessed=accessed, cookies=cookies, no_store=self._driver.no_store)
+        session.close(shareable=not accessed and may_be_shared(self._method, fields))
         return fields
 
     def begin_response(self, status: int, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -359,14 +396,18 @@ class Exchange(Keeping):
 
     async def finish(self, io: IO) -> None:
         """Keep what has changed since the response began."""
+        if self.ends():
+            await self.keep(io)
+
+    def ends(self) -> bool:
+        """Take in that the response is over, and return whether ``keep`` is to be awaited."""
         session = self.session
         session.close()
         if self._whole:
             looked, session.accessed = session.accessed, True
             if not looked:
-                return
-        if (self._held is not None or self._local is not None) and not (self._used and session.settled):
-            await self.keep(io)
+                return False
+        return (self._held is not None or self._local is not None) and not (self._used and session.settled)
 
     def let_go(self) -> None:
         """End this request's hold on its session: the last to be called.

@@ -6,14 +6,15 @@ not know what becomes of a request whose store is away.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, cast
 
 from cachekit._io import IO
 from cachekit.breaker import Breaker
 from cachekit.clock import Clock
 from cachekit.errors import StoreError
 from cachekit.events import Emit
-from cachekit.sessions.store import Appending, Asked, Foreseeing, Found, FullStore, Key, Moved, Outcome, Record
+from cachekit.sessions.store import Appending, Asked, Foreseeing, Found, FullStore, Instant, Key, Moved, Outcome, Record
 from cachekit.stores.breaking import Breaking
 
 
@@ -29,16 +30,25 @@ class GuardedSessions:
 
     def __init__(self, inner: FullStore, breaker: Breaker, *, clock: Clock, emit: Emit) -> None:
         self.inner = inner
+        self.breaker = breaker
+        self._breaking = Breaking(breaker, clock=clock, emit=emit, what="the session store", name="sessions")
+        self._run = self._breaking.run
+
+    @property
+    def inner(self) -> FullStore:
+        """The store that is protected. What it can do besides is looked at when it is set."""
+        return self._inner
+
+    @inner.setter
+    def inner(self, inner: FullStore) -> None:
+        self._inner = inner
         self.appends = isinstance(inner, Appending)
         """Whether the store can add to a session."""
         self.takes_parcels = bool(getattr(inner, "takes_parcels", False))
         """Whether the store keeps a ``Parcel`` as it is."""
         self._foresees = isinstance(inner, Foreseeing)
-        self.in_process = bool(getattr(inner, "in_process", False))
-        """Whether nobody waits for the store."""
-        self.breaker = breaker
-        self._breaking = Breaking(breaker, clock=clock, emit=emit, what="the session store", name="sessions")
-        self._run = self._breaking.run
+        self.instant: Instant | None = cast("Any", inner) if getattr(inner, "in_process", False) else None
+        """The store again, where nobody waits for it."""
 
     def is_away(self) -> bool:
         """Say whether a call would be refused now. False as soon as one may be tried, so that somebody tries."""
@@ -46,59 +56,47 @@ class GuardedSessions:
 
     # -- the port -------------------------------------------------------------------------------------------------
 
-    async def read(self, io: IO, key: Key, ttl: float) -> Found:
-        if self.breaker.is_quiet:  # the usual case of the most frequent calls, without detours
-            try:
-                return await self.inner.read(io, key, ttl)
-            except StoreError as exc:
-                self._breaking.failed(exc)
-                raise
-        return await self._run(lambda: self.inner.read(io, key, ttl))
+    def read(self, io: IO, key: Key, ttl: float) -> Awaitable[Found]:
+        return self._run(self._inner.read, io, key, ttl)
 
     def ahead(self, key: Key, ttl: float) -> Asked | None:
         """Begin to read, where everything is well and the store can."""
         if not self._foresees or not self.breaker.is_quiet:
             return None
-        inner: Any = self.inner
+        inner: Any = self._inner
         asked: Asked | None = inner.ahead(key, ttl)
         return None if asked is None else _Guarded(asked, self._breaking)
 
-    async def write(self, io: IO, key: Key, record: Record, expected: str | None) -> Outcome:
-        if self.breaker.is_quiet:
-            try:
-                return await self.inner.write(io, key, record, expected)
-            except StoreError as exc:
-                self._breaking.failed(exc)
-                raise
-        return await self._run(lambda: self.inner.write(io, key, record, expected))
+    def write(self, io: IO, key: Key, record: Record, expected: str | None) -> Awaitable[Outcome]:
+        return self._run(self._inner.write, io, key, record, expected)
 
-    async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:
-        inner: Any = self.inner
-        return await self._run(lambda: inner.append(io, key, addition, version, expected))
+    def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Awaitable[Outcome]:
+        inner: Any = self._inner
+        return self._run(inner.append, io, key, addition, version, expected)
 
-    async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:
-        return await self._run(lambda: self.inner.retire(io, key, record, moved, grace))
+    def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Awaitable[Outcome]:
+        return self._run(self._inner.retire, io, key, record, moved, grace)
 
-    async def destroy(self, io: IO, key: Key, owner: str) -> Outcome:
-        return await self._run(lambda: self.inner.destroy(io, key, owner))
+    def destroy(self, io: IO, key: Key, owner: str) -> Awaitable[Outcome]:
+        return self._run(self._inner.destroy, io, key, owner)
 
-    async def touch(self, io: IO, key: Key, ttl: float) -> bool:
-        return await self._run(lambda: self.inner.touch(io, key, ttl))
+    def touch(self, io: IO, key: Key, ttl: float) -> Awaitable[bool]:
+        return self._run(self._inner.touch, io, key, ttl)
 
     async def close(self, io: IO) -> None:
-        await self.inner.close(io)
+        await self._inner.close(io)
 
-    async def sessions(self, io: IO, owner: str) -> list[tuple[Key, Record]]:
-        return await self._run(lambda: self.inner.sessions(io, owner))
+    def sessions(self, io: IO, owner: str) -> Awaitable[list[tuple[Key, Record]]]:
+        return self._run(self._inner.sessions, io, owner)
 
-    async def revoke(self, io: IO, owner: str, *, only: Key | None = None, keep: Key | None = None) -> int:
-        return await self._run(lambda: self.inner.revoke(io, owner, only=only, keep=keep))
+    def revoke(self, io: IO, owner: str, *, only: Key | None = None, keep: Key | None = None) -> Awaitable[int]:
+        return self._run(lambda: self._inner.revoke(io, owner, only=only, keep=keep))
 
-    async def count(self, io: IO) -> int:
-        return await self._run(lambda: self.inner.count(io))
+    def count(self, io: IO) -> Awaitable[int]:
+        return self._run(self._inner.count, io)
 
-    async def clear(self, io: IO) -> int:
-        return await self._run(lambda: self.inner.clear(io))
+    def clear(self, io: IO) -> Awaitable[int]:
+        return self._run(self._inner.clear, io)
 
 
 class _Guarded:

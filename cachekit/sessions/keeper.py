@@ -10,6 +10,7 @@ made of what it had read before and what it changed: an id that was planted on s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
@@ -22,12 +23,14 @@ from cachekit.policy import FOREVER, seconds
 from cachekit.sessions.degraded import LocalSessions, Pending
 from cachekit.sessions.guard import GuardedSessions
 from cachekit.sessions.options import SessionOptions
-from cachekit.sessions.payload import About, Content, Extent, Payloads
-from cachekit.sessions.store import Asked, Key, Moved, Record, Verdict, new_version, owner_of
+from cachekit.sessions.payload import About, Content, Extent, Payloads, Unpacked
+from cachekit.sessions.store import Asked, Instant, Key, Moved, Record, Verdict, new_version, owner_of
 
 _TRIES: Final = 1000
 _CHAIN: Final = 8
 _LARGE: Final = 4096
+_versions: Final = itertools.count()
+"""Of sessions in this process: nobody else writes them."""
 
 
 class Held(NamedTuple):
@@ -84,6 +87,11 @@ class Keeper:
         found = await self.store.read(io, key, self._lives[remembered] if self._slides else 0.0)
         return self.held(key, found) if isinstance(found, Record) else found
 
+    def read_now(self, instant: Instant, key: Key, *, remembered: bool) -> Held | Moved | None:
+        """Do what ``read`` does, of a store that nobody waits for."""
+        found = instant.read_now(key, self._lives[remembered] if self._slides else 0.0)
+        return self.held(key, found) if isinstance(found, Record) else found
+
     def ahead(self, key: Key, *, remembered: bool) -> Asked | None:
         """Begin to read what is kept under *key*, where the store can."""
         return self.store.ahead(key, self._lives[remembered] if self._slides else 0.0)
@@ -95,14 +103,18 @@ class Keeper:
 
     def held(self, key: Key, record: Record) -> Held | None:
         """Return what is in *record*; None for what cannot be read, which is told."""
+        body: Any = record.body
         try:
-            about, cells, extent = self.payloads.content(record.version, record.body, self._context(key))
+            if type(body) is Unpacked and self._in_parcels:
+                about, cells, extent = body.about, body.cells, None
+            else:
+                about, cells, extent = self.payloads.content(record.version, body, self._context(key))
             if about.user and owner_of(about.user) != record.owner:
                 raise CodecError("the user of this session and the index it is in contradict each other")
         except CodecError as exc:
             self.emit(Event(Kind.UNREADABLE, str(key), name="sessions", detail=str(exc), error=exc))
             return None
-        if type(record.body) is bytes and len(record.body) > _LARGE:  # they would take up room until the request ends
+        if type(body) is bytes and len(body) > _LARGE:  # they would take up room until the request ends
             record = record._replace(body=b"")
         return Held(key, record, about, cells, extent)
 
@@ -114,20 +126,23 @@ class Keeper:
 
     def _addition(self, held: Held, values: Mapping[str, bytes], about: About) -> tuple[bytes, Extent] | None:
         """Return what to add to the session as it is, None where it is to be written as a whole."""
-        if not self._appends or held.extent is None or about != held.about or held.record.ttl != self.life(about):
+        if not self._appends or held.extent is None or held.record.ttl != self.life(about):
+            return None
+        if about is not held.about and about != held.about:
             return None
         return self.payloads.addition(held.base, values, held.extent)
+
+    def _body(self, key: Key, values: Mapping[str, bytes], about: About) -> Any:
+        if self._in_parcels:
+            return self.payloads.parcel(about, values)
+        return self.payloads.pack(about, values, self._context(key))
 
     def _record(
         self, key: Key, values: Mapping[str, bytes], about: About, owner: str | None = None, version: str = ""
     ) -> Record:
-        body: Any = (
-            self.payloads.parcel(about, values)
-            if self._in_parcels
-            else self.payloads.pack(about, values, self._context(key))
-        )
         if owner is None:
             owner = owner_of(about.user) if about.user else ""
+        body = self._body(key, values, about)
         return Record(body, version or new_version(), self.life(about), deadline=self._absolute, owner=owner)
 
     async def make(
@@ -209,6 +224,14 @@ class Keeper:
             about = theirs.about if about == held.about else theirs.about.lasting_as(about)
             held, about = (theirs, about) if pending is None else bound(theirs, about, pending)
         raise SessionError(f"a session was changed by others {_TRIES} times in a row: give up")
+
+    def write_now(self, instant: Instant, held: Held, values: Mapping[str, bytes], about: About) -> Held | None:
+        """Do what ``write`` does, to a store that nobody waits for; None where others came first, for ``write`` to see."""
+        version, key, was = f"{next(_versions):x}", held.key, held.record
+        kept = instant.replace_now(
+            key, self._body(key, values, about), version, about.life or self._lives[about.remembered], was.version
+        )
+        return Held(key, kept, about, values) if type(kept) is Record else None
 
     async def _follow(self, io: IO, moved: Moved, held: Held, values: Mapping[str, bytes]) -> Held | None:
         """Bring changes to where a session is now, if they may go there."""

@@ -39,6 +39,9 @@ class Shared(Protocol):
     payloads: Payloads
     keeper: Deliveries
     slack: float
+    slides: bool
+    no_store: bool
+    explicit: bool
     claimed: tuple[str, ...]
     habits: Habits
     foresees: bool
@@ -93,6 +96,20 @@ class Keeping:
         """Return the new id of this session."""
         raise NotImplementedError
 
+    def keep_now(self) -> bool:
+        """Do what ``keep`` does, where nothing is to be waited for; False where ``keep`` is to be awaited."""
+        session = self.session
+        if not session.loaded:
+            return not self._driver.options.keep_alive
+        if not session.settled:
+            if self._driver.store.instant is None or self._held is None:
+                return False
+            if self._failed or session.ended or session.rotates:
+                return False
+            if (values := session.changes()) is not None:
+                return self._write_now(values, session.about)
+        return self._used or self._failed or not self._is_due()
+
     async def keep(self, io: IO) -> None:
         """Bring the store up to what the session holds. A response that failed only ends sessions."""
         session = self.session
@@ -112,9 +129,21 @@ class Keeping:
         elif session.rotates:
             await self._rotate(io, values if values is not None else dict(session.base), about)
         elif values is not None:
-            await self._write(io, values, about)
+            if not self._write_now(values, about):
+                await self._write(io, values, about)
         elif not self._used:
             await self._use(io)
+
+    def _write_now(self, values: Mapping[str, bytes], about: About) -> bool:
+        """Do what ``_write`` does, where nobody waits for the store and nobody else wrote; False where nothing was done."""
+        keeper, held = self._driver.keeper, self._held
+        if (instant := keeper.store.instant) is None or held is None or about is not self._loaded_about:
+            return False
+        if held.base is not self.session.base or (kept := keeper.write_now(instant, held, values, about)) is None:
+            return False
+        self._held = kept
+        self._kept(held.key, values, about, say=False)
+        return True
 
     async def _end(self, io: IO) -> None:
         keeper, key = self._driver.keeper, Key.of(self._id) if self._id else None
@@ -294,14 +323,28 @@ class Keeping:
         left = FOREVER if self._held is None else left_of(self._held.record, now)
         self._line = cookies.line(value, remembered=about.remembered, left=left)
 
+    def _is_due(self) -> bool:
+        """Say whether the use of the session is to be noted, or its cookie renewed; both happen once an interval."""
+        held = self._held
+        if held is None or not self.session.accessed or not self._driver.slides:
+            return False
+        now = self._driver.clock()
+        return now - held.record.seen >= self._driver.slack or self._cookie_is_due(now)
+
+    def _cookie_is_due(self, now: float) -> bool:
+        ticket = self._ticket
+        if ticket is None:
+            return False
+        return ticket.detached or self._driver.cookies.is_due(ticket, now, claimed=bool(self._claims))
+
     async def _use(self, io: IO) -> None:
-        """Note that the session is used, and renew its cookie where that is due; both once an interval."""
+        """Note that the session is used, and renew its cookie where that is due."""
         driver, held, ticket = self._driver, self._held, self._ticket
-        if held is None or not self.session.accessed or not driver.options.sliding:
+        if held is None or not self._is_due():
             return
         now = driver.clock()
-        due = ticket is not None and (ticket.detached or driver.cookies.is_due(ticket, now, claimed=bool(self._claims)))
-        if not due and (now - held.record.seen < driver.slack or not driver.may_touch(held.key)):
+        due = self._cookie_is_due(now)
+        if not due and not driver.may_touch(held.key):
             return
         try:
             alive = await driver.store.touch(io, held.key, driver.keeper.life(held.about))

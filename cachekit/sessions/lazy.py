@@ -10,18 +10,10 @@ stored, so that changes deep inside are noticed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any, Final, Self, SupportsIndex
-from uuid import UUID
 
 from cachekit.errors import CodecError
-from cachekit.sessions.payload import Payloads
-
-_FROZEN: Final = frozenset({
-    str, int, float, bool, bytes, type(None), Decimal, UUID, datetime, date, time, timedelta, complex
-})  # fmt: skip
-"""Types whose values cannot change in place."""
+from cachekit.sessions.payload import FROZEN, Payloads
 
 _MISSING: Final = object()
 _PACKED: Final = object()
@@ -31,14 +23,22 @@ _NOT_READ: Final = object()
 
 
 class LazyDict(dict[str, Any]):
-    """What ``Session`` is as a dictionary."""
+    """What ``Session`` is as a dictionary.
 
-    __slots__ = ("__weakref__", "_as_stored", "_base", "_cells", "_codec", "_forced", "_lost", "_suspects")
+    Attributes:
+        accessed: whether anybody looked at it.
+        loaded: whether it was read.
+    """
+
+    __slots__ = (
+        "__weakref__", "_as_stored", "_base", "_cells", "_codec", "_forced", "_lost", "_suspects", "accessed", "loaded",
+    )  # fmt: skip
     __hash__ = None  # a dictionary has none
 
     def __init__(self, codec: Payloads) -> None:
-        super().__init__({"": _NOT_READ})
+        dict.__setitem__(self, "", _NOT_READ)
         self._codec = codec
+        self.accessed = self.loaded = False
         self._base: Mapping[str, bytes] = {}
         self._cells: Mapping[str, bytes] = {}  # what was read
         self._as_stored = False  # whether it began as what the store holds
@@ -61,10 +61,11 @@ class LazyDict(dict[str, Any]):
     # -- bytes ----------------------------------------------------------------------------------------------------
 
     def _take_in(self, values: Mapping[str, bytes], base: Mapping[str, bytes]) -> None:
-        super().clear()
-        super().update(dict.fromkeys(values, _PACKED))
+        dict.clear(self)
+        dict.update(self, dict.fromkeys(values, _PACKED))
         self._base, self._cells = base, values
         self._as_stored = values is base
+        self.loaded = True
 
     def _forget(self) -> None:
         super().clear()
@@ -91,7 +92,7 @@ class LazyDict(dict[str, Any]):
     def changes(self) -> dict[str, bytes] | None:
         """Return all values encoded, or None when they are what the store holds. Raises ``CodecError``."""
         base, changed = self._base, self._forced
-        if self._as_stored and not changed and super().__len__() == len(base):
+        if self._as_stored and not changed and dict.__len__(self) == len(base):
             fresh = self._fresh()
             if fresh is not None:
                 return {**base, **fresh} if fresh else None
@@ -122,11 +123,12 @@ class LazyDict(dict[str, Any]):
         Only these are looked at: all others are what the store holds, and so is what could not be read.
         """
         found: dict[str, bytes] = {}
+        base, differs = self._base, self._codec.same
         for key, read in self._suspects.items():
-            value, before = super().get(key, _MISSING), self._base.get(key)
+            value, before = dict.get(self, key, _MISSING), base.get(key)
             if value is _MISSING or before is None:
                 return None
-            if (cell := self._codec.same(before, value, read)) is not None:
+            if (cell := differs(before, value, read)) is not None:
                 found[key] = cell
         return found
 
@@ -143,23 +145,27 @@ class LazyDict(dict[str, Any]):
         self._base = base
         self._as_stored = True
         self._suspects = {
-            key: None for key, value in super().items() if value is not _PACKED and type(value) not in _FROZEN
+            key: None for key, value in dict.items(self) if value is not _PACKED and type(value) not in FROZEN
         }
         self._forced = False
 
     def _opened(self, key: str) -> Any:
-        cell = self._cells[key]
-        try:
-            data = self._codec.opened(cell)
-            value = self._codec.codec.decode(data)
-        except CodecError as exc:
-            self._lost[key] = cell
-            super().__delitem__(key)
-            self._unreadable(key, exc)
-            return _MISSING
-        super().__setitem__(key, value)
-        if type(value) not in _FROZEN:
-            self._suspects[key] = data
+        cell, codec = self._cells[key], self._codec
+        value = codec.scalars.get(cell, _MISSING)
+        if value is _MISSING:
+            try:
+                data = codec.opened(cell)
+                value = codec.codec.decode(data)
+            except CodecError as exc:
+                self._lost[key] = cell
+                dict.__delitem__(self, key)
+                self._unreadable(key, exc)
+                return _MISSING
+            if type(value) not in FROZEN:
+                self._suspects[key] = data
+            else:
+                codec.learn(cell, value)
+        dict.__setitem__(self, key, value)
         return value
 
     def _open_all(self) -> None:
@@ -169,15 +175,17 @@ class LazyDict(dict[str, Any]):
                 self._opened(key)
 
     def get(self, key: str, default: Any = None, /) -> Any:
-        self._look()
-        value = super().get(key, _MISSING)
+        if not self.accessed or not self.loaded:
+            self._look()
+        value = dict.get(self, key, _MISSING)
         if value is _PACKED:
             value = self._opened(key)
         return default if value is _MISSING else value
 
     def __getitem__(self, key: str) -> Any:
-        self._look()
-        value = super().get(key, _MISSING)
+        if not self.accessed or not self.loaded:
+            self._look()
+        value = dict.get(self, key, _MISSING)
         if value is _PACKED:
             value = self._opened(key)
         if value is _MISSING:
@@ -240,9 +248,11 @@ class LazyDict(dict[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._touch_key(key)
-        self._lost.pop(key, None)
-        self._suspects.setdefault(key, None)
-        super().__setitem__(key, value)
+        if self._lost:
+            self._lost.pop(key, None)
+        if key not in self._suspects:
+            self._suspects[key] = None
+        dict.__setitem__(self, key, value)
 
     def __delitem__(self, key: str) -> None:
         if key not in self:

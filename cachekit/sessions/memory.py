@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import OrderedDict
-from typing import Final
+from typing import Any, Final
 
 from cachekit._fork import renew_in_child
 from cachekit._io import IO
@@ -84,6 +84,23 @@ class MemorySessions:
                 self._owners.setdefault(kept.owner, set()).add(key)
         if before is None or expires < before[0]:
             self._note_end(key, expires)
+        if self._ends and self._ends[0][0] <= now:
+            self._sweep(now)
+        while len(self._kept) > self._max_sessions or (self._bytes > self._max_bytes and len(self._kept) > 1):
+            self._drop(next(iter(self._kept)))
+        if len(self._ends) > 2 * len(self._kept) + 1024:  # each write adds one: those of what was replaced are let go
+            self._ends = [(at, str(each), each) for each, (at, _) in self._kept.items()]
+            heapq.heapify(self._ends)
+
+    def _keep(self, key: Key, record: Record, now: float) -> Outcome:
+        expires = _end(now + record.ttl, record)
+        if expires <= now:
+            self._drop(key)
+            return GONE
+        self._put(key, record, expires, now)
+        return DONE
+
+    def _sweep(self, now: float) -> None:
         for _ in range(_SWEEP):
             if not self._ends or self._ends[0][0] > now:
                 break
@@ -93,11 +110,6 @@ class MemorySessions:
                     self._drop(old)
                 else:  # it was used meanwhile
                     heapq.heappush(self._ends, (entry[0], str(old), old))
-        while len(self._kept) > self._max_sessions or (self._bytes > self._max_bytes and len(self._kept) > 1):
-            self._drop(next(iter(self._kept)))
-        if len(self._ends) > 2 * len(self._kept) + 1024:  # each write adds one: those of what was replaced are let go
-            self._ends = [(at, str(each), each) for each, (at, _) in self._kept.items()]
-            heapq.heapify(self._ends)
 
     def _note_end(self, key: Key, expires: float) -> None:
         """Have *key* looked at when it *expires*. One that lives longer is noted, and found used when it comes up."""
@@ -122,16 +134,20 @@ class MemorySessions:
         return True
 
     def _checked(self, key: Key, version: str, now: float) -> Outcome | Record:
+        entry = self._kept.get(key)
+        if entry is not None and now < entry[0] and type(there := entry[1]) is Record and there.version == version:
+            return there
         found = self._find(key, now)
         if found is None:
             return GONE
-        if isinstance(found, Moved):
-            return Outcome(Verdict.MOVED, found)
-        return found if found.version == version else Outcome(Verdict.CONFLICT, found)
+        return Outcome(Verdict.MOVED if isinstance(found, Moved) else Verdict.CONFLICT, found)
 
     # -- the port -------------------------------------------------------------------------------------------------
 
     async def read(self, io: IO, key: Key, ttl: float) -> Found:  # noqa: ARG002 - no I/O here
+        return self.read_now(key, ttl)
+
+    def read_now(self, key: Key, ttl: float) -> Found:
         now = self._clock()
         with self._lock:
             entry = self._kept.get(key)
@@ -157,13 +173,18 @@ class MemorySessions:
                 if isinstance(checked, Outcome):
                     return checked
                 created, deadline = checked.created, checked.deadline
-            expires = min(now + record.ttl, deadline)
-            if expires <= now:
-                self._drop(key)
-                return GONE
             kept = Record(record.body, record.version, record.ttl, created, now, deadline, record.owner)
-            self._put(key, kept, expires, now)
-            return DONE
+            return self._keep(key, kept, now)
+
+    def replace_now(self, key: Key, body: Any, version: str, ttl: float, expected: str) -> Record | Outcome:
+        now = self._clock()
+        with self._lock:
+            was = self._checked(key, expected, now)
+            if isinstance(was, Outcome):
+                return was
+            kept = Record(body, version, ttl, was.created, now, was.deadline, was.owner)
+            outcome = self._keep(key, kept, now)
+            return kept if outcome is DONE else outcome
 
     async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:  # noqa: ARG002 - no I/O here
         now = self._clock()
@@ -171,14 +192,9 @@ class MemorySessions:
             found = self._checked(key, expected, now)
             if isinstance(found, Outcome):
                 return found
-            expires = _end(now + found.ttl, found)
-            if expires <= now:
-                self._drop(key)
-                return GONE
             body = found.body + addition
             kept = Record(body, version, found.ttl, found.created, now, found.deadline, found.owner)
-            self._put(key, kept, expires, now)
-            return DONE
+            return self._keep(key, kept, now)
 
     async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:  # noqa: ARG002 - no I/O here
         now = self._clock()

@@ -13,8 +13,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
+from uuid import UUID
 from zlib import crc32
 
 from msgpack import packb, unpackb
@@ -51,6 +54,13 @@ _FOOTPRINT_OF_KEY: Final = 128
 _LONGEST_USER: Final = 512
 _LONGEST_AGENT: Final = 200
 
+FROZEN: Final = frozenset({
+    str, int, float, bool, bytes, type(None), Decimal, UUID, datetime, date, time, timedelta, complex
+})  # fmt: skip
+"""Types whose values cannot change in place."""
+_SCALAR_BYTES: Final = 64
+_SCALARS: Final = 1024
+"""Cells whose values are remembered, and of how many bytes at most."""
 _ONE_WAY: Final = frozenset((str, int, bool, type(None), bytes))
 """Types whose equal values are written in one way alone."""
 _KNOWN: Final = frozenset((_PLAIN, _ZSTD, _GROUPS, _PLAIN + _SEALED, _ZSTD + _SEALED))
@@ -123,14 +133,16 @@ class Unpacked(Parcel):
     """The content of a session that stays in this process: making bytes of it would be undone by whoever reads it next.
 
     Args:
-        content: what the session holds.
+        about: whose it is.
+        cells: its encoded values.
         size: bytes of memory that it takes.
     """
 
-    __slots__ = ("_size", "content")
+    __slots__ = ("_size", "about", "cells")
 
-    def __init__(self, content: Content, size: int) -> None:
-        self.content = content
+    def __init__(self, about: About, cells: Mapping[str, bytes], size: int) -> None:
+        self.about = about
+        self.cells = cells
         self._size = size
 
     def __len__(self) -> int:
@@ -155,6 +167,8 @@ class Payloads:
             limit=options.max_bytes, compress_from=options.compress_from, zstd=options.compression == "zstd"
         )
         self.opened = self._layout.plain
+        self.scalars: dict[bytes, Any] = {}
+        """The values of some small cells, which cannot change: the same in all sessions."""
         self._known: dict[tuple[str, int], Content] = {}  # by version and crc: a visitor's requests come in bursts
         self._combine: dict[str, Combine[bytes]] = {
             FLASH: self._on_values(queue),
@@ -172,6 +186,13 @@ class Payloads:
         """Return the value in *cell*. Raises ``CodecError``."""
         return self.codec.decode(self.opened(cell))
 
+    def learn(self, cell: bytes, value: Any) -> None:
+        """Remember the *value*, which is ``FROZEN``, of a small *cell*."""
+        if len(cell) <= _SCALAR_BYTES:
+            if len(self.scalars) >= _SCALARS:
+                self.scalars.clear()
+            self.scalars[cell] = value
+
     def _cell(self, data: bytes) -> bytes:
         return self._layout.cell(data) if self._squeezes else data
 
@@ -186,15 +207,20 @@ class Payloads:
             value: what is there now.
             read: what ``opened(before)`` returned, where that is known.
         """
-        now = self.codec.encode(value)
+        now, exact = self.codec.encode(value), type(value) in _ONE_WAY
+        if type(before) is not Squeezed:
+            read = before
         try:
-            read = self.opened(before) if read is None else read
+            if read is None:
+                read = self.opened(before)
             if now == read:
                 return None
-            if type(value) not in _ONE_WAY and self.codec.encode(self.codec.decode(read)) == now:
+            if not exact and self.codec.encode(self.codec.decode(read)) == now:
                 return None
         except CodecError:
             pass
+        if exact:
+            self.learn(now, value)
         return self._cell(now)
 
     def merge(self, base: Packed, mine: Packed, theirs: Packed, *, yielding: bool = False) -> dict[str, bytes]:
@@ -216,8 +242,9 @@ class Payloads:
 
     def _check(self, values: Packed) -> int:
         """Return about how many bytes *values* take here. Raises ``SessionTooLarge``."""
-        here = sum(map(len, values.values())) + _LONGEST_UTF8 * sum(map(len, values)) + _OVERHEAD * len(values)
-        if here < self._limit and Squeezed not in set(map(type, values.values())):
+        cells = values.values()
+        here = sum(map(len, cells)) + _LONGEST_UTF8 * sum(map(len, values)) + _OVERHEAD * len(values)
+        if here < self._limit and Squeezed not in map(type, cells):
             return here  # without looking at each
         size = sum(map(plain_size, values.values())) + sum(map(_key_size, values))
         if size > self._limit:
@@ -251,11 +278,12 @@ class Payloads:
     def parcel(self, about: About, values: Packed) -> Unpacked:
         """Return the body of *values* for a store that keeps it in this process as it is. Raises ``SessionTooLarge``."""
         size = self._check(values) + _FOOTPRINT + _FOOTPRINT_OF_KEY * len(values)
-        try:
-            "".join(values).encode()
-        except UnicodeEncodeError as exc:
-            raise unstorable(exc) from exc
-        return Unpacked(Content(about, values), size)
+        if not (names := "".join(values)).isascii():
+            try:
+                names.encode()
+            except UnicodeEncodeError as exc:
+                raise unstorable(exc) from exc
+        return Unpacked(about, values, size)
 
     def extent(self, body: bytes | Unpacked) -> Extent | None:
         """Return how *body*, just packed, came about; None for what cannot be added to."""
@@ -304,7 +332,7 @@ class Payloads:
         if isinstance(body, Unpacked):
             if self.protects:
                 raise FrameError(_OTHER_PROTECTION)
-            return body.content
+            return Content(body.about, body.cells)
         small = len(body) <= _REMEMBERED_BYTES
         if small and (known := self._known.get((version, crc32(body)))) is not None:
             return known

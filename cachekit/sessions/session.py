@@ -59,8 +59,6 @@ class Session(LazyDict):
     """What one visitor's requests share.
 
     Attributes:
-        accessed: whether anybody looked at it.
-        loaded: whether it was read.
         refuses_late_looks: True says that looking raises once the response has gone out as one that caches may share.
     """
 
@@ -68,7 +66,7 @@ class Session(LazyDict):
 
     __slots__ = (
         "_about", "_bound", "_committed", "_created_at", "_degraded", "_ended", "_handle", "_last_activity", "_new",
-        "_rotate", "_shareable", "_source", "accessed", "loaded",
+        "_rotate", "_shareable", "_source",
     )  # fmt: skip
 
     def __init__(self, source: Source, codec: Payloads) -> None:
@@ -76,7 +74,7 @@ class Session(LazyDict):
         self._source = source
         self._about = NOBODYS
         self._ended = self._rotate = self._bound = self._committed = self._shareable = False
-        self.accessed = self.loaded = self._degraded = False
+        self._degraded = False
         self._new = True
         self._created_at = self._last_activity = 0.0
         self._handle: object = ""
@@ -89,7 +87,6 @@ class Session(LazyDict):
             return
         self._take_in(values, base)
         self._about, self._new = about, new
-        self.loaded = True
 
     def place(self, handle: object, created_at: float = 0.0, last_activity: float = 0.0) -> None:
         """Take in where it is kept, and since when. What *handle* is as a text names it in lists."""
@@ -103,7 +100,7 @@ class Session(LazyDict):
 
     def commit(self, base: Mapping[str, bytes]) -> None:
         """Take *base* for what the store holds from now on."""
-        super().commit(base)
+        LazyDict.commit(self, base)
         self._rotate = self._bound = False
 
     def restart(self) -> None:
@@ -123,7 +120,7 @@ class Session(LazyDict):
     @property
     def settled(self) -> bool:
         """Return whether there surely is nothing to keep."""
-        return not (self._ended or self._rotate or self._bound) and self.is_as_stored()
+        return self.is_as_stored() and not self._ended and not self._rotate and not self._bound
 
     @property
     def about(self) -> About:
@@ -187,22 +184,23 @@ class Session(LazyDict):
 
     def _look(self) -> None:
         if not self.accessed or not self.loaded:  # Flask notes by itself that somebody looks, before anything is read
-            self._refuse_to_share()
+            if self._shareable:
+                self._refuse_to_share()
             if not self.loaded:
                 self._asked().fetch()
             self.accessed = True
 
     def _refuse_to_share(self) -> None:
-        if self._shareable:
-            raise SessionError(
-                "the response has begun as one that caches may give to others: look at the session before the first of "
-                "the body, or send Cache-Control: private"
-            )
+        raise SessionError(
+            "the response has begun as one that caches may give to others: look at the session before the first of "
+            "the body, or send Cache-Control: private"
+        )
 
     async def load(self) -> Session:
         """Read it now, where an asyncio application wants to be sure that nothing blocks later."""
         if not self.accessed or not self.loaded:
-            self._refuse_to_share()
+            if self._shareable:
+                self._refuse_to_share()
             if not self.loaded:
                 await self._asked().afetch()
             self.accessed = True
@@ -239,7 +237,8 @@ class Session(LazyDict):
     def _touch_key(self, key: object) -> None:
         if key is not None and not isinstance(key, str):
             raise SessionError(f"the keys of a session are strings, not {key!r}")
-        self._look()
+        if not self.accessed or not self.loaded:
+            self._look()
         if self._committed and (self._new or self._ended):
             raise SessionError(
                 "the response has begun, and the client has no id for this session: change it before the first of the body, "

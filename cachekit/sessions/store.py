@@ -172,6 +172,21 @@ class UserIndex(Protocol):
         ...
 
 
+class Instant(Protocol):
+    """What a store in this process can do besides, where its ``in_process`` is true: nobody waits for it."""
+
+    def read_now(self, key: Key, ttl: float) -> Found:
+        """Do what ``read`` does. Fails never."""
+        ...
+
+    def replace_now(self, key: Key, body: bytes, version: str, ttl: float, expected: str) -> Record | Outcome:
+        """Keep *body*, which lives for *ttl* seconds, as *version* in place of the version *expected*.
+
+        Returns what is kept now, or why it is not. Fails never.
+        """
+        ...
+
+
 @runtime_checkable
 class Appending(Protocol):
     """What a store may also do: take in a small change of a large session without the rest of it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from cachekit._fork import renew_in_child
 from cachekit.breaker import Breaker
@@ -100,12 +100,12 @@ class Breaking:
         return count + 1
 
     async def run(
-        self, call: Callable[[], Awaitable[R]], *, before: Callable[[], Awaitable[object]] | None = None
+        self, call: Callable[..., Awaitable[R]], *args: Any, before: Callable[[], Awaitable[object]] | None = None
     ) -> R:
-        """Return what *call* returns, having awaited *before*. Raises ``StoreError``."""
+        """Return what *call* with *args* returns, having awaited *before*. Raises ``StoreError``."""
         if before is None and self.breaker.is_quiet:
             try:
-                return await call()
+                return await call(*args)
             except StoreError as exc:
                 self.failed(exc)
                 raise
@@ -113,7 +113,7 @@ class Breaking:
         try:
             if before is not None:
                 await before()
-            result = await call()
+            result = await call(*args)
         except StoreError as exc:
             self.failed(exc)
             raise

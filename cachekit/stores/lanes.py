@@ -9,11 +9,12 @@ Must not know what the commands mean.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from cachekit.stores.aiolane import AioLane, Deadlines
+from cachekit.stores.places import Places
 from cachekit.stores.wire import Command, Wire
 
 
@@ -187,26 +188,27 @@ class AioLanes:
         self._closed = False
         self._out: set[AioLane] = set()
         """Those that no task has, which would close them when the loop ends."""
-        self._places = asyncio.Semaphore(pool.max_connections)
+        self._places = Places(pool.max_connections)
         self._deadlines = Deadlines(loop, timeout, lambda: TimeoutError(f"no answer within {timeout:g} s"))
 
-    async def run(self, command: Command, *, once: bool = False) -> Any:
+    def run(self, command: Command, *, once: bool = False) -> Awaitable[Any]:
         """Run *command*, once there is a place for it. Raises what the client library raises, or ``TimeoutError``."""
-        return await self._run(AioLane.ask, command, once)
+        return self._run(AioLane.ask, command, once)
 
     def ask_now(self, command: Command, then: Callable[[Any, BaseException | None], object]) -> bool:
         """Send *command* before this returns, and give *then* the reply, or the error in its place.
 
         Returns False, with nothing sent, where no open connection is free.
         """
-        if self._places.locked() or (lane := self._free()) is None:
+        if not self._places.take():
             return False
-        with suppress(StopIteration):
-            self._places.acquire().send(None)  # there is a place: it is taken without waiting
+        if (lane := self._free()) is None:
+            self._places.give_back()
+            return False
         try:
             future = lane.ask(command)
         except BaseException:
-            self._places.release()
+            self._places.give_back()
             lane.close()
             raise
         self._deadlines.watch(future)
@@ -214,7 +216,7 @@ class AioLanes:
 
         def arrived(future: asyncio.Future[Any]) -> None:
             self._out.discard(lane)
-            self._places.release()
+            self._places.give_back()
             exc = future.exception()
             if exc is None or isinstance(exc, self._refused):
                 self._give_back(lane)
@@ -241,23 +243,20 @@ class AioLanes:
 
     async def _run(self, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any, once: bool) -> Any:
         until = self._loop.time() + self._deadlines.seconds
-        if not self._places.locked():
-            async with self._places:
-                return await self._lend(ask, what, once, until)
-        async with asyncio.timeout_at(until), self._places:
-            return await self._lend(ask, what, once, until)
-
-    async def _lend(
-        self, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any, once: bool, until: float
-    ) -> Any:
-        if (lane := self._free()) is not None:
-            try:
-                return await self._on(lane, ask, what)
-            except self._broken:
-                if once:
-                    raise
-        async with asyncio.timeout_at(until):
-            return await self._on(await AioLane.open(self.connection()), ask, what)
+        if not self._places.take():
+            async with asyncio.timeout_at(until):
+                await self._places.wait()
+        try:
+            if (lane := self._free()) is not None:
+                try:
+                    return await self._on(lane, ask, what)
+                except self._broken:
+                    if once:
+                        raise
+            async with asyncio.timeout_at(until):
+                return await self._on(await AioLane.open(self.connection()), ask, what)
+        finally:
+            self._places.give_back()
 
     async def _on(self, lane: AioLane, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any) -> Any:
         try:

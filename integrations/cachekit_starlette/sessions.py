@@ -157,8 +157,8 @@ class SessionMiddleware(_SessionMiddleware):
             raise ConfigError(f"SessionMiddleware: store={store!r}: {exc}") from exc
         super().__init__(app, sessions)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await super().__call__(scope, receive, send)
+    async def _beside(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super()._beside(scope, receive, send)
         if scope["type"] == "lifespan":
             await self.sessions.aclose()
 

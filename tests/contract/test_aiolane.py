@@ -13,6 +13,7 @@ from cachekit.errors import StoreError, StoreTimeout, StoreUnavailable
 from cachekit.stores import aiolane
 from cachekit.stores.aiolane import AioLane, Deadlines, _plain_packer_of, _PlainReader
 from cachekit.stores.link import RedisLink
+from cachekit.stores.places import Places
 
 
 @pytest.fixture(params=["hiredis", "plain"])
@@ -223,11 +224,11 @@ def test_waiting_for_a_place_and_connecting_are_part_of_a_command_s_time(tmp_pat
         served.replies = [b""]
         lanes = link.node._aio()
         if waits:
-            lanes._places = asyncio.Semaphore(0)
+            lanes._places = Places(0)
         asking = asyncio.create_task(link.aio_command(("PING",)))
         if waits:
             await asyncio.sleep(0)
-            lanes._places.release()
+            lanes._places.give_back()
         with pytest.raises(StoreTimeout):
             await asyncio.wait_for(asking, 10)
 

@@ -60,7 +60,10 @@ def edge(site):
 
 @pytest.fixture
 def line(edge, monkeypatch):
-    return Line(edge.sessions.store.inner, monkeypatch)
+    inner = edge.sessions.store.inner
+    inner.in_process = False  # as if it were elsewhere
+    edge.sessions.store.inner = inner
+    return Line(inner, monkeypatch)
 
 
 def back(edge, clock) -> None:
