@@ -7,6 +7,7 @@ Run alone with ``python -m benchmarks.django_requests``. Peers that are not inst
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import sys
 import types
@@ -18,7 +19,7 @@ from benchmarks.measure import blocking, interleaved, show
 from benchmarks.sessions import LARGE, SMALL, act
 from cachekit.stores.embedded import EmbeddedServer
 
-CALLS, ROUNDS = 200, 15
+CALLS, ROUNDS, VISITORS = 200, 15, 200
 TEXT = "".join(f"<li>product {number}: {number * 7919 % 100} pieces left</li>" for number in range(120))
 OWN = "cachekit_django.middleware."
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -174,6 +175,19 @@ def sessions() -> None:
                 for name, app in apps.items()
             }
             table(f"Django, a session of {size}: {what}", calls)
+    crowds = {name: crowd(app, name != "bare Django") for name, app in apps.items()}
+    table(f"Django, sessions of {LARGE}, of {VISITORS} visitors in turn: read", crowds)
+
+
+def crowd(app: Any, looks: bool) -> Callable[[], object]:
+    """Return what asks *app* for one of many visitors, each time for another: nothing is remembered of the last time."""
+    cookies = [request(app, "/", f"fill {LARGE}" * looks)() for _ in range(VISITORS)]
+    calls = itertools.cycle([request(app, "/", "read" if looks else "nothing", cookie) for cookie in cookies])
+
+    def call() -> object:
+        return next(calls)()
+
+    return call
 
 
 if __name__ == "__main__":

@@ -121,8 +121,10 @@ def opened(
     flags, codec_id, end = _check(data, max_size)
     if protection is not None or flags & ~_SNAPPY:
         data = _revealed(data, flags, end, protection, context)
-    payload = data[end:]
-    return data[_BODY:end], _decompress(payload, max_size) if flags & _SNAPPY else payload, codec_id
+    if flags & _SNAPPY:
+        packed = data[end:] if len(data) < _VIEWED else memoryview(data)[end:]
+        return data[_BODY:end], _decompress(packed, max_size), codec_id
+    return data[_BODY:end], data[end:], codec_id
 
 
 def open_meta(
@@ -190,7 +192,7 @@ def _fault(data: bytes, max_size: int) -> FrameError:
     return FrameError("truncated or corrupt: the checksum of the frame does not match")
 
 
-def _claimed_length(block: bytes) -> int:
+def _claimed_length(block: bytes | memoryview) -> int:
     """Return the length that a raw snappy block says it will have: a varint of up to 5 bytes at its start."""
     length = 0
     for index, byte in enumerate(block[:5]):
@@ -200,7 +202,7 @@ def _claimed_length(block: bytes) -> int:
     raise FrameError("corrupt: the compressed payload has no length")
 
 
-def _decompress(block: bytes, max_size: int) -> bytes:
+def _decompress(block: bytes | memoryview, max_size: int) -> bytes:
     length = _claimed_length(block)
     if length > max_size:
         raise FrameError(f"the payload has {length} bytes when decompressed, more than max_size={max_size}")

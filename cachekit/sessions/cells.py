@@ -40,6 +40,8 @@ _NEVER: Final = 1 << 62
 _CODEC_AT: Final = 4
 _META_AT: Final = 13
 _ROOM: Final = 1024
+_REMEMBERED: Final = 4 * 1024 * 1024
+"""Bytes of the opened cells that are remembered, with what was in them; none of them has more than a fourth of that."""
 _LARGE: Final = 4096
 """Bytes from which a value is compressed by itself: smaller ones compress better together."""
 
@@ -92,6 +94,8 @@ class Layout:
         self._from = compress_from
         self._alone = max(compress_from, _LARGE)
         self.zstd: Any = zstandard() if zstd else None
+        self._opened: dict[int, tuple[bytes, bytes]] = {}  # by the identity of a cell: that cell, and its value
+        self._opened_bytes = 0
 
     # -- one value ------------------------------------------------------------------------------------------------
 
@@ -100,18 +104,35 @@ class Layout:
         if len(data) < self._alone:
             return data
         frame = self._frame(_LENGTH.pack(len(data)), data, _VALUE, _VALUE_ZSTD)
-        return Squeezed(frame) if len(frame) < len(data) else data
+        if len(frame) >= len(data):
+            return data
+        made = Squeezed(frame)
+        self._remember(made, data)
+        return made
 
     def plain(self, cell: bytes) -> bytes:
         """Return the encoded value in *cell*. Raises ``CodecError`` for damaged bytes."""
         if type(cell) is not Squeezed:
             return cell
+        if (known := self._opened.get(id(cell))) is not None and known[0] is cell:
+            return known[1]
         meta, data, codec_id = opened(cell, max_size=self._most)
         if codec_id == _VALUE_ZSTD:
             data = self.decompress(data)
         if codec_id not in (_VALUE, _VALUE_ZSTD) or meta != _LENGTH.pack(len(data)):
             raise FrameError("corrupt: this is no value of a session")
+        self._remember(cell, data)
         return data
+
+    def _remember(self, cell: bytes, data: bytes) -> None:
+        """Remember what is in *cell*: where its session is remembered too, the next request need not open it again."""
+        size = len(cell) + len(data)
+        if size <= _REMEMBERED // 4:
+            self._opened_bytes += size
+            if self._opened_bytes > _REMEMBERED:
+                self._opened.clear()
+                self._opened_bytes = size
+            self._opened[id(cell)] = cell, data
 
     # -- groups ---------------------------------------------------------------------------------------------------
 

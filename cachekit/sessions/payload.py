@@ -41,10 +41,12 @@ _SMALLEST: Final = 4
 _SMALL: Final = 512
 """Bytes of a body that is written as a whole at about the cost of a small addition."""
 _MOST_ADDED: Final = 8
-_REMEMBERED: Final = 256
-"""Sessions whose content is remembered."""
+_REMEMBERED: Final = 4 * 1024 * 1024
+"""Bytes of the bodies whose content is remembered; none of them has more than a fourth of that."""
+_EACH: Final = 1024
+"""Bytes that each counts for at least."""
 _REMEMBERED_BYTES: Final = 4096
-"""Bytes of their bodies at most."""
+"""Bytes of a body up to which its checksum is looked at too: it is as quickly made as the body is read."""
 _LONGEST_UTF8: Final = 4
 _OVERHEAD: Final = 10
 """Bytes that the layout takes for each key at most, beside the key and its value."""
@@ -169,7 +171,9 @@ class Payloads:
         self.opened = self._layout.plain
         self.scalars: dict[bytes, Any] = {}
         """The values of some small cells, which cannot change: the same in all sessions."""
-        self._known: dict[tuple[str, int], Content] = {}  # by version and crc: a visitor's requests come in bursts
+        # By version, and checksum or length: a visitor's requests come in bursts.
+        self._known: dict[tuple[str, int], Content] = {}
+        self._known_bytes = 0
         self._combine: dict[str, Combine[bytes]] = {
             FLASH: self._on_values(queue),
             **{key: self._on_values(union) for key in options.sets},
@@ -320,12 +324,17 @@ class Payloads:
         return made, Extent(extent.size, added, extent.times + 1, crc)
 
     def remember(self, version: str, content: Content) -> None:
-        """Remember what is in the body that has *version*, where that is small; others are given the same object."""
-        extent = content.extent
-        if extent is not None and extent.size + extent.added <= _REMEMBERED_BYTES:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[version, extent.crc] = content
+        """Remember what is in the body that has *version*; others are given the same object."""
+        if (extent := content.extent) is None:
+            return
+        size = extent.size + extent.added
+        if size > _REMEMBERED // 4:
+            return
+        self._known_bytes += max(size, _EACH)
+        if self._known_bytes > _REMEMBERED:
+            self._known.clear()
+            self._known_bytes = size
+        self._known[version, extent.crc if size <= _REMEMBERED_BYTES else size] = content
 
     def content(self, version: str, body: bytes | Unpacked, context: bytes) -> Content:
         """Return what is in *body*, which has *version*; others may be given the same object. Raises ``CodecError``."""
@@ -333,12 +342,11 @@ class Payloads:
             if self.protects:
                 raise FrameError(_OTHER_PROTECTION)
             return Content(body.about, body.cells)
-        small = len(body) <= _REMEMBERED_BYTES
-        if small and (known := self._known.get((version, crc32(body)))) is not None:
+        size = len(body)
+        if (known := self._known.get((version, crc32(body) if size <= _REMEMBERED_BYTES else size))) is not None:
             return known
         content = self.unpack(body, context)
-        if small:
-            self.remember(version, content)
+        self.remember(version, content)
         return content
 
     def unpack(self, body: bytes, context: bytes) -> Content:

@@ -130,23 +130,21 @@ class RedisSessions:
             raise
         except StoreError:  # it answers, but does not write: what it has is still read
             raw = await self.link.command(io, "GET", name)
-        return await self.found(io, name, ttl, raw)
+        if raw is None:
+            return None
+        found = _parse(raw)
+        return await self.moved(io, name, ttl, raw, found) if isinstance(found, Moved) else found
 
     def ahead(self, key: Key, ttl: float) -> Asked | None:
         name = self.name(key)
         asked = self.link.ask_ahead(name, *_slide(name, ttl))
         return None if asked is None else _Ahead(self, key, ttl, asked)
 
-    async def found(self, io: IO, name: str, ttl: float, raw: bytes | None) -> Found:
-        """Return what *raw*, read under *name* to live for *ttl* seconds, is."""
-        if raw is None:
-            return None
-        found = _parse(raw)
-        if isinstance(found, Moved):
-            if ttl:
-                await self.link.command(io, "PEXPIREAT", name, int(raw[3:18]))  # the read above made it live on
-            return found if int(raw[3:18]) > self._clock() * 1000 else None
-        return found
+    async def moved(self, io: IO, name: str, ttl: float, raw: bytes, note: Moved) -> Moved | None:
+        """Return *note*, of which *raw* was made that was read under *name* to live for *ttl* seconds, while it counts."""
+        if ttl:
+            await self.link.command(io, "PEXPIREAT", name, int(raw[3:18]))  # the read made it live on
+        return note if int(raw[3:18]) > self._clock() * 1000 else None
 
     async def write(self, io: IO, key: Key, record: Record, expected: str | None) -> Outcome:
         owner = record.owner if record.owner and shard_of(record.owner) == key.shard else ""
@@ -253,7 +251,10 @@ class _Ahead:
             raise
         except StoreError:  # the connection was broken, the slot has moved, or the server does not write: without haste
             return drive(store.read(BLOCKING, key, ttl))
-        return drive(store.found(BLOCKING, store.name(key), ttl, raw))
+        if raw is None:
+            return None
+        found = _parse(raw)
+        return drive(store.moved(BLOCKING, store.name(key), ttl, raw, found)) if isinstance(found, Moved) else found
 
 
 def _slide(name: str, ttl: float) -> tuple[Any, ...]:

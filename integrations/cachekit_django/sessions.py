@@ -10,7 +10,10 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
+from django.utils.functional import cached_property
+from django.utils.module_loading import import_string
 
 from cachekit.errors import SessionTooLarge
 from cachekit.sessions.keyed import IO, KeyedExchange, OwnedSession, both, end, exists
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
         _validate_session_key: Any
         modified: Any
+        serializer: Any
         session_key: Any
         load: Any
         aload: Any
@@ -59,13 +63,20 @@ class SessionStore(_Base):
     """
 
     def __init__(self, session_key: str | None = None) -> None:
+        # Django's own sets what stands here and in ``serializer``, and looks that up for each request.
         self._sessions = keeping.sessions()
         self._flag: bool | None = None
         self._begun: KeyedExchange | None = None
         self._claimed = self._shape = ""
-        super().__init__(session_key)
+        self._given = session_key if self._validate_session_key(session_key) else None
+        self.accessed = False
         if self._given and not self._sessions.driver.claimed:
             self._foresee()
+
+    @cached_property
+    def serializer(self) -> Any:
+        """Return what ``encode`` and ``decode`` of Django use, for those who call them; nothing here does."""
+        return import_string(settings.SESSION_SERIALIZER)
 
     def __del__(self) -> None:
         begun = getattr(self, "_begun", None)

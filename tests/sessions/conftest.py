@@ -298,6 +298,7 @@ def frozen(server):
 class InBytes(MemorySessions):
     """Keeps bytes in this process, as servers do elsewhere."""
 
+    in_process = False
     takes_parcels = False
 
 

@@ -13,7 +13,7 @@ from msgpack import packb
 from cachekit import CodecError, Kind, Signing
 from cachekit.codecs.frame import seal
 from cachekit.codecs.msgpack import MsgpackCodec
-from cachekit.sessions import SessionOptions
+from cachekit.sessions import SessionOptions, cells, payload
 from cachekit.sessions.cells import MAP, Layout, Squeezed
 from cachekit.sessions.payload import About, Content, Extent, Payloads
 from tests.sessions.conftest import InBytes, put
@@ -114,8 +114,10 @@ def test_the_layout_before_is_read(made) -> None:
 
 
 def test_what_is_not_looked_at_is_not_decompressed(site, monkeypatch) -> None:
-    browser = site().browser()
+    inner = InBytes()
+    browser = site(inner).browser()
     browser.ask(lambda session: session.update(user=7, cart=["kettle"] * 3000))
+    browser.edge = site(inner)  # another process: who wrote it knows what it was
     opened = []
     monkeypatch.setattr("cachekit.sessions.cells.opened", lambda *args, **kw: opened.append(args) or real(*args, **kw))
     from cachekit.codecs.frame import opened as real
@@ -128,10 +130,9 @@ def test_what_is_not_looked_at_is_not_decompressed(site, monkeypatch) -> None:
 
 
 def test_damage_of_one_value_costs_that_value(site, watch, clock) -> None:
-    edge = site(InBytes(clock=clock))
-    browser = edge.browser()
+    inner = InBytes(clock=clock)
+    browser = site(inner).browser()
     browser.ask(lambda session: session.update(user=7, cart=["kettle"] * 3000))
-    inner = edge.sessions.store.inner
     ((key, (until, record)),) = inner._kept.items()
 
     inner._kept[key] = (until, record._replace(body=record.body[:-3] + b"???"))
@@ -139,6 +140,70 @@ def test_damage_of_one_value_costs_that_value(site, watch, clock) -> None:
     assert len(watch.of(Kind.UNREADABLE)) == 1
     browser.ask(put("cart", []))
     assert browser.look() == {"user": 7, "cart": []}
+
+
+def test_what_is_large_is_opened_once_for_the_requests_of_a_burst(site, monkeypatch) -> None:
+    inner = InBytes()
+    browser = site(inner).browser()
+    browser.ask(lambda session: session.update(user=7, cart=words(3000), viewed=words(2000)))
+    browser.edge = site(inner)  # another process
+    opened: list[Any] = []
+    real = cells.opened
+    monkeypatch.setattr(cells, "opened", lambda *args, **kw: opened.append(args) or real(*args, **kw))
+    for _ in range(3):
+        assert browser.look(lambda session: len(session["cart"])) == 3000
+    assert len(opened) == 1
+    browser.ask(lambda session: session["cart"].append("cup"))
+    for _ in range(3):
+        assert browser.look(lambda session: (session["cart"][-1], len(session["viewed"]))) == ("cup", 2000)
+    assert len(opened) == 2, "what nobody had looked at; what was written here is known"
+
+
+def words(count: int) -> list[str]:
+    """Return what compresses as text does."""
+    chance = random.Random(count)
+    known = ["".join(chance.choices("aeiounrstlm", k=chance.randint(5, 15))) for _ in range(100)]
+    return chance.choices(known, k=count)
+
+
+def test_what_one_request_does_to_what_it_opened_reaches_no_other(site) -> None:
+    edge = site(InBytes())
+    browser = edge.browser()
+    browser.ask(lambda session: session.update(cart=["kettle"] * 3000))
+    for _ in range(2):
+
+        def spoil(session: Any) -> None:
+            session["cart"].clear()
+            raise RuntimeError("nothing of this is kept")
+
+        with pytest.raises(RuntimeError):
+            browser.ask(spoil)
+        assert browser.look(lambda session: len(session["cart"])) == 3000
+
+
+def test_what_is_remembered_is_bounded(monkeypatch) -> None:
+    bound = 200_000
+    monkeypatch.setattr(payload, "_REMEMBERED", bound)
+    monkeypatch.setattr(cells, "_REMEMBERED", bound)
+    codec, chance = payloads(), random.Random(1)
+    for number in range(100):
+        value = words(chance.randint(1500, 2500) if number % 10 else 9000)
+        body = codec.pack(ANN, {"a": codec.encode(number), "b": codec.encode(value)}, b"c")
+        content = codec.content(f"{number:016}", body, b"c")
+        assert codec.decode(content.cells["b"]) == value
+        assert sum(len(body) for body in [codec.pack(ANN, one.cells, b"c") for one in codec._known.values()]) <= bound
+        assert sum(len(cell) + len(data) for cell, data in codec._layout._opened.values()) <= bound
+        assert codec.content(f"{number:016}", body, b"c").cells == content.cells
+    assert codec._known
+    assert codec._layout._opened
+
+
+def test_what_is_remembered_of_one_version_is_not_taken_for_another() -> None:
+    codec = payloads()
+    one, other = ([f"{word} {number}" for number in range(1000)] for word in ("pot", "cup"))
+    bodies = [codec.pack(ANN, {"cart": codec.encode(value)}, b"c") for value in (one, other)]
+    for version, body, value in (("1" * 16, bodies[0], one), ("2" * 16, bodies[1], other), ("1" * 16, bodies[0], one)):
+        assert codec.decode(codec.content(version, body, b"c").cells["cart"]) == value
 
 
 @pytest.mark.server
@@ -221,17 +286,20 @@ def test_a_plain_value_that_differs_is_not_read_again_to_see_whether_it_does() -
     assert made.same(before, made.decode(before)) is None
 
 
-@pytest.mark.parametrize("how", ["plain", "protected", "large"])
-def test_small_bodies_are_taken_apart_once(how, monkeypatch) -> None:
-    codec = payloads(protection=Signing([b"k" * 32])) if how == "protected" else payloads()
-    values = {"n": codec.encode(1), "text": codec.encode(random.Random(1).randbytes(9000 if how == "large" else 90))}
+@pytest.mark.parametrize("how", ["small", "large", "protected", "huge"])
+def test_bodies_are_taken_apart_once(how, monkeypatch) -> None:
+    codec = payloads(protection=Signing([b"k" * 32])) if how == "protected" else payloads(max_bytes=4_000_000)
+    size = {"large": 9000, "huge": 1_500_000}.get(how, 90)
+    values = {"n": codec.encode(1), "text": codec.encode(random.Random(1).randbytes(size))}
     body = codec.pack(ANN, values, b"c")
     again = bytes(bytearray(body))
     first = codec.content("v1", body, b"c")
     monkeypatch.setattr(codec, "_about", lambda *_: pytest.fail("taken apart again"))
-    if how == "plain":
+    known = how in ("small", "large")
+    if known:
         assert codec.content("v1", again, b"c") is first
-    for version, other in (("v1", again[:-1] + b"?"), ("v2", again), *([("v1", again)] if how != "plain" else [])):
+    damaged = again[:-1] + b"?" if how == "small" else again + b"?"  # the checksum of what is large would cost too much
+    for version, other in (("v1", damaged), ("v2", again), *([] if known else [("v1", again)])):
         with pytest.raises(pytest.fail.Exception):
             codec.content(version, other, b"c")
 

@@ -16,7 +16,7 @@ from django.contrib.auth import login
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.messages.storage.session import SessionStorage
-from django.contrib.sessions.backends.base import CreateError, UpdateError
+from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.cache import cache
 from django.http import HttpResponse
@@ -29,6 +29,20 @@ from tests.integrations.django.conftest import project
 
 awaitable = pytest.mark.skipif(django.VERSION < (5, 1), reason="sessions have no awaitable methods before Django 5.1")
 NAME = "sessionid"
+
+
+def test_a_session_has_all_that_django_gives_to_one() -> None:
+    """Ours begins without ``SessionBase.__init__``: a Django that sets more there has to be heard of."""
+    assert set(vars(SessionBase())) == {"_SessionBase__session_key", "accessed", "modified", "serializer"}
+    one = SessionStore()
+    assert (one.accessed, one.modified, one.session_key) == (False, False, None)
+    assert type(one.serializer()) is type(SessionBase().serializer())
+    with override_settings(SESSION_SERIALIZER="tests.integrations.django.test_sessions.Serializer"):
+        assert SessionStore().serializer is Serializer
+
+
+class Serializer:
+    """One of a project's own."""
 
 
 def kept(**values):
