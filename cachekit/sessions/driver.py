@@ -69,7 +69,7 @@ class Driver:
         self.eager = options.load == Load.EAGER
         # Where nobody waits for the store, there is nothing to read ahead.
         self.explicit = options.load == Load.EXPLICIT
-        self.foresees = self.eager or (not self.explicit and store.instant is None)
+        self.foresees = self.eager or (not self.explicit and not store.in_process)
         self._touched: OrderedDict[Key, float] = OrderedDict()
         self._returning = False
         self._renew()

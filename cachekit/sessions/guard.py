@@ -7,7 +7,7 @@ not know what becomes of a request whose store is away.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, cast
+from typing import Any
 
 from cachekit._io import IO
 from cachekit.breaker import Breaker
@@ -47,8 +47,10 @@ class GuardedSessions:
         self.takes_parcels = bool(getattr(inner, "takes_parcels", False))
         """Whether the store keeps a ``Parcel`` as it is."""
         self._foresees = isinstance(inner, Foreseeing)
-        self.instant: Instant | None = cast("Any", inner) if getattr(inner, "in_process", False) else None
-        """The store again, where nobody waits for it."""
+        self.in_process = bool(getattr(inner, "in_process", False))
+        """Whether nobody waits for the store."""
+        self.instant: Instant | None = inner if self.in_process and isinstance(inner, Instant) else None
+        """The store again, where it can also be asked without anything to await."""
 
     def is_away(self) -> bool:
         """Say whether a call would be refused now. False as soon as one may be tried, so that somebody tries."""

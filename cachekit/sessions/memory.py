@@ -26,7 +26,7 @@ class MemorySessions:
     """Keeps sessions in this process.
 
     Attributes:
-        in_process: nobody waits for it.
+        in_process: nobody waits for it, so that it can be asked without anything to await (``Instant``).
         takes_parcels: what it keeps need not be bytes.
 
     Args:

@@ -172,8 +172,9 @@ class UserIndex(Protocol):
         ...
 
 
+@runtime_checkable
 class Instant(Protocol):
-    """What a store in this process can do besides, where its ``in_process`` is true: nobody waits for it."""
+    """What a store in this process may also do, where its ``in_process`` is true: nobody waits for it."""
 
     def read_now(self, key: Key, ttl: float) -> Found:
         """Do what ``read`` does. Fails never."""
