@@ -243,9 +243,16 @@ class AioLanes:
 
     async def _run(self, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any, once: bool) -> Any:
         until = self._loop.time() + self._deadlines.seconds
-        if not self._places.take():
-            async with asyncio.timeout_at(until):
-                await self._places.wait()
+        if self._places.take():
+            return await self._lend(ask, what, once, until)
+        async with asyncio.timeout_at(until):
+            await self._places.wait()
+            return await self._lend(ask, what, once, until)
+
+    async def _lend(
+        self, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any, once: bool, until: float
+    ) -> Any:
+        """Use the place that was taken, and give it back."""
         try:
             if (lane := self._free()) is not None:
                 try:

@@ -215,14 +215,17 @@ def test_no_command_at_all_is_answered_at_once(tmp_path) -> None:
     asyncio.run(with_server(tmp_path, job))
 
 
-@pytest.mark.parametrize("waits", [False, True])
-def test_waiting_for_a_place_and_connecting_are_part_of_a_command_s_time(tmp_path, monkeypatch, waits) -> None:
+@pytest.mark.parametrize(("waits", "stands"), [(False, False), (True, False), (True, True)])
+def test_waiting_for_a_place_and_connecting_are_part_of_a_command_s_time(tmp_path, monkeypatch, waits, stands) -> None:
     """What bounds the whole of it bounds the reply too, which would have the whole time again by itself."""
     monkeypatch.setattr(Deadlines, "watch", lambda _self, _future: None)
 
     async def job(served: Served, link: RedisLink) -> None:
-        served.replies = [b""]
         lanes = link.node._aio()
+        if stands:
+            served.replies = [b"+PONG\r\n"]
+            await link.aio_command(("PING",))
+        served.replies = [b""]
         if waits:
             lanes._places = Places(0)
         asking = asyncio.create_task(link.aio_command(("PING",)))
