@@ -118,6 +118,11 @@ class Session(LazyDict):
         self._shareable = shareable
 
     @property
+    def committed(self) -> bool:
+        """Return whether no header can reach the client any more."""
+        return self._committed
+
+    @property
     def settled(self) -> bool:
         """Return whether there surely is nothing to keep."""
         return self.is_as_stored() and not self._ended and not self._rotate and not self._bound

@@ -187,6 +187,9 @@ class CacheKitSessionInterface(SessionInterface):
             exchange.renew()
         headers = response.headers
         said = list(headers)
+        streamed = response.is_streamed and not response.direct_passthrough
+        if streamed:
+            exchange.streams(response.status_code, said)
         stays = True not in [concerns(name) for name, _ in said]  # whatever is added
         token = saving.set(session)
         try:
@@ -198,7 +201,7 @@ class CacheKitSessionInterface(SessionInterface):
             headers.clear()
         for name, value in fields:
             headers.add(name, value)
-        if response.is_streamed and not response.direct_passthrough:
+        if streamed:
             response.response = _Finishing(response.response, exchange)
         else:
             exchange.body_sent()  # all of its changes were kept with the head, just now
