@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any, Final, TypeAlias
 
-from cachekit.http.personal import dressed
+from cachekit.http.personal import dressed, is_open
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -42,8 +42,8 @@ async def _around(app: AsgiApp, session: object, scope: Scope, receive: Any, sen
             return
         if held is not None:
             head, held = held, None
-            goes_on = message.get("more_body", False) and not _refuses_late_looks(session)
-            await send(_private(head) if goes_on or _looked_at(session) else head)
+            own = _looked_at(session) or (message.get("more_body", False) and _may_look(session, scope["method"], head))
+            await send(_private(head) if own else head)
         await send(message)
 
     await app(scope, receive, relay)
@@ -51,9 +51,19 @@ async def _around(app: AsgiApp, session: object, scope: Scope, receive: Any, sen
         await send(held)
 
 
+def _may_look(session: object, method: str, head: MutableMapping[str, Any]) -> bool:
+    # Ours raises when somebody looks in the middle of what caches may share; others say nothing.
+    if getattr(session, "refuses_late_looks", False) is not True:
+        return True
+    return is_open(method, head["status"], _said(head))
+
+
+def _said(head: MutableMapping[str, Any]) -> list[tuple[str, str]]:
+    return [(str(name, "latin-1"), str(value, "latin-1")) for name, value in head.get("headers", ())]
+
+
 def _private(head: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    said = [(str(name, "latin-1"), str(value, "latin-1")) for name, value in head.get("headers", ())]
-    fields = private(said)
+    fields = private(_said(head))
     return {**head, "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]}
 
 
@@ -64,7 +74,7 @@ def private_wsgi(app: WsgiApp) -> WsgiApp:
         session = environ.get(_IN_ENVIRON)
         if session is None:
             return app(environ, start_response)
-        head = _Head(session, start_response)
+        head = _Head(session, environ["REQUEST_METHOD"], start_response)
         body = app(environ, head.take)
         if isinstance(body, (list, tuple)):  # made already: nothing of the application runs any more
             head.release()
@@ -77,10 +87,10 @@ def private_wsgi(app: WsgiApp) -> WsgiApp:
 class _Head:
     """What the application said to ``start_response``, held until the first of the body: until then it may look."""
 
-    __slots__ = ("_held", "_session", "_start", "_write")
+    __slots__ = ("_held", "_method", "_session", "_start", "_write")
 
-    def __init__(self, session: object, start_response: Callable[..., Any]) -> None:
-        self._session = session
+    def __init__(self, session: object, method: str, start_response: Callable[..., Any]) -> None:
+        self._session, self._method = session, method
         self._start = start_response
         self._held: tuple[str, list[tuple[str, str]]] | None = None
         self._write: Callable[[bytes], object] | None = None
@@ -94,13 +104,14 @@ class _Head:
 
     def _pass(self, data: bytes) -> object:
         if data:
-            self.release()
+            self.release(goes_on=True)
         return None if self._write is None else self._write(data)
 
-    def release(self) -> None:
+    def release(self, *, goes_on: bool = False) -> None:
         if self._held is not None:
             (status, headers), self._held = self._held, None
-            self._write = self._start(status, private(headers) if _looked_at(self._session) else headers)
+            own = _looked_at(self._session) or (goes_on and is_open(self._method, int(status[:3]), headers))
+            self._write = self._start(status, private(headers) if own else headers)
 
 
 class _Body:
@@ -121,7 +132,7 @@ class _Body:
             self._head.release()
             raise
         if piece:
-            self._head.release()
+            self._head.release(goes_on=True)
         return piece
 
     def close(self) -> None:
@@ -133,11 +144,6 @@ class _Body:
 def _looked_at(session: object) -> bool:
     # A dictionary that does not say whether anybody looked: what is empty had nothing to tell.
     return bool(getattr(session, "accessed", session))
-
-
-def _refuses_late_looks(session: object) -> bool:
-    # Ours raises when somebody looks after the head went out as one that caches may share; others say nothing.
-    return getattr(session, "refuses_late_looks", False) is True
 
 
 def private(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:

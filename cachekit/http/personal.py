@@ -12,8 +12,10 @@ from typing import Final
 from cachekit.http.directives import CacheControl
 from cachekit.http.headers import HeaderList, Headers, parse_vary, values, without
 
-_REPLACED: Final = ("public", "s-maxage", "proxy-revalidate", "private", "must-understand")
+_SHARED: Final = ("public", "s-maxage", "proxy-revalidate")
+_REPLACED: Final = (*_SHARED, "private", "must-understand")
 _TARGETED: Final = ("surrogate-control", "x-accel-expires")
+_BODILESS: Final = (204, 304)
 
 
 def dressed(headers: Headers, *, accessed: bool, cookies: Sequence[str], no_store: bool = False) -> HeaderList:
@@ -65,3 +67,27 @@ def may_be_shared(method: str, headers: Headers) -> bool:
         return True
     control = CacheControl.of(headers)
     return "private" not in control and ("no-store" not in control or "must-understand" in control)
+
+
+def is_open(method: str, status: int, headers: Headers) -> bool:
+    """Say whether a response is for one visitor because its body, which is made while it is sent, may look at the session.
+
+    Not where there is no body, or one whose length is known, as that of a file; nor where *headers* say already who may
+    have it, be it all or one.
+    """
+    if status < 200 or status in _BODILESS or not may_be_shared(method, headers):
+        return False
+    for name, value in headers:
+        lower = name.lower()
+        if lower == "content-length":
+            return False
+        if (lower in _TARGETED or lower.endswith("-cache-control")) and not _forbids(value):
+            return False
+    control = CacheControl.of(headers)
+    return True not in [name in control for name in _SHARED]
+
+
+def _forbids(targeted: str) -> bool:
+    """Say whether a field that speaks to shared caches alone tells them to keep nothing."""
+    control = CacheControl.parse(targeted)
+    return "no-store" in control or "private" in control or targeted.strip() == "0"

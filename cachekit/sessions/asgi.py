@@ -108,32 +108,35 @@ class _Sender:
             else:
                 self.held = message
             return
+        body = kind == "http.response.body"
+        more = body and message.get("more_body", False)
         if self.held is not None and kind not in _INFORMATIONAL:
-            await self.release()
+            await self.release(streamed=more)
         await self._send(message)
-        if kind == "http.response.body" and not message.get("more_body", False):
+        if body and not more:
             self._exchange.body_sent()
 
-    async def release(self) -> None:
-        """Send the head that was held, with what it says about the session."""
+    async def release(self, *, streamed: bool = False) -> None:
+        """Send the head that was held, with what it says about the session. *streamed*: the body is not made yet."""
         message, self.held = self.held, None
         if message is not None:
             if self._exchange.begins(message["status"]):
                 await self._exchange.keep(ASYNCIO)
-            headers = self._fields(message.get("headers", ()))
+            headers = self._fields(message.get("headers", ()), message["status"] if streamed else 0)
             self.begun = True
             await self._send({**message, "headers": headers})
 
-    def _fields(self, headers: Any) -> list[tuple[bytes, bytes]]:
+    def _fields(self, headers: Any, streamed: int = 0) -> list[tuple[bytes, bytes]]:
+        """Return *headers* with what is said about the session; *streamed* is the status of a stream."""
         fields, exchange = list(headers), self._exchange  # of a tuple, or what can be looked at once alone
+        is_open = streamed != 0 and exchange.streams(streamed, _decoded(fields))
         for name, _ in fields:
             if concerns(name if type(name) is bytes else bytes(name)):
                 break
         else:  # they stay as they are, whatever is added
             return [*fields, *[_SAID.get(field) or _encoded(*field) for field in exchange.fields([])]]
-        said = [(str(name, "latin-1"), str(value, "latin-1")) for name, value in fields]
-        dressed = exchange.fields(said)
-        return [_encoded(name, value) for name, value in dressed] if exchange.session.loaded else fields
+        dressed = exchange.fields(_decoded(fields))
+        return [_encoded(name, value) for name, value in dressed] if exchange.session.loaded or is_open else fields
 
 
 class _SocketSender(_Sender):
@@ -149,6 +152,10 @@ class _SocketSender(_Sender):
             self.begun = True
             message = {**message, "headers": headers}
         await super().__call__(message)
+
+
+def _decoded(fields: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [(str(name, "latin-1"), str(value, "latin-1")) for name, value in fields]
 
 
 def _encoded(name: str, value: str) -> tuple[bytes, bytes]:

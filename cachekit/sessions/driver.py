@@ -16,7 +16,7 @@ from cachekit._io import ASYNCIO, BLOCKING, IO, drive
 from cachekit.clock import Clock
 from cachekit.errors import CodecError, SessionError, StoreError
 from cachekit.events import Emit, Event, Kind
-from cachekit.http.personal import dressed, may_be_shared
+from cachekit.http.personal import dressed, is_open, may_be_shared
 from cachekit.sessions.cookie import Cookies, Ticket
 from cachekit.sessions.degraded import Pending
 from cachekit.sessions.delivering import Deliveries
@@ -118,7 +118,9 @@ class Driver:
 class Exchange(Keeping):
     """One request and its session. What ``Session`` knows as its source."""
 
-    __slots__ = ("_agent", "_asked", "_cookies", "_degraded", "_known", "_method", "_renewed", "_shape", "_whole")
+    __slots__ = (
+        "_agent", "_asked", "_cookies", "_degraded", "_known", "_method", "_open", "_renewed", "_shape", "_whole",
+    )  # fmt: skip
 
     def __init__(
         self, driver: Driver, cookies: Iterable[str], method: str, agent: str, kind: type[Session] = Session
@@ -139,7 +141,7 @@ class Exchange(Keeping):
         self._degraded = False
         self._asked: Asked | None = None  # a read that is under way
         self._shape = ""  # what kind of request it is, where that is learned from
-        self._renewed = self._used = self._whole = False
+        self._renewed = self._used = self._whole = self._open = False
         self._line: str | None = None
         self._claims: Mapping[str, bytes] = {}
         self._loaded_about = NOBODYS
@@ -358,15 +360,23 @@ class Exchange(Keeping):
         self._failed = status >= 500 and not self._driver.options.save_on_server_error
         return not self.keep_now()
 
+    def streams(self, status: int, headers: Sequence[tuple[str, str]]) -> bool:
+        """Take in, before ``fields`` are asked for, that the body is made while it is sent, and may look at the session.
+
+        Returns whether the response is for one visitor therefore.
+        """
+        self._open = is_open(self._method, status, headers)
+        return self._open
+
     def fields(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the fields with which a response begins that was to begin with *headers*: everything is kept."""
         session, line = self.session, self._line
-        self._used = True  # the end of the response need not note it again
+        self._used = session.accessed  # the end of the response need not note it again
         if line is None and self._renewed and not self._failed and self._held is not None:
             self._say(self._held.base, self._held.about)
             line = self._line
         self._line = None
-        accessed = session.accessed
+        accessed = self._used or self._open
         cookies = (line,) if line is not None else ()
         fields = dressed(headers, accessed=accessed, cookies=cookies, no_store=self._driver.no_store)
         session.close(shareable=not accessed and may_be_shared(self._method, fields))
@@ -407,7 +417,8 @@ class Exchange(Keeping):
             looked, session.accessed = session.accessed, True
             if not looked:
                 return False
-        return (self._held is not None or self._local is not None) and not (self._used and session.settled)
+        noted = self._used or not session.accessed
+        return (self._held is not None or self._local is not None) and not (noted and session.settled)
 
     def let_go(self) -> None:
         """End this request's hold on its session: the last to be called.

@@ -148,10 +148,10 @@ class Sessions:
             ConfigError: it is bound to no user, or was not stored yet.
             StoreError: the store is away.
         """
-        key = Key.parse(session.handle)
-        if not session.user or key is None:
+        key, user = Key.parse(session.handle), session.about.user
+        if not user or key is None:
             raise ConfigError("this session is bound to no user, or not stored yet: call bind() in an earlier request")
-        return await self.store.revoke(io, owner_of(session.user), keep=key)
+        return await self.store.revoke(io, owner_of(user), keep=key)
 
     revoke_others, arevoke_others = both(_revoke_others)
 

@@ -343,7 +343,7 @@ class Keeping:
         if held is None or not self._is_due():
             return
         now = driver.clock()
-        due = self._cookie_is_due(now)
+        due = self._cookie_is_due(now) and not self.session.committed
         if not due and not driver.may_touch(held.key):
             return
         try:

@@ -8,12 +8,14 @@ know which framework that is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from cachekit._io import BLOCKING, IO, both, drive
 from cachekit.errors import StoreError
+from cachekit.events import Event, Kind
 from cachekit.sessions.cookie import Ticket
 from cachekit.sessions.degraded import Pending
 from cachekit.sessions.driver import Driver, Exchange
@@ -39,6 +41,10 @@ class OwnedSession(Session):
             self._rotate = self._bound = True
         self._about = about
 
+    def stand_in(self, values: Mapping[str, bytes]) -> None:
+        """Hold *values* in place of what cannot be read: they count as no change."""
+        self._take_in(values, values)
+
     def last(self, life: float) -> None:
         """Let it live for *life* seconds after its last use, once it is kept; 0.0 for what the options say."""
         if life != self._about.life:
@@ -53,7 +59,7 @@ class KeyedExchange(Exchange):
         session_id: the id that the client sent; empty or anything that is no id for none.
     """
 
-    __slots__ = ("_sliding", "gone", "moved")
+    __slots__ = ("_sliding", "gone", "left", "moved")
 
     session: OwnedSession
 
@@ -63,11 +69,26 @@ class KeyedExchange(Exchange):
         self._sliding: tuple[float, bool] | None = None  # how long it lives, and whether that is to be said in any case
         self.gone = False  # it has ended, or has another id by now, while this request went on
         self.moved = False  # another request has given it a new id, before this one has read it
+        self.left: Callable[[], Mapping[str, Any]] = dict  # what is found in its place then; it is never kept by itself
 
     @property
     def is_kept(self) -> bool:
         """Return whether there is a session, in the store or in this process."""
         return self._held is not None or self._local is not None
+
+    @property
+    def is_adrift(self) -> bool:
+        """Return whether the client holds another id by now, so that nothing of this request can be kept for it.
+
+        Who logs in is given a session of their own, whatever the client holds.
+        """
+        return self.moved and not self.is_kept and not self.session.about.user
+
+    def discard(self) -> None:
+        """Drop what this request has changed in a session that is adrift."""
+        if (values := self.session.changes()) is not None:
+            self._driver.emit(Event(Kind.SESSION_DISCARDED, detail="the id of this request was changed by another"))
+            self.session.commit(values)
 
     @property
     def id(self) -> str:
@@ -89,6 +110,9 @@ class KeyedExchange(Exchange):
         if not self.session.loaded:
             await super().load(io)
             self.moved = self._mute
+            if self.moved and (left := self.left()):
+                codec = self._driver.payloads
+                self.session.stand_in({key: codec.encode(value) for key, value in left.items()})
         self.session.accessed = True
 
     async def save(self, io: IO, *, life: float | None = None, in_any_case: bool = False, anew: bool = False) -> bool:

@@ -118,6 +118,11 @@ class Session(LazyDict):
         self._shareable = shareable
 
     @property
+    def committed(self) -> bool:
+        """Return whether no header can reach the client any more."""
+        return self._committed
+
+    @property
     def settled(self) -> bool:
         """Return whether there surely is nothing to keep."""
         return self.is_as_stored() and not self._ended and not self._rotate and not self._bound
@@ -279,7 +284,8 @@ class Session(LazyDict):
             SessionError: the response has begun.
         """
         name = checked_user(user)
-        if self.user not in ("", name):
+        self._look()
+        if self._about.user not in ("", name):
             if self._committed:
                 raise SessionError("the response has begun: a new id cannot reach the client any more")
             self.clear()

@@ -56,7 +56,7 @@ class SessionMiddleware:
 class _Response:
     """The ``start_response`` that the application gets, and the iterable that the server gets."""
 
-    __slots__ = ("_body", "_exchange", "_finished", "_head", "_iterator", "_made", "_start", "_write")
+    __slots__ = ("_bare", "_body", "_exchange", "_finished", "_head", "_iterator", "_made", "_start", "_write")
 
     def __init__(self, exchange: Exchange, start_response: StartResponse) -> None:
         self._exchange = exchange
@@ -66,6 +66,7 @@ class _Response:
         self._body: Any = ()
         self._iterator: Iterator[bytes] = iter(())
         self._finished = False
+        self._bare = False  # whether there is no body because nobody asked for one: its head is that of a stream
         self._made = False  # whether the application had done all it does before the head was released
 
     def call(self, app: App, environ: Environ) -> Iterable[bytes]:
@@ -91,6 +92,7 @@ class _Response:
             return body
         self._iterator = iter(body)
         self._made = self._head is not None and type(self._iterator) in _MADE
+        self._bare = not self._made and environ["REQUEST_METHOD"] == "HEAD"
         return self
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -101,11 +103,11 @@ class _Response:
         return self._written
 
     def _written(self, data: bytes) -> object:
-        self._release()
+        self._release(streamed=True)
         assert self._write is not None
         return self._write(data)
 
-    def _release(self) -> None:
+    def _release(self, *, streamed: bool = False) -> None:
         head, self._head = self._head, None
         if head is None:
             return
@@ -114,6 +116,8 @@ class _Response:
             number = int(status[:3])
         except ValueError:
             number = 200
+        if streamed:
+            self._exchange.streams(number, headers)
         fields = drive(self._exchange.head(BLOCKING, number, headers))
         self._write = self._start(status, fields) if exc_info is None else self._start(status, fields, exc_info)
 
@@ -124,12 +128,12 @@ class _Response:
         try:
             data = next(self._iterator)
         except StopIteration:
-            self._release()
+            self._release(streamed=self._bare)
             self._finish()
             raise
         if data and self._head is not None:
             whole = _says_length(self._head[1], len(data))
-            self._release()
+            self._release(streamed=not self._made)
             if whole:
                 self._exchange.whole()
         return data

@@ -17,7 +17,7 @@ from django.utils.module_loading import import_string
 
 from cachekit.errors import SessionTooLarge
 from cachekit.sessions.keyed import IO, KeyedExchange, OwnedSession, both, end, exists
-from cachekit_django import keeping
+from cachekit_django import adrift, keeping
 from cachekit_django.claims import ClaimedExchange
 from cachekit_django.pages import page
 
@@ -68,6 +68,7 @@ class SessionStore(_Base):
         self._flag: bool | None = None
         self._begun: KeyedExchange | None = None
         self._claimed = self._shape = ""
+        self._asked = False  # whether somebody is about to send its cookie: is_empty was called
         self._given = session_key if self._validate_session_key(session_key) else None
         self.accessed = False
         if self._given and not self._sessions.driver.claimed:
@@ -100,6 +101,8 @@ class SessionStore(_Base):
             driver = self._sessions.driver
             kind = partial(ClaimedExchange, claimed=self._claimed) if driver.claimed else KeyedExchange
             found = self._begun = kind(driver, self._given or "")
+            if settings.CSRF_USE_SESSIONS:
+                found.left = partial(adrift.left, self._given or "")
             if self._shape:
                 found.expect(self._shape)
         return found
@@ -115,8 +118,8 @@ class SessionStore(_Base):
     def claims(self) -> str | None:
         """Return the claims that the client has to get; an empty text where it has to lose them, None where all is well."""
         exchange = self._begun
-        if not isinstance(exchange, ClaimedExchange) or not exchange.session.loaded:
-            return None
+        if not isinstance(exchange, ClaimedExchange) or not exchange.session.loaded or exchange.is_adrift:
+            return None  # where the key was changed by another request, the claims in the browser are newer too
         try:
             found = exchange.claims()
         except SessionTooLarge as exc:
@@ -210,11 +213,17 @@ class SessionStore(_Base):
     def is_empty(self) -> bool:
         """Say whether there is no key and no data, so that the cookie can go.
 
-        It stays where another request has just changed the key: the browser holds the new one by now.
+        It stays where another request has just changed the key: the browser holds the new one by now. Then nothing is
+        saved either, and no cookie sent.
         """
+        self._asked = True
+        if self._given and (self._flag or settings.SESSION_SAVE_EVERY_REQUEST) and not self._exchange.session.loaded:
+            self._exchange.fetch()  # it is about to be saved
         exchange = self._begun
         if exchange is None or not exchange.session.loaded:
             return not self._given
+        if self._is_adrift():
+            return adrift.Answer(exchange.discard)  # type: ignore[return-value]  # a truth value
         return not (exchange.is_kept or exchange.moved or dict.__len__(exchange.session) or self.session_key)
 
     @property
@@ -232,14 +241,23 @@ class SessionStore(_Base):
         if value or self._flag is not None:
             self._flag = value
 
+    def _is_adrift(self) -> bool:
+        """Say whether the browser holds another key by now, and nobody has logged in here: nothing can be kept for it."""
+        exchange = self._exchange
+        if exchange.moved:
+            self._own()
+        return exchange.is_adrift
+
     # -- writing
 
     async def _save(self, io: IO, must_create: bool = False) -> None:
         """Save what changed, together with what other requests changed meanwhile.
 
+        What changed is dropped where the key was changed by another request before this one has read the session.
+
         Raises:
             CreateError: *must_create*, and there is one.
-            UpdateError: it was ended meanwhile, or has another key.
+            UpdateError: it was ended meanwhile, or has another key, and the browser would be sent the one that it had.
             SessionTooLarge: it is larger than MAX_BYTES.
             CodecError: a value is of a type that is not kept.
         """
@@ -247,6 +265,9 @@ class SessionStore(_Base):
         await exchange.load(io)
         if must_create and exchange.is_kept:
             raise CreateError
+        if self._is_adrift() and not self._asked:
+            exchange.discard()
+            return
         self._own()
         age = self.get_expiry_age()
         if age <= 0:

@@ -36,6 +36,8 @@ class FlaskSession(Session, SessionMixin):  # type: ignore[override,unused-ignor
     exchange: Any = None
     touched = False
     """Whether anything was set, if only to what it was: in Flask that sends the cookie."""
+    by_cookie = False
+    """Whether ``permanent`` is what its cookie says: while nobody but Flask asks, that is no reason to read it."""
     _compared: tuple[dict[str, bytes] | None] | None = None
 
     def compare(self) -> None:
@@ -76,8 +78,15 @@ class FlaskSession(Session, SessionMixin):  # type: ignore[override,unused-ignor
         self.touched, self._compared = True, None
 
     @property
+    def user(self) -> Any:
+        """Return what the view has put in under that name, as templates expect; else the user it is bound to."""
+        return self["user"] if "user" in self else super().user
+
+    @property
     def permanent(self) -> bool:
         """Say whether it outlives the browser."""
+        if self.by_cookie and not self.loaded:
+            return bool(self.exchange.remembered)
         self.mark_accessed()
         return self.about.remembered
 
@@ -181,12 +190,21 @@ class CacheKitSessionInterface(SessionInterface):
         if session.loaded:
             session.compare()  # once: nothing of the application runs until the head is made
             session.touched = session.modified  # afterwards nothing differs from the store any more
-            if session.touched and not session.new and not session.user and session.bare:
+            if session.touched and not session.new and not session.about.user and session.bare:
                 session.clear()  # as in Flask: one that was emptied is no session any more
-        if self.sessions is None and (session.loaded or exchange.remembered) and self.should_set_cookie(app, session):
-            exchange.renew()
+        if self.sessions is None and (session.loaded or exchange.remembered):
+            session.by_cookie = True
+            refresh = self.should_set_cookie(app, session)
+            session.by_cookie = False
+            if refresh:
+                session.mark_accessed()  # a cookie goes out for what is there alone
+                exchange.renew()
+        removal = "" if not session.ended or exchange.has_cookie else self._removal_of_foreign(app)
         headers = response.headers
         said = list(headers)
+        streamed = response.is_streamed and not response.direct_passthrough
+        if streamed:
+            exchange.streams(response.status_code, said)
         stays = True not in [concerns(name) for name, _ in said]  # whatever is added
         token = saving.set(session)
         try:
@@ -198,11 +216,20 @@ class CacheKitSessionInterface(SessionInterface):
             headers.clear()
         for name, value in fields:
             headers.add(name, value)
-        if response.is_streamed and not response.direct_passthrough:
+        if removal and session.new:
+            headers.add("Set-Cookie", removal)
+        if streamed:
             response.response = _Finishing(response.response, exchange)
         else:
             exchange.body_sent()  # all of its changes were kept with the head, just now
             exchange.let_go()
+
+    def _removal_of_foreign(self, app: Flask) -> str:
+        """Return the line that takes away a cookie of our name that is not ours, as Flask's own; or an empty text."""
+        sessions = self.sessions_of(app)
+        if sessions is None or sessions.options.cookie not in flask.request.cookies:
+            return ""
+        return sessions.driver.cookies.removal()
 
 
 class _Finishing:

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, Final
 from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
@@ -195,7 +196,8 @@ class CachedView:
             what = f"{options.key_prefix}{environ['wsgi.url_scheme']}://{host}{environ.get('SCRIPT_NAME', '')}"
             what += environ.get("PATH_INFO", "")
             if options.query_string and environ.get("QUERY_STRING"):
-                what += "?" + urlencode(sorted(asked.args.items(multi=True)))
+                # By name alone: the order of what is said under one name may mean something.
+                what += "?" + urlencode(sorted(asked.args.items(multi=True), key=itemgetter(0)))
         if not isinstance(what, str) or not what:
             raise ConfigError(f"{self.name}: {what!r} is no key: return text that is not empty")
         chosen = [f"{name}={asked.headers.get(name, '')}" for name in options.vary]

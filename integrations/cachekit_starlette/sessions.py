@@ -47,6 +47,11 @@ class Session(_Session):
     def __init__(self, source: Any = (), codec: Payloads | None = None) -> None:
         super().__init__(source, codec or Payloads(_NOBODYS))
 
+    @property
+    def user(self) -> Any:
+        """Return what an endpoint has put in under that name, as templates expect; else the user it is bound to."""
+        return self["user"] if "user" in self else super().user
+
 
 class _Alone(Session):
     """A session of no request: there is nothing to read, so that looking at it is nothing to note."""

@@ -36,7 +36,7 @@ def sessions(clock) -> Sessions:
     return Sessions("memory://", SessionOptions(secrets="a long random text, not this one"), clock=clock)
 
 
-def asgi_site(outer, clock, *, late: bool = False, piecewise: bool = False, kind=CacheKit):
+def asgi_site(outer, clock, *, late: bool = False, piecewise: bool = False, reads: bool = False, kind=CacheKit):
     numbers = count()
 
     async def app(scope, receive, send) -> None:
@@ -49,7 +49,8 @@ def asgi_site(outer, clock, *, late: bool = False, piecewise: bool = False, kind
             await send({"type": "http.response.body", "body": b"page: ", "more_body": True})
         body = "the same for all"
         if scope["path"] == "/own":
-            body = scope["session"].setdefault("token", f"token {next(numbers)}")
+            session = scope["session"]
+            body = str(session.get("token")) if reads else session.setdefault("token", f"token {next(numbers)}")
         if not late:
             await start()
         await send({"type": "http.response.body", "body": body.encode()})
@@ -72,8 +73,14 @@ def wsgi_site(sessions, clock, kind: str):
     def app(environ, start_response):
         if "early" in kind:
             return respond(environ, start_response)
-        start_response("200 OK", [("Content-Type", "text/plain")])
+        start_response("200 OK", fields(environ))
         return respond(environ, lambda *head: None)
+
+    def fields(environ):
+        said = [("Content-Type", "text/plain")]
+        if "stream" in kind and environ["PATH_INFO"] == "/all":  # where nobody says so, a stream may still look
+            said.append(("Cache-Control", "public"))
+        return said
 
     def respond(environ, start_response):
         if "stream" in kind:
@@ -86,7 +93,7 @@ def wsgi_site(sessions, clock, kind: str):
         body = "the same for all"
         if environ["PATH_INFO"] == "/own":
             body = environ["cachekit.session"].setdefault("token", f"token {next(numbers)}")
-        start_response("200 OK", [("Content-Type", "text/plain")])
+        start_response("200 OK", fields(environ))
         yield body.encode()
 
     made = WsgiHttpCache if "bare" in kind else WsgiCacheKit
@@ -149,6 +156,47 @@ def test_a_stranger_s_session_may_be_looked_at_in_the_middle_of_a_stream(clock) 
         assert "stored" not in got.headers["cache-status"]
 
 
+def test_our_session_may_be_looked_at_in_the_middle_of_a_stream(sessions, clock) -> None:
+    """The rule that says it is for all comes from who did not write the stream."""
+    ask = asgi_site(lambda app: SessionMiddleware(app, sessions), clock, late=True, piecewise=True, reads=True)
+    for got in (ask("/own"), ask("/own")):
+        assert got.text == "page: None"
+        assert got.headers["cache-control"] == "private"
+        assert "stored" not in got.headers["cache-status"]
+
+
+@pytest.mark.parametrize("kind", [WsgiCacheKit, WsgiHttpCache])
+def test_our_session_may_be_looked_at_in_the_middle_of_a_wsgi_stream(sessions, clock, kind) -> None:
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"page: "
+        yield str(environ["cachekit.session"].get("token")).encode()
+
+    site = WsgiSessionMiddleware(kind(app, cache=Cache(clock=clock), rules=RULES), sessions)
+    with httpx.Client(transport=httpx.WSGITransport(site), base_url="https://shop") as client:
+        for _ in range(2):
+            got = client.get("/own")
+            assert got.text == "page: None"
+            assert (got.headers["cache-control"], got.headers["vary"]) == ("private", "Cookie")
+            assert "stored" not in got.headers["cache-status"]
+
+
+@pytest.mark.parametrize(("said", "own"), [([], True), ([("Content-Length", "2")], False)])
+def test_our_session_may_be_looked_at_between_what_is_written(said, own) -> None:
+    def app(environ, start_response):
+        start_response("200 OK", said)(b"ab")
+        return []
+
+    heads = []
+
+    def start_response(status, headers, exc_info=None):
+        heads.append(headers)
+        return lambda data: None
+
+    list(private_wsgi(app)({"REQUEST_METHOD": "GET", "cachekit.session": {}}, start_response))
+    assert heads == [[*said, *([("Cache-Control", "private"), ("Vary", "Cookie")] if own else [])]]
+
+
 @pytest.mark.parametrize("kind", [WsgiCacheKit, WsgiHttpCache])
 def test_a_second_head_before_the_first_of_the_body_counts(sessions, clock, kind) -> None:
     """The page that took the place of one that failed was made with a session too, and is told further out to be kept."""
@@ -188,10 +236,10 @@ def test_a_second_head_after_the_first_of_the_body_is_for_the_server_to_decide()
         told.append((status, headers, exc_info and exc_info[0]))
         return lambda data: None
 
-    body = private_wsgi(app)({"cachekit.session": {}}, start_response)
+    body = private_wsgi(app)({"REQUEST_METHOD": "GET", "cachekit.session": {}}, start_response)
     assert b", ".join(body) == b"the first, the second"
     assert told == [
-        ("200 OK", [("X-Head", "first")], None),
+        ("200 OK", [("X-Head", "first"), ("Cache-Control", "private"), ("Vary", "Cookie")], None),
         (
             "500 Internal Server Error",
             [("X-Head", "second"), ("Cache-Control", "private"), ("Vary", "Cookie")],

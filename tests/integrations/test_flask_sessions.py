@@ -10,7 +10,7 @@ import pytest
 
 flask = pytest.importorskip("flask")
 
-from cachekit_flask import CacheKit, CacheKitSessionInterface  # noqa: E402
+from cachekit_flask import CacheKit, CacheKitSessionInterface, Rule  # noqa: E402
 
 from cachekit import Cache, ConfigError  # noqa: E402
 from cachekit.codecs.msgpack import MsgpackCodec  # noqa: E402
@@ -162,6 +162,31 @@ def test_clearing_ends_it(app: Any) -> None:
     assert thief.get("/get/name").text == "None"
 
 
+def test_a_template_finds_the_user_that_a_view_has_put_in(app: Any) -> None:
+    page = "{% if session.user %}{{ session.user.name }}{% else %}nobody{% endif %}"
+    app.add_url_rule("/page", "page", lambda: flask.render_template_string(page))
+    app.add_url_rule("/whose", "whose", lambda: flask.session.user)
+
+    def login(name: str) -> str:
+        flask.session.bind(name)
+        return flask.session.user
+
+    app.add_url_rule("/login/<name>", "login", login)
+
+    def named() -> str:
+        flask.session["user"] = {"name": "Ann"}
+        return "ok"
+
+    app.add_url_rule("/named", "named", named)
+    browser = app.test_client()
+    assert browser.get("/page").text == "nobody"
+    browser.get("/named")
+    assert browser.get("/page").text == "Ann"
+    assert browser.get("/login/ann").json == {"name": "Ann"}, "what the view has put in"
+    other = app.test_client()
+    assert (other.get("/login/bob").text, other.get("/whose").text) == ("bob", "bob")
+
+
 def test_flashed_messages(app: Any) -> None:
     client = app.test_client()
     client.get("/flash")
@@ -174,6 +199,75 @@ def test_a_stream_may_still_change_it(app: Any) -> None:
     client.get("/set/a/1")
     assert client.get("/stream").text == "ab"
     assert (client.get("/get/before").text, client.get("/get/during").text) == ("1", "2")
+
+
+@pytest.mark.parametrize("way", ["template", "context"])
+def test_a_stream_may_first_look_while_it_is_sent(app: Any, way: str) -> None:
+    """Flask makes such a page when its head is out already, by Flask's own ways to stream."""
+
+    @app.route("/hello")
+    def hello():
+        if way == "template":
+            return flask.stream_template_string("Hello {{ session['name'] }}{{ get_flashed_messages() | join }}")
+
+        def body():
+            yield "Hello "
+            yield str(flask.session.get("name", ""))
+
+        return flask.stream_with_context(body())
+
+    client = app.test_client()
+    assert client.get("/hello").text == "Hello ", "somebody who was never here"
+    client.get("/set/name/ann")
+    got = client.get("/hello")
+    assert (got.text, got.headers["Cache-Control"], got.headers["Vary"]) == ("Hello ann", "private", "Cookie")
+    assert client.head("/hello").headers["Cache-Control"] == "private"
+    client.set_cookie(client.get_cookie("__Host-session").key, "made up")
+    assert client.get("/hello").text == "Hello "
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_no_rule_gives_a_stream_that_looks_to_all(shared: bool) -> None:
+    app = flask.Flask("shop")
+    app.secret_key = "dev"
+
+    @app.route("/hello", methods=["GET", "POST"])
+    def hello():
+        if flask.request.method == "POST":
+            flask.session["name"] = flask.request.form["name"]
+            return "ok"
+        return flask.stream_template_string("Hello {{ session['name'] }}")
+
+    rules = [Rule("/hello", ttl="1h", shared=shared, override=shared)]
+    CacheKit(app, cache=Cache(), sessions=True, rules=rules)
+    clients = {name: app.test_client() for name in ("ann", "bob")}
+    for name, client in clients.items():
+        client.post("/hello", data={"name": name})
+    for _ in range(2):
+        for name, client in clients.items():
+            got = client.get("/hello")
+            assert got.text == f"Hello {name}"
+            assert "stored" not in got.headers["Cache-Status"]
+
+
+def test_a_file_and_a_stream_for_all_stay_as_they_are(app: Any) -> None:
+    @app.route("/file")
+    def file():
+        return flask.send_file(__file__)
+
+    @app.route("/all")
+    def for_all():
+        return flask.Response((part for part in "ab"), headers={"Cache-Control": "public, max-age=60"})
+
+    @app.route("/length")
+    def length():
+        return flask.Response((part for part in "ab"), headers={"Content-Length": "2"})
+
+    client = app.test_client()
+    for path, said in (("/file", "no-cache"), ("/all", "public, max-age=60"), ("/length", None)):
+        got = client.get(path)
+        assert (got.headers.get("Cache-Control"), got.headers.get("Vary")) == (said, None), path
+        got.close()
 
 
 def test_a_body_that_nobody_reads_is_closed() -> None:

@@ -12,17 +12,21 @@ import pytest
 
 pytest.importorskip("starlette")
 httpx = pytest.importorskip("httpx")
+jinja2 = pytest.importorskip("jinja2")
 
 from cachekit_starlette import CacheKit, GZipMiddleware, Rule, Session, SessionMiddleware  # noqa: E402
 from starlette.applications import Starlette  # noqa: E402
+from starlette.background import BackgroundTask  # noqa: E402
 from starlette.datastructures import Secret  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
-from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse  # noqa: E402
+from starlette.middleware.base import BaseHTTPMiddleware  # noqa: E402
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse  # noqa: E402
 from starlette.routing import Route  # noqa: E402
 
 import cachekit.asgi  # noqa: E402
 import cachekit.wsgi  # noqa: E402
 from cachekit import Cache, ConfigError  # noqa: E402
+from cachekit.errors import SessionError  # noqa: E402
 from cachekit.testing import ManualClock  # noqa: E402
 
 
@@ -194,6 +198,82 @@ def test_behind_the_http_cache_nobody_gets_anothers_page():
             assert (await client.get("/plain")).text == "plain"
 
     talk(app, script)
+
+
+@pytest.mark.parametrize(
+    "outside", [[], [Middleware(CacheKit, cache=Cache(), rules=[Rule("/**", ttl="1h", shared=True)])]]
+)
+def test_a_stream_may_first_look_while_it_is_sent(cache, outside):
+    async def stream(request):
+        async def body():
+            yield "Hello "
+            yield request.session.get("name", "")
+
+        return StreamingResponse(body(), media_type="text/plain")
+
+    async def script(client):
+        assert (await client.get("/stream")).text == "Hello "
+        for name in ("ann", "bob"):
+            await client.get(f"/put?name={name}")
+            got = await client.get("/stream")
+            assert (got.text, got.headers["cache-control"], got.headers["vary"]) == (
+                f"Hello {name}",
+                "private",
+                "Cookie",
+            )
+            client.cookies.clear()
+
+    own = Middleware(SessionMiddleware, secret_key="partial", store=cache)
+    talk(Starlette(routes=[*ROUTES, Route("/stream", stream)], middleware=[*outside, own]), script, cache)
+
+
+def test_a_background_task_can_begin_no_session():
+    async def later(request):
+        request.session["later"] = 1
+
+    async def page(request):
+        return PlainTextResponse("page", background=BackgroundTask(later, request))
+
+    async def script(client):
+        with pytest.raises(SessionError, match="the client has no id"):
+            await client.get("/page")
+        await client.get("/put?name=ann")
+        await client.get("/page")
+        assert (await client.get("/look")).json() == {"name": "ann", "later": 1}
+
+    own = Middleware(SessionMiddleware, secret_key="partial", store=Cache())
+    talk(Starlette(routes=[*ROUTES, Route("/page", page)], middleware=[own]), script)
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_what_has_no_body_is_no_stream(status):
+    """Middlewares of Starlette pass everything on as a stream."""
+
+    class Passing(BaseHTTPMiddleware):
+        async def dispatch(self, request, call_next):
+            return await call_next(request)
+
+    async def nothing(request):
+        return Response(status_code=status)
+
+    async def script(client):
+        assert "cache-control" not in (await client.get("/nothing")).headers
+        assert "cache-control" not in (await client.get("/plain")).headers, "it says its length"
+
+    own = Middleware(SessionMiddleware, secret_key="partial", store=Cache())
+    talk(Starlette(routes=[*ROUTES, Route("/nothing", nothing)], middleware=[own, Middleware(Passing)]), script)
+
+
+def test_a_template_finds_the_user_that_an_endpoint_has_put_in():
+    page = jinja2.Template("{{ session.user.name or 'nobody' }}")
+    session = Session({"n": 1})
+    assert (session.user, page.render(session=session)) == ("", "nobody")
+    session["user"] = {"name": "Ann"}
+    assert (session.user, page.render(session=session)) == ({"name": "Ann"}, "Ann")
+    session.bind("ann")
+    assert session.user == {"name": "Ann"}
+    del session["user"]
+    assert session.user == "ann"
 
 
 def test_a_session_that_stands_alone():
