@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import heapq
 import inspect
 import itertools
@@ -20,6 +21,7 @@ from concurrent.futures import Future
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from cachekit._fork import renew_in_child
+from cachekit.around import asurrounded, surrounded
 from cachekit.clock import stopwatch
 
 R = TypeVar("R")
@@ -50,7 +52,7 @@ class IO(Protocol):
         ...
 
     def spawn(self, job: Coroutine[Any, Any, object]) -> None:
-        """Run *job* in the background; a failure is logged, never raised."""
+        """Run *job* in the background, within what ``around_jobs`` was told; a failure is logged, never raised."""
         ...
 
     def every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], None]:
@@ -69,9 +71,16 @@ def drive(job: Coroutine[Any, Any, R]) -> R:
     raise RuntimeError(f"{job!r} suspended in blocking mode: it awaited something that did not go through io")
 
 
-async def _log_failures(job: Coroutine[Any, Any, object]) -> None:
+def _in_thread(job: Coroutine[Any, Any, object]) -> None:
     try:
-        await job
+        surrounded(functools.partial(drive, job))
+    except Exception:
+        log.exception("a background job of cachekit failed")
+
+
+async def _in_task(job: Coroutine[Any, Any, object]) -> None:
+    try:
+        await asurrounded(job)
     except Exception:
         log.exception("a background job of cachekit failed")
 
@@ -147,9 +156,7 @@ class _Blocking:
 
     def spawn(self, job: Coroutine[Any, Any, object]) -> None:
         context = contextvars.copy_context()
-        threading.Thread(
-            target=context.run, args=(drive, _log_failures(job)), name="cachekit-background", daemon=True
-        ).start()
+        threading.Thread(target=context.run, args=(_in_thread, job), name="cachekit-background", daemon=True).start()
 
     def every(self, seconds: float, job: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], None]:
         return _alarms.every(seconds, lambda: self.spawn(job()))
@@ -175,7 +182,7 @@ class _Asyncio:
         await asyncio.sleep(seconds)
 
     def spawn(self, job: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.get_running_loop().create_task(_log_failures(job))
+        task = asyncio.get_running_loop().create_task(_in_task(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

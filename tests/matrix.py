@@ -46,7 +46,7 @@ class Row:
     python: str = ""
 
 
-FLASK_TESTS = ["tests/integrations/test_flask.py", "tests/integrations/test_flask_sessions.py"]
+FLASK_TESTS = [f"tests/integrations/test_flask{name}.py" for name in ("", "_sessions", "_jobs")]
 STARLETTE_TESTS = ["tests/integrations/test_starlette.py"]
 FASTAPI_TESTS = [*STARLETTE_TESTS, "tests/integrations/test_fastapi.py"]
 DJANGO_TESTS = ["tests/integrations/django"]

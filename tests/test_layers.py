@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cachekit"
 
 LAYERS = [
-    "errors", "clock", "_fork", "_io", "_loops", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
-    "signatures", "options", "codecs", "arguments",
+    "errors", "clock", "_fork", "around", "_io", "_loops", "events", "policy", "entry", "keys", "tags", "modes", "loading",
+    "breaker", "signatures", "options", "codecs", "arguments",
     "stores", "flight", "keeping", "leases", "engine", "transaction",
     "shell", "instances", "classmethods", "decorator", "many", "functions", "contents", "making", "stats",
     "cdn", "purging", "facade", "default", "jinja", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade",

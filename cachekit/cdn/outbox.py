@@ -13,6 +13,7 @@ Must not know what invalidated, nor how a CDN is spoken to.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import threading
@@ -23,6 +24,7 @@ from typing import Final
 
 from cachekit._fork import renew_in_child
 from cachekit._io import BLOCKING, IO, drive
+from cachekit.around import surrounded
 from cachekit.cdn.base import HttpCall, Outcome, Purger, Scope, Target, Verdict
 from cachekit.cdn.box import Box, Claim, Count, Item, MemoryBox, Settled
 from cachekit.cdn.client import Client
@@ -392,7 +394,7 @@ def _work(outbox: weakref.ref[Outbox], name: str, wake: threading.Event) -> None
             return
         wake.clear()
         try:
-            pause = drive(owner.deliver(BLOCKING, name))
+            pause = surrounded(functools.partial(drive, owner.deliver(BLOCKING, name)))
         except Exception:
             log.exception("delivering purges to %s failed", name)
             pause = _POLL

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from cachekit._io import ASYNCIO
 from cachekit.arguments import check_app
+from cachekit.around import asurrounded
 from cachekit.clock import Clock, stopwatch, system_clock
 from cachekit.degrade.gate import BAD, Counts, Gate, Gates, Route
 from cachekit.degrade.health import StorePort
@@ -177,7 +178,7 @@ class Guards:
 
     async def _timed(self, scope: Scope, call: _Call, gate: Gate) -> None:
         timeout = gate.route.span("timeout")
-        task = asyncio.ensure_future(self.app(scope, call.receive, call.send))
+        task = asyncio.ensure_future(asurrounded(self.app(scope, call.receive, call.send)))  # it may outlive its caller
 
         def ended(task: asyncio.Future[None]) -> None:
             # The place is held until the application has really ended, whoever still waits for it.

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
+from cachekit.around import surrounded
 from cachekit.degrade.gate import BAD, Gate
 from cachekit.degrade.refusal import Refusal, Refused
 from cachekit.errors import AppTimeout
@@ -72,17 +73,8 @@ class Helper:
     def _work(self, app: App, environ: Environ) -> None:
         ok: bool | None = False
         error: BaseException | None = None
-        body: Any = None
         try:
-            try:
-                body = app(environ, self._start)
-                for piece in body:
-                    self._put(piece)
-                ok = self._head is not None and int(self._head[0][:3]) not in BAD
-            finally:
-                close = getattr(body, "close", None)
-                if close is not None:
-                    close()
+            ok = surrounded(lambda: self._run(app, environ))  # its place is free when its connections are closed
         except _GivenUp:
             ok = None
         except BaseException as exc:
@@ -95,6 +87,19 @@ class Helper:
             self._put(_END if error is None else error)
         except _GivenUp:
             pass
+
+    def _run(self, app: App, environ: Environ) -> bool:
+        """Call *app* and pass on what it answers. Returns whether that is no error."""
+        body: Any = None
+        try:
+            body = app(environ, self._start)
+            for piece in body:
+                self._put(piece)
+            return self._head is not None and int(self._head[0][:3]) not in BAD
+        finally:
+            close = getattr(body, "close", None)
+            if close is not None:
+                close()
 
     def _start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
         if self._gone:

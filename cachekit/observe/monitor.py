@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from cachekit._fork import renew_in_child
+from cachekit.around import surrounded
 from cachekit.clock import Clock
 from cachekit.errors import ConfigError
 from cachekit.policy import Duration, positive_seconds
@@ -271,7 +272,7 @@ class HitRateMonitor:
 
         def watch() -> None:
             while not stopped.wait(self._interval):
-                self._check_quietly()
+                surrounded(self._check_quietly)  # callbacks may look into a database
 
         self._thread = threading.Thread(target=watch, name="cachekit-monitor", daemon=True)
         self._thread.start()

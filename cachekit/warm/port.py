@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
+from cachekit.around import surrounded
+
 R = TypeVar("R")
 
 
@@ -36,7 +38,7 @@ def in_thread(call: Callable[[], R]) -> Future[R]:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            result = call()
+            result = surrounded(call)
         except BaseException as exc:  # noqa: BLE001 - whoever waits for it gets it
             future.set_exception(exc)
         else:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from cachekit._io import ASYNCIO, BLOCKING, stopped_scope
+from cachekit.around import asurrounded
 from cachekit.clock import Chance, stopwatch, system_chance
 from cachekit.errors import ConfigError
 from cachekit.policy import Duration, positive_seconds, seconds
@@ -332,7 +333,9 @@ async def _call(job: Job) -> Any:
         made = await asyncio.wrap_future(in_thread(lambda: _listed(fn(*job.args, **job.kwargs))))
     if not inspect.isawaitable(made):
         return made
-    return await asyncio.ensure_future(made)  # a task of its own, so that jobs do not share context variables
+    return await asyncio.create_task(
+        asurrounded(made)
+    )  # a task of its own, so that jobs do not share context variables
 
 
 def _listed(result: Any) -> Any:

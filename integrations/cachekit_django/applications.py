@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cachekit_django import conf
+from cachekit_django import conf, jobs
 
 
 def _settings() -> dict[str, Any]:
+    jobs.register()  # where the application is not installed
     given = conf.read()
     return {
         "cache": conf.cache(), "rules": given.rules, "options": conf.http_options(), "degradation": given.degradation,

@@ -33,12 +33,13 @@ class CacheKitConfig(AppConfig):
                 use(conf.cache())
 
     def ready(self) -> None:
-        """Register the checks; without a management command, run them now."""
+        """Register the checks and what goes around jobs; without a management command, run the checks now."""
         from django.contrib.auth.signals import user_logged_in
 
-        from cachekit_django import keeping, logins, signals
+        from cachekit_django import jobs, keeping, logins, signals
         from cachekit_django.checks import check, check_deployed, errors
 
+        jobs.register()
         checks.register(check, "caches")
         checks.register(check_deployed, "caches", deploy=True)
         if keeping.in_use():

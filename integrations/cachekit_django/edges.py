@@ -12,7 +12,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 
-from cachekit_django import bridge
+from cachekit_django import bridge, jobs
 
 _REQUEST: Final = "cachekit.django"
 
@@ -24,6 +24,7 @@ class Middleware:
     async_capable = True
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        jobs.register()  # where the application is not installed
         self.get_response = get_response
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:

@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 from cachekit import Cache, ConfigError, Event, Kind
 from cachekit.errors import CodecError
 from cachekit.policy import Policy, seconds
-from cachekit_django import conf
+from cachekit_django import conf, jobs
 from cachekit_django.values import codec
 
 log = logging.getLogger("cachekit")
@@ -69,6 +69,7 @@ class SingleValues(BaseCache):
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
         self.wrong: Exception | None = None
+        jobs.register()  # where the application is not installed
         try:
             self._set_up(location, params)
         except (ConfigError, ImportError) as exc:

@@ -19,7 +19,7 @@ from cachekit.sessions import SessionOptions, Sessions
 from cachekit.warm import Warmer
 from cachekit.wsgi import CacheKit as HttpKit
 from cachekit.wsgi import DegradeOptions, Route, Webhook
-from cachekit_flask import leftovers
+from cachekit_flask import jobs, leftovers
 from cachekit_flask.commands import commands
 from cachekit_flask.decorators import Decorators
 from cachekit_flask.sessions import install
@@ -80,6 +80,7 @@ class CacheKit(Decorators):
         if warmer is not None and not isinstance(warmer, Warmer):
             raise ConfigError(f"warmer={warmer!r} must be a cachekit.warm.Warmer")
         super().__init__()
+        jobs.register()
         self.warmer = warmer
         self._cache = cache
         self._given: dict[str, Any] = {

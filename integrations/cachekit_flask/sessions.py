@@ -19,6 +19,7 @@ from cachekit import Cache, ConfigError, default_cache
 from cachekit.clock import system_clock
 from cachekit.http.personal import concerns
 from cachekit.sessions import Session, SessionOptions, Sessions
+from cachekit_flask import jobs
 from cachekit_flask.cookies import CODEC, FlaskCookies, saving, secrets_of
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class CacheKitSessionInterface(SessionInterface):
     session_class = FlaskSession
 
     def __init__(self, sessions: Sessions | Cache | str | Any | None = None, **options: Any) -> None:
+        jobs.register()  # of functions of an application that has no more of ours than this
         self.sessions = sessions if isinstance(sessions, Sessions) else None
         self._source: Any = sessions
         self._options = options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import assert_type
+from typing import Any, assert_type
 
 from cachekit_flask import CacheKit, session
 from flask import Flask
@@ -65,7 +65,7 @@ async def use() -> None:
     assert_type(product(1), str)
     assert_type(product.uncached(1), str)
     assert_type(Page().get(1), str)
-    assert_type(session.user, str)
+    assert_type(session.user, Any)
     session.bind("ann")
     session["visits"] = 1
     session.permanent = True
