@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cachekit"
 
 LAYERS = [
-    "errors", "clock", "_fork", "_io", "_loops", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker",
+    "errors", "clock", "_fork", "_io", "_loops", "events", "policy", "entry", "keys", "tags", "modes", "loading", "uncommitted", "breaker",
     "signatures", "options", "codecs", "arguments",
     "stores", "flight", "keeping", "leases", "engine", "transaction",
     "shell", "instances", "classmethods", "decorator", "many", "functions", "contents", "making", "stats",
@@ -22,7 +22,20 @@ LAYERS = [
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}
 """Modules that nothing of cachekit may import but those after them, and the lowest layer that they may use."""
-PURE = ["errors", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker", "signatures", "options"]
+PURE = [
+    "errors",
+    "events",
+    "policy",
+    "entry",
+    "keys",
+    "tags",
+    "modes",
+    "loading",
+    "uncommitted",
+    "breaker",
+    "signatures",
+    "options",
+]
 IMPURE = {"asyncio", "concurrent", "os", "random", "socket", "subprocess", "threading", "time"}
 
 

@@ -7,11 +7,11 @@ from string import Formatter
 from typing import Any, Final, TypeVar
 
 from django.apps import apps
-from django.db import models, transaction
+from django.db import models
 from django.db.models import signals
 
 from cachekit import ConfigError
-from cachekit_django import conf
+from cachekit_django.commits import on_commit
 
 M = TypeVar("M", bound=type[models.Model])
 BEFORE: Final = "_cachekit_tags_before"
@@ -67,12 +67,6 @@ def tags_of(instance: Any) -> list[str]:
         elif (tag := _filled(source, instance)) is not None:
             found.append(tag)
     return found
-
-
-def on_commit(tags: Iterable[str], using: str | None = None) -> None:
-    """Drop *tags* once the transaction of the database *using* commits; at once where there is none."""
-    if names := tuple(dict.fromkeys(tags)):
-        transaction.on_commit(lambda: conf.invalidate(*names), using=using, robust=True)
 
 
 def _of(model: type[Any]) -> tuple[Any, ...]:
