@@ -28,7 +28,7 @@ from cachekit import ConfigError
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import CodecError
 from cachekit_django.installed import InstalledTypes
-from cachekit_django.signals import BEFORE
+from cachekit_django.rows import BEFORE, LEAVING
 
 _RESPONSES: Final[dict[str, type[http.HttpResponse]]] = {
     cls.__name__: cls
@@ -41,7 +41,7 @@ _RESPONSES: Final[dict[str, type[http.HttpResponse]]] = {
 }  # fmt: skip
 _NAMES: Final = {cls: name for name, cls in _RESPONSES.items()}
 _LAZY: Final = ("gettext", "pgettext")
-_OWN: Final = ("_state", "_prefetched_objects_cache", BEFORE)
+_OWN: Final = ("_state", "_prefetched_objects_cache", BEFORE, LEAVING)
 _SKIPPED: Final = frozenset(
     {
         "_container", "_resource_closers", "cookies", "headers", "template_name", "context_data", "_request", "context",
