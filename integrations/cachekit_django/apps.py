@@ -36,7 +36,7 @@ class CacheKitConfig(AppConfig):
         """Register the checks; without a management command, run them now."""
         from django.contrib.auth.signals import user_logged_in
 
-        from cachekit_django import keeping, logins, signals
+        from cachekit_django import conf, keeping, logins, signals
         from cachekit_django.checks import check, check_deployed, errors
 
         checks.register(check, "caches")
@@ -44,6 +44,9 @@ class CacheKitConfig(AppConfig):
         if keeping.in_use():
             user_logged_in.connect(logins.noted, dispatch_uid="cachekit_django")
         signals.connect()
+        with contextlib.suppress(ConfigError):
+            if conf.read().url:
+                conf.cache()  # once more: now it may keep rows, and TYPES can be imported
         setting_changed.connect(_changed)
         if not _by_command() and (found := errors()):
             raise ConfigError("\n".join(found))

@@ -51,43 +51,63 @@ _SKIPPED: Final = frozenset(
 _PLAIN: Final = (str, bytes, int, float, bool, type(None), list, dict, tuple)
 
 
-def codec(types: Iterable[Any] = ()) -> MsgpackCodec:
-    """Return the codec of the backend.
+class Allowed:
+    """What *codec* takes beside plain values: what Django puts into a cache, and what is allowed by its name.
 
-    Args:
-        types: dotted paths (or the things themselves) of what else may be kept: dataclasses, enums, NamedTuples,
-            pydantic models from outside INSTALLED_APPS; and functions and other classes, which are then kept by name.
-
-    Raises:
-        ConfigError: one of *types* cannot be imported or kept.
+    What the codec has written before is read as ever.
     """
-    made = MsgpackCodec(known=InstalledTypes())
-    made.adapt(Model, "django.model", take=_take_model, build=_build_model)
-    made.adapt(QuerySet, "django.queryset", take=_take_queryset, build=_build_queryset)
-    made.adapt(http.HttpResponse, "django.response", take=_take_response, build=_build_response)
-    made.adapt(SafeString, "django.safe", take=lambda text: [text + ""], build=lambda parts: SafeString(parts[0]))
-    made.adapt(Promise, "django.lazy", take=_take_lazy, build=_build_lazy)
-    made.adapt(MultiValueDict, "django.multivalue", take=_take_multi, build=lambda parts: MultiValueDict(parts[0]))
-    made.adapt(
-        http.QueryDict,
-        "django.query",
-        take=lambda query: [query.urlencode()],
-        build=lambda parts: http.QueryDict(parts[0]),
-    )
-    named = {}
-    for given in types:
-        try:
-            allowed = import_string(given) if isinstance(given, str) else given
-        except ImportError as exc:
-            raise ConfigError(f"TYPES: {given!r} cannot be imported: {exc}") from exc
-        named[f"{allowed.__module__}:{allowed.__qualname__}"] = allowed
-        if isinstance(allowed, type):
+
+    def __init__(self, codec: MsgpackCodec) -> None:
+        self._codec = codec
+        self._named: dict[str, Any] = {}
+        self._given: list[Any] = []
+        codec.adapt(Model, "django.model", take=_take_model, build=_build_model)
+        codec.adapt(QuerySet, "django.queryset", take=_take_queryset, build=_build_queryset)
+        codec.adapt(http.HttpResponse, "django.response", take=_take_response, build=_build_response)
+        codec.adapt(SafeString, "django.safe", take=lambda text: [text + ""], build=lambda parts: SafeString(parts[0]))
+        codec.adapt(Promise, "django.lazy", take=_take_lazy, build=_build_lazy)
+        codec.adapt(MultiValueDict, "django.multivalue", take=_take_multi, build=lambda parts: MultiValueDict(parts[0]))
+        codec.adapt(
+            http.QueryDict,
+            "django.query",
+            take=lambda query: [query.urlencode()],
+            build=lambda parts: http.QueryDict(parts[0]),
+        )
+        for kind in (FunctionType, BuiltinFunctionType, type):
+            take, build = partial(_take_named, self._named), partial(_named, self._named)
+            codec.adapt(kind, f"django.{kind.__name__}", take=take, build=build)
+
+    def allow(self, types: Iterable[Any]) -> None:
+        """Allow *types*, dotted paths or the things themselves.
+
+        Those are dataclasses, enums, NamedTuples and pydantic models from outside INSTALLED_APPS; functions and other
+        classes are kept by name. Raises ``ConfigError`` for what cannot be imported.
+        """
+        for given in types:
+            if given in self._given:
+                continue
             try:
-                made.register(allowed)
-            except ConfigError:
-                continue  # kept by name only
-    for kind in (FunctionType, BuiltinFunctionType, type):
-        made.adapt(kind, f"django.{kind.__name__}", take=partial(_take_named, named), build=partial(_named, named))
+                found = import_string(given) if isinstance(given, str) else given
+            except ImportError as exc:
+                raise ConfigError(f"TYPES: {given!r} cannot be imported: {exc}") from exc
+            self._named[f"{found.__module__}:{found.__qualname__}"] = found
+            self._given.append(given)
+            if isinstance(found, type):
+                try:
+                    self._codec.register(found)
+                except ConfigError:
+                    continue  # kept by name only
+
+
+def new_codec() -> MsgpackCodec:
+    """Return a codec that takes the plain types of installed applications."""
+    return MsgpackCodec(known=InstalledTypes())
+
+
+def codec(types: Iterable[Any] = ()) -> MsgpackCodec:
+    """Return a codec that takes what Django puts into a cache, and *types*. Raises ``ConfigError`` as ``allow`` does."""
+    made = new_codec()
+    Allowed(made).allow(types)
     return made
 
 
