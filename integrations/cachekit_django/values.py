@@ -8,6 +8,7 @@ says so.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, Final
@@ -16,18 +17,20 @@ from django import http
 from django.apps import apps
 from django.db.models import Model, QuerySet
 from django.db.models.base import ModelState
+from django.db.models.fields.files import FieldFile
 from django.db.models.query import ModelIterable
+from django.db.models.utils import create_namedtuple_class
 from django.template.response import SimpleTemplateResponse, TemplateResponse
 from django.utils import translation
 from django.utils.datastructures import MultiValueDict
-from django.utils.functional import Promise
+from django.utils.functional import LazyObject, Promise, empty
 from django.utils.module_loading import import_string
 from django.utils.safestring import SafeString
 
 from cachekit import ConfigError
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import CodecError
-from cachekit_django.installed import InstalledTypes
+from cachekit_django.installed import InstalledTypes, NamedRow
 from cachekit_django.rows import BEFORE, LEAVING
 
 _RESPONSES: Final[dict[str, type[http.HttpResponse]]] = {
@@ -62,6 +65,10 @@ class Allowed:
         self._named: dict[str, Any] = {}
         self._given: list[Any] = []
         codec.adapt(Model, "django.model", take=_take_model, build=_build_model)
+        codec.adapt(_Inside, "django.inside", take=_take_inside, build=_build_model)
+        codec.adapt(FieldFile, "django.file", take=_take_file, build=_build_file)
+        codec.adapt(LazyObject, "django.object", take=lambda one: [_unwrapped(one)], build=lambda parts: parts[0])
+        codec.adapt(NamedRow, "django.namedrow", take=_take_named_row, build=_build_named_row)
         codec.adapt(QuerySet, "django.queryset", take=_take_queryset, build=_build_queryset)
         codec.adapt(http.HttpResponse, "django.response", take=_take_response, build=_build_response)
         codec.adapt(SafeString, "django.safe", take=lambda text: [text + ""], build=lambda parts: SafeString(parts[0]))
@@ -122,6 +129,20 @@ def _named(named: dict[str, Any], parts: list[Any]) -> Any:
     return named[parts[0]]
 
 
+class _Inside:
+    """A row that is held by an attribute of another: what leads back from it is known as for a relation."""
+
+    __slots__ = ("above", "instance")
+
+    def __init__(self, instance: Any, above: tuple[Any, ...]) -> None:
+        self.instance = instance
+        self.above = above
+
+
+def _take_inside(inside: _Inside) -> list[Any]:
+    return _take_model(inside.instance, inside.above)
+
+
 def _take_model(instance: Any, above: tuple[Any, ...] = ()) -> list[Any]:
     """Take the loaded fields (deferred ones stay deferred), loaded relations, prefetched objects and annotations.
 
@@ -130,19 +151,45 @@ def _take_model(instance: Any, above: tuple[Any, ...] = ()) -> list[Any]:
     above = (*above, instance)
     state = instance._state
 
-    def related(one: Any) -> Any:
-        return _take_model(one, above) if isinstance(one, Model) else None
-
     def leads_on(one: Any) -> bool:
         return all(one is not upper for upper in above)
 
-    relations = {name: related(one) for name, one in state.fields_cache.items() if leads_on(one)}
-    prefetched = {
-        name: [related(one) for one in found if leads_on(one)]
-        for name, found in getattr(instance, "_prefetched_objects_cache", {}).items()
-    }
-    values = {name: value for name, value in vars(instance).items() if name not in _OWN}
+    def related(one: Any) -> Any:
+        one = _unwrapped(one)
+        if not leads_on(one):
+            raise _LeadsBack(instance)
+        return _take_model(one, above) if isinstance(one, Model) else None
+
+    def held(value: Any) -> Any:
+        if isinstance(value, FieldFile) and value.instance is instance:
+            return value.name  # of which the attribute makes the file again
+        if isinstance(value, Model):
+            value = _unwrapped(value)
+            if not leads_on(value):
+                raise _LeadsBack(instance)
+            return _Inside(value, above)
+        if type(value) in (list, tuple) and any(isinstance(one, Model) for one in value):  # Prefetch(to_attr=...)
+            kind: Any = type(value)
+            return kind(held(one) for one in value)
+        return value
+
+    relations, prefetched = {}, {}
+    for name, one in state.fields_cache.items():
+        with suppress(_LeadsBack):
+            relations[name] = related(one)
+    for name, found in getattr(instance, "_prefetched_objects_cache", {}).items():
+        with suppress(_LeadsBack):
+            prefetched[name] = [related(one) for one in found]
+    values = {name: held(value) for name, value in vars(instance).items() if name not in _OWN}
     return [instance._meta.label, state.db, state.adding, values, relations, prefetched]
+
+
+class _LeadsBack(CodecError):
+    """A row leads back to where it came from. What it is a relation of goes without it."""
+
+    def __init__(self, instance: Any) -> None:
+        name = f"{type(instance).__module__}.{type(instance).__qualname__}"
+        super().__init__("a row that holds itself in an attribute cannot be kept", type_name=name)
 
 
 def _build_model(parts: list[Any]) -> Any:
@@ -165,6 +212,33 @@ def _filled(queryset: Any, found: list[Any]) -> Any:
     queryset._result_cache = found
     queryset._prefetch_done = True
     return queryset
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return what a lazy object, such as ``request.user``, stands for."""
+    while issubclass(type(value), LazyObject):
+        if value._wrapped is empty:
+            value._setup()
+        value = value._wrapped
+    return value
+
+
+def _take_file(file: Any) -> list[Any]:
+    return [file.instance, file.field.name, file.name]
+
+
+def _build_file(parts: list[Any]) -> Any:
+    instance, field, name = parts
+    vars(instance)[instance._meta.get_field(field).attname] = name
+    return getattr(instance, field)
+
+
+def _take_named_row(row: Any) -> list[Any]:
+    return [list(row._fields), list(row)]
+
+
+def _build_named_row(parts: list[Any]) -> Any:
+    return create_namedtuple_class(*parts[0])._make(parts[1])
 
 
 def _take_queryset(queryset: Any) -> list[Any]:
