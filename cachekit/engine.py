@@ -64,6 +64,7 @@ class Plan:
         shared_flight: whether other processes wait for the one that loads.
         counters: where it is counted.
         outcomes: which results are kept.
+        yields: whether what was set while the load ran is the answer in place of what it made.
         beta: the eagerness of early refresh: where no lease keeps processes from loading at once, chance must.
     """
 
@@ -73,6 +74,7 @@ class Plan:
     shared_flight: bool = True
     counters: Counters = field(default_factory=Counters)
     outcomes: Outcomes = field(default_factory=Outcomes)
+    yields: bool = False
     beta: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -390,14 +392,26 @@ class Engine(Keeping):
         if policy is None or flight.void:
             await self.release(io, ticket)
             # Whoever joined did so before the invalidation; later callers have their own flight.
-            return value, Certainty.SURE
+            return await self._latest(io, flight, job, value), Certainty.SURE
         tags = tuple(dict.fromkeys((*job.tags, *used.every)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
         entry = entry._replace(uses_until=used.until)
         flight.until = entry.until
-        kept = await self.keep(io, ticket, entry)
-        return value, Certainty.LOADED if kept is Kept.REFUSED else Certainty.SURE
+        if await self.keep(io, ticket, entry) is Kept.REFUSED:
+            return await self._latest(io, flight, job, value), Certainty.LOADED
+        return value, Certainty.SURE
+
+    async def _latest(self, io: IO, flight: Flight, job: Job, value: Any) -> Any:
+        """Return what is there after *value* was refused, if the call goes by it and there is something."""
+        if not job.plan.yields:
+            return value
+        entry = await self.read(io, job.key, job.tags)
+        if entry is None or judge(entry, self.clock()) is not Verdict.HIT:
+            return value
+        flight.tags.update(entry.tags)
+        flight.until = entry.until
+        return entry.value
 
     async def _give_up(
         self, io: IO, ticket: Ticket, flight: Flight, job: Job, exc: BaseException, used: AbstractSet[str]
