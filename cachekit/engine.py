@@ -269,9 +269,9 @@ class Engine(Keeping):
             except Abandoned:
                 continue
             except Retry as again:
-                if again.value is not NOTHING and (leads or flight.number > came):
+                if leads or (again.value is not NOTHING and flight.number > came):
                     note(flight.tags)  # loaded since this caller came
-                    return again.value
+                    return again.own if leads else again.value
                 entry = await self.read(io, key, job.tags)
                 if entry is None or judge(entry, self.clock()) is not Verdict.HIT:
                     continue
@@ -331,7 +331,7 @@ class Engine(Keeping):
         if certainty is Certainty.SURE:
             flight.result.set_result(value)
         else:
-            flight.result.set_exception(Retry(value if certainty is Certainty.LOADED else NOTHING))
+            flight.result.set_exception(Retry(value if certainty is Certainty.LOADED else NOTHING, value))
         note(flight.tags)
         note_until(flight.until)
         return value

@@ -6,6 +6,7 @@ committed, and once as it was last loaded or saved, which a rollback may take ba
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Iterable
 from string import Formatter
@@ -14,6 +15,8 @@ from typing import Any, Final, TypeAlias
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models.base import ModelState
+
+log = logging.getLogger("cachekit")
 
 Source: TypeAlias = str | Callable[[Any], Iterable[str]]
 State: TypeAlias = dict[str, Any]
@@ -147,8 +150,14 @@ def tags_before(instance: Any) -> list[str]:
     found: list[str] = []
     before = vars(instance).get(BEFORE, ())
     for state in before[:1] if len(before) > 1 and before[0] is before[1] else before:
-        if (was := _as_it_was(instance, state)) is not None:
+        if (was := _as_it_was(instance, state)) is None:
+            continue
+        try:
             found += tags_of(was)
+        except Exception:
+            log.warning(
+                "the tags that %r had are not dropped: a tag of it failed for the row as it was", was, exc_info=True
+            )
     return found
 
 

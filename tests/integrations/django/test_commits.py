@@ -9,7 +9,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from cachekit_django import conf, invalidates
 from django.core.cache import cache
-from django.db import transaction
+from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
 from django.template import engines
 from django.test import Client, TestCase, override_settings
 from django.urls import path
@@ -86,6 +86,7 @@ def test_nobody_else_gets_it_who_waited_for_it(rows, thread):
     def name(pk):
         loads.append(Product.objects.get(pk=pk).name)
         if len(loads) > 1:
+            connections.close_all()  # of this thread
             return "as others see it"
         others.append(thread(lambda: name(pk)))
         assert joined.wait(10)
@@ -120,6 +121,25 @@ def test_a_tag_that_is_noted_while_loading_counts(url, product):
         assert listing() == ["free"] and found() == "free"
         raise Failed
     assert listing() == ["saw"] and found() == "saw"
+
+
+def test_a_load_that_goes_on_behind_is_made_once(memory, product):
+    """It has a time-out, so it runs in a thread of its own, with a connection of its own."""
+    loads = []
+
+    @conf.cache().cached(ttl="1h", hard_timeout="30s")
+    def name(pk):
+        loads.append(pk)
+        cachekit.tag(f"product:{pk}")
+        try:
+            return Product.objects.get(pk=pk).name
+        finally:
+            connections.close_all()  # of that thread
+
+    with transaction.atomic():
+        rename(product)
+        assert name(product.pk) == "saw" and len(loads) == 1
+    assert name(product.pk) == "free" and len(loads) == 2
 
 
 def test_what_has_other_tags_is_kept(url, product):
@@ -227,8 +247,6 @@ def test_refreshing_gives_what_is_there_and_keeps_nothing(name, product):
 
 
 def test_atomic_requests(name, product):
-    from django.db import connection
-
     connection.settings_dict["ATOMIC_REQUESTS"] = True
     try:
         with override_settings(ROOT_URLCONF=__name__), pytest.raises(Failed):
@@ -257,16 +275,16 @@ def test_async_functions_in_a_transaction(url, product, arun):
     async def main():
         with pytest.raises(Failed):
             await sync_to_async(work)()
-        return [await ask(), await asyncio.create_task(ask())]
+        found = [await ask(), await asyncio.create_task(ask())]
+        await sync_to_async(connections.close_all)()
+        return found
 
     assert arun(main()) == ["saw", "saw"]
 
 
-def test_each_database_has_its_own_transactions(name, product, monkeypatch):
-    from django.db import DEFAULT_DB_ALIAS, connections
-
+def test_each_database_has_its_own_transactions(name, product, monkeypatch, tmp_path):
     other = connections[DEFAULT_DB_ALIAS].copy("other")
-    other.settings_dict = {**other.settings_dict, "NAME": ":memory:"}
+    other.settings_dict = {**other.settings_dict, "NAME": str(tmp_path / "db")}
     monkeypatch.setitem(connections.databases, "other", other.settings_dict)
     connections["other"] = other
     try:

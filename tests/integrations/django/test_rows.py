@@ -6,12 +6,13 @@ import copy
 import pickle
 
 import pytest
+from asgiref.sync import sync_to_async
 from cachekit_django import Invalidating, rows
 from cachekit_django.checks import check
 from django.apps import apps
 from django.core import serializers
 from django.core.cache import cache
-from django.db import connection, models, transaction
+from django.db import connection, connections, models, transaction
 from django.db.migrations.state import ModelState
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
@@ -159,9 +160,13 @@ def test_a_row_that_was_loaded_anew(dropped, shelves, book, arun):
     book.refresh_from_db(None, ["shelf_id"])
     assert dropped(lambda: move(book, shelves[2])) == [0, 1, 2]
     elsewhere(shelves[3])
-    arun(book.arefresh_from_db())
+
+    async def refreshed():
+        await book.arefresh_from_db()
+        await sync_to_async(connections.close_all)()
+
+    arun(refreshed())
     assert dropped(lambda: move(book, shelves[0])) == [0, 2, 3]
-    connection.close()
 
 
 def test_what_was_not_saved_is_not_what_was(dropped, shelves, book):
@@ -245,6 +250,19 @@ def test_what_cannot_be_compared_breaks_no_save(dropped, shelves):
     assert dropped(note.save) == [0]
     note.text = Vector("c")
     assert dropped(note.save) == [0]
+
+
+def test_a_function_that_fails_for_the_row_as_it_was_breaks_no_save(kept, shelves, monkeypatch, caplog):
+    monkeypatch.setattr(rows, "_sources", {**rows._sources, Book: (lambda book: [f"on:{book.shelf.name}"],)})
+    rows._watched.clear()
+    try:
+        connection.cursor().execute("INSERT INTO django_shop_book (title, cover) VALUES ('saw', '')")
+        left = kept("on:a", "on:b")
+        move(Book.objects.get(), shelves[0])
+        assert left() == {"on:b"} and "failed for the row as it was" in caplog.text
+    finally:
+        monkeypatch.undo()
+        rows._watched.clear()
 
 
 def test_receivers_of_the_project_come_after(kept):
