@@ -7,11 +7,13 @@ exception reaches the caller untouched. Must not know how keys are made or where
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
+from cachekit import uncommitted
 from cachekit._io import IO, stopped_scope
 from cachekit.clock import Chance, Clock, stopwatch
 from cachekit.entry import Verdict, hits_quietly, judge, refresh_eagerly, refresh_early, seal
@@ -26,7 +28,7 @@ from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import AnyEntry, Listening, SharedLeases, Store, Ticket
 from cachekit.stores.memory import Memory, Tally
-from cachekit.tags import Refusing, collecting, current, note, note_until
+from cachekit.tags import Refusing, Tags, collecting, current, note, note_until
 
 log = logging.getLogger("cachekit")
 
@@ -62,6 +64,7 @@ class Plan:
         shared_flight: whether other processes wait for the one that loads.
         counters: where it is counted.
         outcomes: which results are kept.
+        yields: whether what was set while the load ran is the answer in place of what it made.
         beta: the eagerness of early refresh: where no lease keeps processes from loading at once, chance must.
     """
 
@@ -71,6 +74,7 @@ class Plan:
     shared_flight: bool = True
     counters: Counters = field(default_factory=Counters)
     outcomes: Outcomes = field(default_factory=Outcomes)
+    yields: bool = False
     beta: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -236,6 +240,8 @@ class Engine(Keeping):
             LoadTimeout: *limit* seconds were not enough; the load goes on behind.
         """
         key, plan = job.key, job.plan
+        if self.is_uncommitted(job.tags):
+            return await self._uncommitted(job)
         came = self.flights.begun
         for _ in range(_RETRIES):
             joined = self.flights.join(io.scope, key, job.tags)
@@ -263,9 +269,9 @@ class Engine(Keeping):
             except Abandoned:
                 continue
             except Retry as again:
-                if again.value is not NOTHING and (leads or flight.number > came):
+                if leads or (again.value is not NOTHING and flight.number > came):
                     note(flight.tags)  # loaded since this caller came
-                    return again.value
+                    return again.own if leads else again.value
                 entry = await self.read(io, key, job.tags)
                 if entry is None or judge(entry, self.clock()) is not Verdict.HIT:
                     continue
@@ -280,10 +286,24 @@ class Engine(Keeping):
             return value
         return await self._alone(job)
 
+    def is_uncommitted(self, tags: Iterable[str]) -> bool:
+        """Say whether what carries *tags* may be made of what is not committed here, and so is not kept."""
+        return bool(uncommitted.here()) and uncommitted.concerns(tags)
+
+    def _not_stored(self, job: Job) -> None:
+        self.events(Event(Kind.NOT_STORED, job.key, job.plan.name, detail="made of what is not committed"))
+
+    async def _uncommitted(self, job: Job) -> Any:
+        """Load for the caller alone: those in other transactions have the value that was there before."""
+        value = await self._alone(job)
+        self._not_stored(job)
+        return value
+
     async def _alone(self, job: Job) -> Any:
         """Run the loader for one caller, and keep nothing."""
         with collecting() as used:
             value = await self._run(job)
+            used.update(() if job.plan.result_tags is None else job.plan.result_tags(value))
         note((*job.tags, *used.every))
         note_until(used.until)
         return value
@@ -311,7 +331,7 @@ class Engine(Keeping):
         if certainty is Certainty.SURE:
             flight.result.set_result(value)
         else:
-            flight.result.set_exception(Retry(value if certainty is Certainty.LOADED else NOTHING))
+            flight.result.set_exception(Retry(value if certainty is Certainty.LOADED else NOTHING, value))
         note(flight.tags)
         note_until(flight.until)
         return value
@@ -342,13 +362,14 @@ class Engine(Keeping):
         loading = Loading(key)
         outer = loading_here.set(loading)
         started = stopwatch()
+        used = Tags()
         try:
             with collecting() as used:
                 value = await self._run(job)
                 used.update(() if plan.result_tags is None else plan.result_tags(value))
         except BaseException as exc:
             if ticket is not None:
-                await self._give_up(io, ticket, flight, job, exc)
+                await self._give_up(io, ticket, flight, job, exc, used.every)
             raise
         finally:
             let_go()
@@ -356,6 +377,14 @@ class Engine(Keeping):
             leading.reset(token)
         flight.tags.update(used.every)
         flight.until = used.until
+        if self.is_uncommitted((*job.tags, *used.every)):
+            if ticket is not None:
+                await self.release(io, ticket)
+            self._not_stored(job)
+            return (
+                value,
+                Certainty.FOUND,
+            )  # those who joined may be in no transaction: they look, and load, for themselves
         flight.sealed = True
         if ticket is None or not ticket.leads:
             return value, Certainty.SURE  # without the store nobody hears of others: those who wait share one load
@@ -363,20 +392,34 @@ class Engine(Keeping):
         if policy is None or flight.void:
             await self.release(io, ticket)
             # Whoever joined did so before the invalidation; later callers have their own flight.
-            return value, Certainty.SURE
+            return await self._latest(io, flight, job, value), Certainty.SURE
         tags = tuple(dict.fromkeys((*job.tags, *used.every)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
         entry = entry._replace(uses_until=used.until)
         flight.until = entry.until
-        kept = await self.keep(io, ticket, entry)
-        return value, Certainty.LOADED if kept is Kept.REFUSED else Certainty.SURE
+        if await self.keep(io, ticket, entry) is Kept.REFUSED:
+            return await self._latest(io, flight, job, value), Certainty.LOADED
+        return value, Certainty.SURE
 
-    async def _give_up(self, io: IO, ticket: Ticket, flight: Flight, job: Job, exc: BaseException) -> None:
+    async def _latest(self, io: IO, flight: Flight, job: Job, value: Any) -> Any:
+        """Return what is there after *value* was refused, if the call goes by it and there is something."""
+        if not job.plan.yields:
+            return value
+        entry = await self.read(io, job.key, job.tags)
+        if entry is None or judge(entry, self.clock()) is not Verdict.HIT:
+            return value
+        flight.tags.update(entry.tags)
+        flight.until = entry.until
+        return entry.value
+
+    async def _give_up(
+        self, io: IO, ticket: Ticket, flight: Flight, job: Job, exc: BaseException, used: AbstractSet[str]
+    ) -> None:
         """Give *ticket* back after a load that failed, or keep the failure where the function's options say so."""
         asked = isinstance(exc, Exception) and ticket.leads and not flight.void
         kept = job.plan.outcomes.failure(exc) if asked and isinstance(exc, Exception) else None
-        if kept is None:
+        if kept is None or self.is_uncommitted((*job.tags, *used)):
             await self.release(io, ticket)
             return
         await self.keep(io, ticket, seal(kept[0], kept[1], self.clock(), tags=tuple(job.tags)))

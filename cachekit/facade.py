@@ -256,6 +256,8 @@ class Cache(Functions, Purging, Contents, Making):
     ) -> Any:
         """Return the value of *key*, or what *loader* returns, which is then kept. Concurrent callers share one load.
 
+        What was set meanwhile stays, and is what is returned.
+
         The awaitable form takes a loader of either kind.
 
         Raises:
@@ -268,7 +270,7 @@ class Cache(Functions, Purging, Contents, Making):
             made = loader()
             return reusable(await made if io is ASYNCIO and isinstance(made, Awaitable) else made, "the loader")
 
-        plan = Plan("", self.policy(ttl), shared_flight=lock, counters=self._own)
+        plan = Plan("", self.policy(ttl), shared_flight=lock, counters=self._own, yields=True)
         return await self.engine.here().fetch(io, bounded(key), check_tags(tags), load, plan)
 
     get_or_set, aget_or_set = both(_get_or_set)

@@ -27,11 +27,13 @@ class Retry(Exception):
 
     Attributes:
         value: what was loaded, for those who came before the flight began; ``NOTHING`` if it was found.
+        own: what the leader has, for whoever had it led behind.
     """
 
-    def __init__(self, value: object) -> None:
+    def __init__(self, value: object, own: object = None) -> None:
         super().__init__()
         self.value = value
+        self.own = own
 
 
 NOTHING: Final = object()

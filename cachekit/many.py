@@ -172,10 +172,10 @@ class Many:
         policy = self._policy if value is not _Absent.ABSENT else None
         if policy is None and self._missing is not None:
             policy = Policy(ttl=self._missing)
-        if policy is None or not ticket.leads:
+        tags = tuple(dict.fromkeys((*one.tags, *used)))
+        if policy is None or not ticket.leads or self._engine.here().is_uncommitted(tags):
             await self._engine.here().release(io, ticket)
             return
-        tags = tuple(dict.fromkeys((*one.tags, *used)))
         chance = self._engine.chance()
         now = self._engine.clock()
         entry = seal(value, policy, now, tags=tags, chance=chance, stamps=stamps, uses_until=until)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Token
 from types import TracebackType
 from typing import Any, Final, Self
@@ -54,6 +54,9 @@ class _Within(Engine):
         kept = await self.store.commit(io, ticket, entry)
         self.events(Event(Kind.NOT_STORED, ticket.key, detail="loaded inside of a transaction"))
         return Kept.REFUSED if kept is None else Kept.KEPT
+
+    def is_uncommitted(self, tags: Iterable[str]) -> bool:  # noqa: ARG002 - nothing goes further than here anyway
+        return False
 
     def _refresh_behind(self, io: IO, job: Job, seen: AnyEntry) -> None:
         """Leave refreshing to callers outside, whose results can be kept."""

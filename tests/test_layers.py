@@ -13,7 +13,7 @@ PACKAGE = ROOT / "cachekit"
 
 LAYERS = [
     "errors", "clock", "_fork", "around", "_io", "_loops", "events", "policy", "entry", "keys", "tags", "modes", "loading",
-    "breaker", "signatures", "options", "codecs", "arguments",
+    "uncommitted", "breaker", "signatures", "options", "codecs", "arguments",
     "stores", "flight", "keeping", "leases", "engine", "transaction",
     "shell", "instances", "classmethods", "decorator", "many", "functions", "contents", "making", "stats",
     "cdn", "purging", "facade", "default", "jinja", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade",
@@ -22,7 +22,10 @@ LAYERS = [
 ]  # fmt: skip
 ASIDE = {"_calls": "stats", "testing": "stats", "pytest_plugin": "facade"}
 """Modules that nothing of cachekit may import but those after them, and the lowest layer that they may use."""
-PURE = ["errors", "events", "policy", "entry", "keys", "tags", "modes", "loading", "breaker", "signatures", "options"]
+PURE = [
+    "errors", "events", "policy", "entry", "keys", "tags", "modes", "loading", "uncommitted", "breaker", "signatures",
+    "options",
+]  # fmt: skip
 IMPURE = {"asyncio", "concurrent", "os", "random", "socket", "subprocess", "threading", "time"}
 
 

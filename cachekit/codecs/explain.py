@@ -6,6 +6,7 @@ encoder's own hook about each part.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -118,7 +119,9 @@ def _steps_inside(part: Any, values: list[Any]) -> Iterator[tuple[str, Any]]:
         yield from _steps_of_dict(part)
     elif isinstance(part, set | frozenset):
         yield from (("{...}", item) for item in part)
-    elif kind_of(cls) is None:
+    elif isinstance(part, tuple | deque) and kind_of(cls) is None:
         yield from ((f"[{index}]", item) for index, item in enumerate(part))
+    elif kind_of(cls) is None:  # adapted: only its own functions know what its values are called
+        yield from (("", item) for item in values)
     else:
         yield from zip(steps_of(cls), values, strict=False)

@@ -183,6 +183,7 @@ class Tiered:
                     for key, entry in more.items():
                         self.l1.fill(key, entry, since)
             found.update(more)
+            found = {key: found[key] for key in keys if key in found}
         return found
 
     async def set_many(self, io: IO, entries: Mapping[str, AnyEntry]) -> None:

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from cachekit_django.applications import get_asgi_application, get_wsgi_application
     from cachekit_django.backend import CacheBackend
     from cachekit_django.conf import cache
-    from cachekit_django.signals import Invalidating, invalidates
+    from cachekit_django.queries import Invalidating
+    from cachekit_django.signals import invalidates
 
 _HOMES: Final = {
     "CacheBackend": "cachekit_django.backend",
     "Compression": "cachekit.compress.options",
     "HttpOptions": "cachekit.http.options",
-    "Invalidating": "cachekit_django.signals",
+    "Invalidating": "cachekit_django.queries",
     "Rule": "cachekit.http.rules",
     "cache": "cachekit_django.conf",
     "get_asgi_application": "cachekit_django.applications",

@@ -36,7 +36,7 @@ class CacheKitConfig(AppConfig):
         """Register the checks and what goes around jobs; without a management command, run the checks now."""
         from django.contrib.auth.signals import user_logged_in
 
-        from cachekit_django import jobs, keeping, logins, signals
+        from cachekit_django import conf, jobs, keeping, logins, signals
         from cachekit_django.checks import check, check_deployed, errors
 
         jobs.register()
@@ -45,6 +45,9 @@ class CacheKitConfig(AppConfig):
         if keeping.in_use():
             user_logged_in.connect(logins.noted, dispatch_uid="cachekit_django")
         signals.connect()
+        with contextlib.suppress(ConfigError):
+            if conf.read().url:
+                conf.cache()  # once more: now it may keep rows, and TYPES can be imported
         setting_changed.connect(_changed)
         if not _by_command() and (found := errors()):
             raise ConfigError("\n".join(found))

@@ -10,7 +10,7 @@ from django.utils.module_loading import import_string
 
 from cachekit import ConfigError
 from cachekit.sessions.memory import MemorySessions
-from cachekit_django import conf, keeping
+from cachekit_django import conf, keeping, queries
 
 _MIDDLEWARE: Final = "cachekit_django.middleware."
 _FIRST: Final = (f"{_MIDDLEWARE}CompressionMiddleware", f"{_MIDDLEWARE}HttpCacheMiddleware")
@@ -87,6 +87,13 @@ def warnings() -> Iterator[Warning]:
             f"{', '.join(left)}: no cache of django-redis is left that reads this",
             hint="Remove it. The cache of cachekit never breaks a page, and logs when its store goes away.",
             id="cachekit.W004",
+        )
+    for model in queries.uncovered():
+        yield Warning(
+            f"{model._meta.label}: its default manager is Invalidating, its base manager is not, so that related managers "
+            "(add, set) and on_delete=SET_NULL change rows without dropping their tags",
+            hint=f"Leave base_manager_name={model._meta.base_manager_name!r} out, or name a manager that is Invalidating.",
+            id="cachekit.W005",
         )
 
 

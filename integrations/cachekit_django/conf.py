@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache as remembered
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
+from django.apps import apps
 from django.utils.module_loading import import_string
 
 from cachekit import Cache, ConfigError, default_cache
+from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.compress.options import Compression
 from cachekit.degrade.options import DegradeOptions
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
+from cachekit_django.values import Allowed, new_codec
 
 CACHE_OPTIONS: Final = {
     "NAMESPACE": "namespace", "TTL": "ttl", "TTL_CLASSES": "ttl_classes", "TIMEOUT": "timeout", "JITTER": "jitter",
@@ -30,7 +34,7 @@ CACHE_OPTIONS: Final = {
 
 NAMES: Final = (
     "URL", "RULES", "OPTIONS", "PURGERS", "WEBHOOK", "DEGRADATION", "ROUTES", "COMPRESSION", "WARMER",
-    "SESSIONS", *CACHE_OPTIONS
+    "SESSIONS", "TYPES", *CACHE_OPTIONS
 )  # fmt: skip
 
 SESSION_NAMES: Final = (
@@ -40,6 +44,7 @@ SESSION_NAMES: Final = (
 """What CACHEKIT["SESSIONS"] may have. Lifetime and cookie are settings of Django: SESSION_COOKIE_AGE and the others."""
 
 _made: dict[str, Cache] = {}
+_allowed: WeakKeyDictionary[Cache, Allowed] = WeakKeyDictionary()
 _lock = threading.RLock()
 
 
@@ -58,6 +63,7 @@ class Conf:
         edge: the further arguments of ``CacheKit``, which stands in front of Django: webhook and routes.
         purgers: what drops from CDNs.
         sessions: settings of sessions, their names in upper case; see ``keeping``.
+        types: what else may be kept, see ``values.Allowed``.
     """
 
     url: str
@@ -70,6 +76,7 @@ class Conf:
     edge: Mapping[str, Any]
     purgers: tuple[Any, ...]
     sessions: Mapping[str, Any]
+    types: tuple[Any, ...]
 
 
 def known(given: Any, allowed: tuple[str, ...], where: str) -> Mapping[str, Any]:
@@ -116,6 +123,9 @@ def read() -> Conf:
     warmer = given.get("WARMER") or ""
     if not isinstance(warmer, str) or (warmer and "." not in warmer):
         raise ConfigError(f'CACHEKIT["WARMER"]={warmer!r} must be the dotted path of a Warmer, "shop.warm.warmer"')
+    types = given.get("TYPES", ())
+    if isinstance(types, (str, Mapping)):
+        raise ConfigError(f'CACHEKIT["TYPES"]={types!r} must be a list of dotted paths such as "shop.money.Money"')
     degradation = None
     if given.get("DEGRADATION") is not None:
         degradation = options_of(DegradeOptions, given["DEGRADATION"], 'CACHEKIT["DEGRADATION"]')
@@ -130,6 +140,7 @@ def read() -> Conf:
         edge={"webhook": given.get("WEBHOOK"), "routes": given.get("ROUTES", ())},
         purgers=tuple(given.get("PURGERS", ())),
         sessions=_sessions(given.get("SESSIONS")),
+        types=tuple(types),
     )
 
 
@@ -166,8 +177,11 @@ def has_middleware(kind: type[Any]) -> bool:
 def cache() -> Cache:
     """Return the cache of the setting ``CACHEKIT``; the default cache where it names none. Raises ``ConfigError``."""
     conf = read()
-    own = conf.url or conf.cache
-    found = build(conf.url or "memory://", conf.cache, "CACHEKIT") if own else default_cache()
+    if conf.url or conf.cache:
+        found = build(conf.url or "memory://", conf.cache, "CACHEKIT")
+    else:
+        found = default_cache()
+    allow(found, conf.types)
     if conf.purgers and found.outbox is None:
         found.attach(*conf.purgers)
     return found
@@ -179,10 +193,23 @@ def build(url: str, options: Mapping[str, Any], where: str) -> Cache:
     with _lock:
         if sign not in _made:
             try:
-                _made[sign] = Cache(url, **options)
+                _made[sign] = Cache(url, codec=new_codec(), **options)
             except (ConfigError, TypeError) as exc:
                 raise ConfigError(f"{where}: {exc}") from exc
         return _made[sign]
+
+
+def allow(found: Cache, types: Iterable[Any]) -> None:
+    """Have *found* keep what functions return of Django, and of *types*. Raises ``ConfigError``.
+
+    The default cache too, which the environment or a program has made without Django.
+    """
+    if not apps.models_ready or not isinstance(found.codec, MsgpackCodec):  # the modules of types may define models
+        return
+    with _lock:
+        if found not in _allowed:
+            _allowed[found] = Allowed(found.codec)
+        _allowed[found].allow(types)
 
 
 def caches() -> list[Cache]:

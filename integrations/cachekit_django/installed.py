@@ -1,7 +1,8 @@
 """Which classes may be kept because their application is installed: its dataclasses, enums, NamedTuples, pydantic models.
 
 An application that was written for Django's own caches keeps what it likes there. Such classes are restored field by field:
-none of their code runs. Owns what counts as installed. Must not import anything because data names it.
+none of their code runs. So are the rows that Django itself names. Owns what counts as installed. Must not import anything
+because data names it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from cachekit.codecs.types import KnownTypes
 from cachekit.errors import ConfigError
 
 
+class NamedRow:
+    """Stands for the classes that Django makes for the rows of ``values_list(named=True)``."""
+
+
 class InstalledTypes(KnownTypes):
     """An allow list that the classes of INSTALLED_APPS join when they are first met."""
 
@@ -26,6 +31,8 @@ class InstalledTypes(KnownTypes):
         found = super().of(cls)
         if found is None and kind_of(cls) is not None and _loaded(name_of(cls)) is cls and self._joins(cls):
             found = super().of(cls)
+        if found is None and cls.__module__ == "django.db.models.utils" and cls.__name__ == "Row":
+            found = super().of(NamedRow)
         return found
 
     def named(self, name: str) -> Shape | None:

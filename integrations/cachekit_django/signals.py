@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from string import Formatter
-from typing import Any, Final, TypeVar
+from functools import wraps
+from typing import Any, TypeVar
 
 from django.apps import apps
-from django.db import models, transaction
+from django.db import models
 from django.db.models import signals
 
 from cachekit import ConfigError
-from cachekit_django import conf
+from cachekit_django import queries, rows
+from cachekit_django.commits import on_commit
 
 M = TypeVar("M", bound=type[models.Model])
-BEFORE: Final = "_cachekit_tags_before"
-"""Attribute of an instance that holds the tags which it had when it was loaded."""
-
-_sources: dict[type[models.Model], tuple[str | Callable[[Any], Iterable[str]], ...]] = {}
 
 
 class invalidates:  # noqa: N801 - used as a decorator: `@invalidates("product:{pk}")`
@@ -28,7 +25,7 @@ class invalidates:  # noqa: N801 - used as a decorator: `@invalidates("product:{
 
     Args:
         tags: templates over the fields of the row, such as ``"product:{pk}"`` or ``"category:{category_id}"``; or
-            functions that receive the instance and return tags.
+            functions that receive the instance and return tags. They are also called with the row as it was before.
 
     Raises:
         ConfigError: no tag is given.
@@ -41,7 +38,8 @@ class invalidates:  # noqa: N801 - used as a decorator: `@invalidates("product:{
 
     def __call__(self, model: M) -> M:
         """Register *model*; call it like this for models that are not yours."""
-        _sources[model] = (*_sources.get(model, ()), *self._tags)
+        rows.add(model, self._tags)
+        _hear(model)  # before the receivers of the project, which may load what is not committed
         if apps.models_ready:
             connect()
         return model
@@ -54,71 +52,35 @@ class invalidates:  # noqa: N801 - used as a decorator: `@invalidates("product:{
         """
         tags: dict[str, None] = {}
         for one in found:
-            tags.update(dict.fromkeys([one] if isinstance(one, str) else tags_of(one)))
+            tags.update(dict.fromkeys([one] if isinstance(one, str) else rows.tags_of(one)))
         on_commit(tags, using)
 
 
-def tags_of(instance: Any) -> list[str]:
-    """Return the tags of *instance* as it is now; a template over a field that is not loaded gives none."""
-    found: list[str] = []
-    for source in _of(type(instance)):
-        if not isinstance(source, str):
-            found += source(instance)
-        elif (tag := _filled(source, instance)) is not None:
-            found.append(tag)
-    return found
+def _saving(instance: Any, raw: bool = False, using: str | None = None, **_: Any) -> None:
+    """Find out which tags the row has that *instance* will replace: afterwards nobody knows."""
+    rows.find_before(instance, using, creates=rows.is_new(instance, raw=raw))
+    vars(instance)[rows.LEAVING] = rows.tags_before(instance)
 
 
-def on_commit(tags: Iterable[str], using: str | None = None) -> None:
-    """Drop *tags* once the transaction of the database *using* commits; at once where there is none."""
-    if names := tuple(dict.fromkeys(tags)):
-        transaction.on_commit(lambda: conf.invalidate(*names), using=using, robust=True)
+def _deleting(instance: Any, using: str | None = None, **_: Any) -> None:
+    rows.find_before(instance, using, creates=False)
+    vars(instance)[rows.LEAVING] = rows.tags_before(instance)
 
 
-def _of(model: type[Any]) -> tuple[Any, ...]:
-    return tuple(source for base in model.__mro__ if base in _sources for source in _sources[base])
+def _saved(instance: Any, using: str | None = None, created: bool = False, update_fields: Any = None, **_: Any) -> None:
+    tags = [*vars(instance).pop(rows.LEAVING, ()), *rows.tags_of(instance)]
+    moves = rows.watched(type(instance))
+    on_commit(tags, using, rows.stored(instance, update_fields, created=created) if moves else None)
 
 
-def _filled(template: str, instance: Any) -> str | None:
-    made = ""
-    for literal, name, _, _ in Formatter().parse(template):
-        made += literal
-        if name is None:
-            continue
-        head, *rest = (instance._meta.pk.attname if name == "pk" else name).split(".")
-        if head not in vars(instance) and not rest and head in instance.get_deferred_fields():
-            return None
-        value = getattr(instance, head)
-        for step in rest:
-            value = getattr(value, step)
-        made += str(value)
-    return made
-
-
-def _moves(model: type[Any]) -> list[str]:
-    """Return the templates of *model* whose tags may change with a save."""
-    return [source for source in _of(model) if isinstance(source, str) and _fields(source) - {"pk", ""}]
-
-
-def _fields(template: str) -> set[str]:
-    return {name for _, name, _, _ in Formatter().parse(template) if name and "." not in name}
-
-
-def _remember(instance: Any, **_: Any) -> None:
-    before = [tag for one in _moves(type(instance)) if (tag := _filled(one, instance)) is not None]
-    instance.__dict__[BEFORE] = before
-
-
-def _saved(instance: Any, using: str | None = None, **_: Any) -> None:
-    on_commit([*instance.__dict__.get(BEFORE, ()), *tags_of(instance)], using)
-    if BEFORE in instance.__dict__:
-        _remember(instance)
+def _deleted(instance: Any, using: str | None = None, **_: Any) -> None:
+    on_commit([*vars(instance).pop(rows.LEAVING, ()), *rows.tags_of(instance)], using)
 
 
 def _related(
     sender: Any, instance: Any, action: str, model: Any, pk_set: Any, using: str | None = None, **_: Any
 ) -> None:
-    if not (_of(type(instance)) or _of(model)):
+    if not (rows.sources(type(instance)) or rows.sources(model)):
         return
     if action == "pre_clear":  # afterwards nobody knows which rows it was
         others = list(_through(sender, instance, model, using))
@@ -126,10 +88,10 @@ def _related(
         others = list(pk_set or ())
     else:
         return
-    tags = tags_of(instance)
-    if others and _of(model):
-        for one in model._default_manager.using(using).filter(pk__in=others):
-            tags += tags_of(one)
+    tags = rows.tags_of(instance)
+    if others and rows.sources(model):
+        for one in model._base_manager.using(using).filter(pk__in=others):
+            tags += rows.tags_of(one)
     on_commit(tags, using)
 
 
@@ -138,54 +100,45 @@ def _through(sender: Any, instance: Any, model: Any, using: str | None) -> Itera
         if isinstance(field, models.ForeignKey) and isinstance(instance, field.related_model):
             for other in sender._meta.get_fields():
                 if other is not field and isinstance(other, models.ForeignKey) and other.related_model is model:
-                    rows = sender._default_manager.using(using).filter(**{field.name: instance.pk})
-                    return list(rows.values_list(other.attname, flat=True))
+                    found = sender._base_manager.using(using).filter(**{field.name: instance.pk})
+                    return list(found.values_list(other.attname, flat=True))
     return ()
 
 
 def connect() -> None:
     """Listen to the signals of the models that have tags, themselves or by inheritance."""
     for model in apps.get_models(include_auto_created=True):
-        _listen(model)
+        if not rows.sources(model):
+            continue
+        _hear(model)
+        queries.cover(model)
+        if rows.watched(model):
+            signals.post_init.connect(rows.remember, sender=model, dispatch_uid="cachekit")
+            signals.pre_save.connect(_saving, sender=model, dispatch_uid="cachekit")
+            signals.pre_delete.connect(_deleting, sender=model, dispatch_uid="cachekit")
+            _note_refreshing(model)
+
+
+def _hear(model: type[models.Model]) -> None:
+    signals.post_save.connect(_saved, sender=model, dispatch_uid="cachekit")
+    signals.post_delete.connect(_deleted, sender=model, dispatch_uid="cachekit")
     signals.m2m_changed.connect(_related, dispatch_uid="cachekit")
 
 
-def _listen(model: type[models.Model]) -> None:
-    if not _of(model):
-        return
-    if _moves(model):
-        signals.post_init.connect(_remember, sender=model, dispatch_uid="cachekit")
-    signals.post_save.connect(_saved, sender=model, dispatch_uid="cachekit")
-    signals.post_delete.connect(_saved, sender=model, dispatch_uid="cachekit")
+def _note_refreshing(model: Any) -> None:
+    """Have the rows of *model* remember what they are when they are loaded anew, of which no signal tells.
 
-
-class Invalidating(models.QuerySet[Any]):
-    """A query set whose bulk operations drop the tags of the rows: ``objects = Invalidating.as_manager()``.
-
-    ``update`` and ``bulk_update`` read the rows before they change them, one query more.
+    Django loads a deferred field in this way, too, and the awaitable form calls this one.
     """
+    own = model.refresh_from_db
+    if getattr(own, "of_cachekit", False):
+        return
 
-    def update(self, **kwargs: Any) -> int:
-        """Update the rows, and drop the tags that they had and have."""
-        rows = list(self.all())
-        changed = super().update(**kwargs)
-        keys = [row.pk for row in rows]
-        after = self.model._base_manager.using(self.db).filter(pk__in=keys) if _moves(self.model) else ()
-        invalidates.now(*rows, *after, using=self.db)
-        return changed
+    @wraps(own)
+    def refresh_from_db(self: Any, *args: Any, **kwargs: Any) -> None:
+        fields = kwargs.get("fields", args[1] if len(args) > 1 else None)
+        own(self, *args, **kwargs)
+        rows.reread(self, fields)
 
-    update.alters_data = True  # type: ignore[attr-defined]
-
-    def bulk_create(self, objs: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Create the rows, and drop their tags."""
-        made = super().bulk_create(objs, *args, **kwargs)
-        invalidates.now(*made, using=self.db)
-        return made
-
-    def bulk_update(self, objs: Iterable[Any], *args: Any, **kwargs: Any) -> int:
-        """Update the rows, and drop the tags that they had and have."""
-        rows = list(objs)
-        before = list(self.model._base_manager.using(self.db).filter(pk__in=[row.pk for row in rows]))
-        changed = super().bulk_update(rows, *args, **kwargs)
-        invalidates.now(*before, *rows, using=self.db)
-        return changed
+    refresh_from_db.of_cachekit = True  # type: ignore[attr-defined]
+    model.refresh_from_db = refresh_from_db

@@ -54,7 +54,7 @@ class SingleValues(BaseCache):
 
     Args:
         location: URL of the store; empty for the cache of the setting ``CACHEKIT``.
-        params: the settings of this cache; OPTIONS are those of ``Cache`` in upper case, TYPES (see ``values.codec``),
+        params: the settings of this cache; OPTIONS are those of ``Cache`` in upper case, TYPES (see ``values.Allowed``),
             STRICT and REVERSE_KEY_FUNCTION.
 
     Attributes:
@@ -92,15 +92,18 @@ class SingleValues(BaseCache):
         given = {conf.CACHE_OPTIONS[name]: value for name, value in options.items() if name in conf.CACHE_OPTIONS}
         if not location and given:
             raise ConfigError(f"CACHES: OPTIONS {', '.join(options)} need a LOCATION such as 'redis://localhost'")
-        self._codec = codec(options.get("TYPES", ()))
+        types = options.get("TYPES", ())
         self._strict = options.get("STRICT", False)
         if not isinstance(self._strict, bool):
             raise ConfigError(f"CACHES OPTIONS: STRICT={self._strict!r} must be True or False")
         self._told: set[str] = set()
         reverse = options.get("REVERSE_KEY_FUNCTION")
         self._reverse: Callable[[str], str] = import_string(reverse) if isinstance(reverse, str) else reverse or _last
+        found = conf.build(location, given, "CACHES") if location else conf.cache()
+        conf.allow(found, types)
+        self._codec = codec(types if location else (*types, *conf.read().types))
         # Last, because every use begins with it.
-        self.cache: Cache = conf.build(location, given, "CACHES") if location else conf.cache()
+        self.cache: Cache = found
 
     def __getattr__(self, name: str) -> Any:
         """Say what is wrong: what the settings describe is not there."""

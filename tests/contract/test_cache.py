@@ -9,6 +9,7 @@ from itertools import count
 import pytest
 
 from cachekit import Cache, CodecError, ConfigError, Policy, StoreError
+from cachekit.tags import collecting
 from cachekit.testing import ManualClock, World
 
 STORES = ["memory", "valkey", "redis", "tiered+valkey", "tiered+redis"]
@@ -90,6 +91,14 @@ def test_many(api) -> None:
     assert (api.get_many([]), api.delete_many([])) == ({}, 0)
 
 
+def test_many_come_in_the_order_asked_for(api) -> None:
+    names = [f"k{number}" for number in (5, 1, 4, 2, 3)]
+    api.set_many(dict.fromkeys(sorted(names), 1))
+    api.get("k4")  # lies in the first level, where there is one
+    for order in (names, names[::-1]):
+        assert list(api.get_many(["absent", *order])) == order
+
+
 def test_long_and_odd_keys(api) -> None:
     keys = ["x" * 5000, "x" * 5000 + "y", "a\x00b", "a", "b", "\ud800", "{}", "ключ", "a b\n"]
     for key in keys:
@@ -106,6 +115,44 @@ def test_get_or_set(api, clock: ManualClock) -> None:
     assert api.get_or_set("k", lambda: next(runs), ttl=10, tags=["t"], lock=False) == 1
     clock.advance(11)
     assert api.get_or_set("k", lambda: next(runs), ttl=10) == 2
+
+
+def test_get_or_set_returns_what_was_set_meanwhile(url, api, world, thread, clock: ManualClock) -> None:
+    """By whoever did it: the loader itself, another thread of this process, another process."""
+    own = api.cache
+
+    def meanwhile(change):
+        def load():
+            thread(change).result()
+            return "loaded"
+
+        return load
+
+    changes = {
+        "set": lambda: own.set("set", "newer", tags=["t"]),
+        "add": lambda: own.add("add", "newer", tags=["t"]),
+        "set_many": lambda: own.set_many({"set_many": "newer"}, tags=["t"]),
+    }
+    if url != "memory://":
+        other = Cache(url, clock=clock, timeout=5.0)
+        changes["elsewhere"] = lambda: other.set("elsewhere", "newer", tags=["t"])
+        changes["added"] = lambda: other.add("added", "newer", tags=["t"])
+    for name, change in changes.items():
+        assert (name, api.get_or_set(name, meanwhile(change))) == (name, "newer")
+        assert api.get(name) == "newer"
+    for name, change in {"deleted": own.delete, "cleared": lambda _: own.clear()}.items():
+        assert api.get_or_set(name, meanwhile(lambda: change(name))) == "loaded"  # noqa: B023 - called at once
+        assert api.get(name) is None
+
+
+def test_what_was_set_meanwhile_brings_its_tags(api, thread) -> None:
+    def load():
+        thread(lambda: api.cache.set("k", "newer", tags=["t"])).result()
+        return "loaded"
+
+    with collecting() as used:
+        assert api.get_or_set("k", load) == "newer"
+    assert "t" in used or api.world.name == "asyncio", "its context is that of its own tasks"
 
 
 def test_get_or_set_takes_loaders_of_the_right_kind(api) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from django.core.cache import InvalidCacheBackendError, caches
@@ -36,10 +38,7 @@ class CacheNode(Node):
             lifetime = self._lifetime.resolve(context)
         except VariableDoesNotExist:
             raise TemplateSyntaxError(f'"cache" tag got an unknown variable: {self._lifetime.var!r}') from None
-        try:
-            timeout = None if lifetime is None else seconds(lifetime, "the lifetime of the cache tag")
-        except ConfigError as exc:
-            raise TemplateSyntaxError(str(exc)) from exc
+        timeout = None if lifetime is None else _seconds(lifetime)
         backend = self._backend(context)
         key = make_template_fragment_key(self._name, [part.resolve(context) for part in self._vary_on])
 
@@ -71,6 +70,22 @@ class CacheNode(Node):
         if isinstance(given, str):
             return given.replace(",", " ").split()
         return [str(tag) for tag in given] if isinstance(given, Iterable) else [str(given)]
+
+
+def _seconds(lifetime: Any) -> float:
+    """Return *lifetime* in seconds: what Django takes for a number as it does, else a duration.
+
+    Nothing is kept for one of zero or less.
+    """
+    if isinstance(lifetime, bool) or not isinstance(lifetime, (int, float, timedelta)):
+        with suppress(TypeError, ValueError):
+            lifetime = int(lifetime)
+    if isinstance(lifetime, (int, float)) and lifetime <= 0:
+        return 0
+    try:
+        return seconds(lifetime, "the lifetime of the cache tag")
+    except ConfigError as exc:
+        raise TemplateSyntaxError(str(exc)) from exc
 
 
 @register.tag("cache")

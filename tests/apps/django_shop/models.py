@@ -5,7 +5,9 @@ from enum import Enum
 from typing import NamedTuple
 
 from cachekit_django import Invalidating, invalidates
-from django.db import models
+from django.db import connection, models
+from django.db.models.signals import post_save
+from django.dispatch import receiver
 
 
 @dataclass
@@ -42,3 +44,30 @@ class Product(models.Model):
 
 class Twin(models.Model):
     other = models.OneToOneField("self", models.CASCADE, null=True, related_name="back")
+
+
+class Shelf(models.Model):
+    name = models.CharField(max_length=20)
+
+
+@invalidates("book:{pk}", "shelf:{shelf_id}")
+class Book(models.Model):
+    title = models.CharField(max_length=20, unique=True)
+    shelf = models.ForeignKey(Shelf, models.SET_NULL, null=True, related_name="books")
+    cover = models.FileField(blank=True)
+    objects = Invalidating.as_manager()
+
+
+@invalidates(lambda note: [f"note:{note.pk}", f"shelf:{note.shelf.pk if note.shelf else None}"])
+class Note(models.Model):
+    text = models.CharField(max_length=20, default="")
+    shelf = models.ForeignKey(Shelf, models.SET_NULL, null=True)
+
+
+noted: list[int] = []
+
+
+@receiver(post_save, sender=Note)
+def note(**_):
+    """A receiver of the project, which hears of a row as soon as Django has imported the models."""
+    noted.append(len(connection.run_on_commit))

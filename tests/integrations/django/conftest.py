@@ -73,12 +73,28 @@ def rows(tables):
     from django.contrib.auth.models import User
     from django.db import connections
 
-    from tests.apps.django_shop.models import Category, Label, Product, Twin
+    from tests.apps.django_shop.models import Book, Category, Label, Note, Product, Shelf, Twin
 
-    for model in (Product, Category, Label, Twin, User):
+    for model in (Product, Category, Label, Twin, Book, Note, Shelf, User):
         model._base_manager.all().delete()
     yield
     connections.close_all()
+
+
+@pytest.fixture
+def kept(memory, rows):
+    """Says which tags are left of those that it was told."""
+    from django.core.cache import cache
+
+    known = []
+
+    def expect(*tags):
+        known[:] = tags
+        for tag in tags:
+            cache.set(f"of-{tag}", 1, tags=[tag])
+        return lambda: {tag for tag in known if cache.get(f"of-{tag}") is not None}
+
+    return expect
 
 
 @pytest.fixture(params=["memory", "valkey", "redis"])

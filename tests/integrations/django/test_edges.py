@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 from contextlib import contextmanager
+from decimal import Decimal
 
 import httpx
 import pytest
 from cachekit_django import Rule, conf
+from django.conf import settings
 from django.core.cache import cache
 from django.template import Context, TemplateSyntaxError, engines
 from django.test import AsyncClient, Client, override_settings
@@ -323,6 +325,20 @@ def test_a_fragment_brings_its_tags_to_whoever_uses_it(memory):
 
 def render(text, **context):
     return engines["django"].from_string(text).template.render(Context(context))
+
+
+@pytest.mark.parametrize("load", ["cache", "cachekit"])
+@pytest.mark.parametrize("using", ["default", "plain"])
+def test_lifetimes_that_django_takes(memory, load, using):
+    plain = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    with override_settings(CACHES={**settings.CACHES, "plain": plain}):
+        for number, (lifetime, kept) in enumerate({
+            "'60'": True, "' 60 '": True, "60": True, "sixty": True, "True": True, "'-5'": False, "-1": False, "0": False,
+            "'0'": False, "-0.5": False, "False": False,
+        }.items()):  # fmt: skip
+            text = f"{{% load {load} %}}{{% cache {lifetime} n{number} using='{using}' %}}{{{{ a }}}}{{% endcache %}}"
+            shown = [render(text, a=a, sixty=Decimal("60.5")) for a in (1, 2)]
+            assert shown == ["1", "1" if kept else "2"], lifetime
 
 
 def test_the_tag_is_djangos_own_with_more(memory):

@@ -30,20 +30,6 @@ class Derived(CacheBackend):
 # Signals
 
 
-@pytest.fixture
-def kept(memory, rows):
-    """Says which tags are left of those that it was told."""
-    known = []
-
-    def expect(*tags):
-        known[:] = tags
-        for tag in tags:
-            cache.set(f"of-{tag}", 1, tags=[tag])
-        return lambda: {tag for tag in known if cache.get(f"of-{tag}") is not None}
-
-    return expect
-
-
 def test_saved_and_deleted_rows_drop_their_tags(kept):
     category = Category.objects.create(name="tools")
     product = Product.objects.create(name="saw", category=category)

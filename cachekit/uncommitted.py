@@ -1,0 +1,42 @@
+"""Data that was changed here and is not committed: what is made of it is given to whoever asked, and not kept.
+
+Owns where its tags are looked up. Whoever knows a database says so for the code that runs here, in this task or thread and
+those it starts; nothing is noted while nothing is changed. Must not know databases, nor what is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from contextvars import ContextVar
+from typing import Final, Protocol
+
+
+class Uncommitted(Protocol):
+    """Changes that wait for their commit."""
+
+    def tags(self) -> AbstractSet[str]:
+        """Return the tags of what is not committed as of now: none after the commit, or the rollback."""
+        ...
+
+
+_noted: Final[ContextVar[tuple[Uncommitted, ...]]] = ContextVar("cachekit_uncommitted", default=())
+
+here = _noted.get
+"""Returns what was noted here; it may have been committed since."""
+
+
+def note(changes: Uncommitted) -> None:
+    """Look at *changes* before anything is kept that is loaded here from now on."""
+    found = _noted.get()
+    if changes not in found:
+        _noted.set((*(one for one in found if one.tags()), changes))
+
+
+def concerns(tags: Iterable[str]) -> bool:
+    """Say whether what carries one of *tags* may be made of what is not committed here."""
+    noted = _noted.get()
+    if not noted:
+        return False
+    names = frozenset(tags)
+    return any(not one.tags().isdisjoint(names) for one in noted)
