@@ -428,10 +428,14 @@ class Exchange(Keeping):
         """
         if self._shape:
             self._driver.habits.learn(self._shape, self.session.loaded)
-        if self._asked is not None:
-            self._asked.drop()
-            self._asked = None
+        self.unask()
         del self.session
+
+    def unask(self) -> None:
+        """Take back what ``foresee`` asked for, where nobody has looked: its connection is free for others."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.drop()
 
 
 def _on_a_loop() -> bool:

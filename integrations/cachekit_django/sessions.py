@@ -220,7 +220,10 @@ class SessionStore(_Base):
         if self._given and (self._flag or settings.SESSION_SAVE_EVERY_REQUEST) and not self._exchange.session.loaded:
             self._exchange.fetch()  # it is about to be saved
         exchange = self._begun
-        if exchange is None or not exchange.session.loaded:
+        if exchange is None:
+            return not self._given
+        if not exchange.session.loaded:
+            exchange.unask()  # the response is there: an exception may hold on to the request for long
             return not self._given
         if self._is_adrift():
             return adrift.Answer(exchange.discard)  # type: ignore[return-value]  # a truth value

@@ -43,7 +43,10 @@ def kit(app, clock):
 @pytest.fixture
 def ended(patient):
     """Waits until no thread of a job is left."""
-    return lambda: patient(lambda: not [one for one in threading.enumerate() if one.name == "cachekit-background"])
+    others = set(threading.enumerate())  # of tests before
+    return lambda: patient(
+        lambda: not [one for one in set(threading.enumerate()) - others if one.name == "cachekit-background"]
+    )
 
 
 class Database:

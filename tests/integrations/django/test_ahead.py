@@ -105,6 +105,18 @@ def test_a_page_that_looks_is_asked_for_ahead(site):
     assert idle() == 1
 
 
+def test_what_nobody_took_is_given_back_with_the_response(site):
+    habits = driver().habits
+    for _ in range(LOOKS):
+        habits.learn(habits.shape("GET", "/"), looked=True)
+    seen = under_way()
+    response = site.get("/")
+    assert seen == [True]
+    assert not response.wsgi_request.session.accessed, "it is held on to, as by an exception"
+    assert len(keeping.sessions().store.inner.link.node._lanes._idle) == 1
+    assert response.wsgi_request.session["n"] == 1, "who looks late reads it then"
+
+
 def test_it_is_learned_from_what_pages_do(site):
     def ask(where):
         assert site.get(where).status_code == 200
