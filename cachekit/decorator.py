@@ -25,9 +25,10 @@ from uuid import UUID
 from cachekit import instances
 from cachekit._io import ASYNCIO, BLOCKING, IO, drive
 from cachekit.classmethods import ClassMethod
-from cachekit.engine import Counters, Engine, Job, Plan
+from cachekit.engine import Engine
 from cachekit.entry import quiet_until
 from cachekit.errors import ConfigError
+from cachekit.jobs import Counters, Job, Plan
 from cachekit.keys import KeyTemplate, TagTemplates, Unrenderable, bounded, check_tags, refused, render
 from cachekit.loading import Raised
 from cachekit.modes import Mode, mode_here

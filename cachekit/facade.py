@@ -18,11 +18,12 @@ from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.codecs.protection import Protection
 from cachekit.contents import Contents
 from cachekit.decorator import reusable
-from cachekit.engine import Counters, Engine, Plan
+from cachekit.engine import Engine
 from cachekit.entry import seal
 from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Events, Observer
 from cachekit.functions import Functions
+from cachekit.jobs import Counters, Plan
 from cachekit.keys import bounded, check_entry_tags, check_tags
 from cachekit.making import Making
 from cachekit.policy import Duration, Policy, TTLClasses

@@ -11,8 +11,9 @@ from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from cachekit.codecs.base import Codec
 from cachekit.decorator import decorate
-from cachekit.engine import Counters, Engine
+from cachekit.engine import Engine
 from cachekit.errors import ConfigError
+from cachekit.jobs import Counters
 from cachekit.keys import check_tags
 from cachekit.loading import Raised
 from cachekit.many import LEARN, Many, decorate_many

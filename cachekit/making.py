@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cachekit._io import IO
-from cachekit.engine import Counters, Engine
+from cachekit.engine import Engine
+from cachekit.jobs import Counters
 from cachekit.policy import Duration, Policy
 from cachekit.stores.base import AnyEntry, Store, Ticket
 from cachekit.stores.memory import Memory, Tally

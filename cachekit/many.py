@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from cachekit._io import ASYNCIO, BLOCKING, IO, drive
 from cachekit.clock import stopwatch
-from cachekit.engine import Counters, Engine
+from cachekit.engine import Engine
 from cachekit.entry import seal
 from cachekit.errors import ConfigError, StoreError
 from cachekit.events import Event, Kind
+from cachekit.jobs import Counters
 from cachekit.keys import KeyTemplate, TagTemplates, bounded
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy

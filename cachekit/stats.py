@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cachekit.engine import Counters
+from cachekit.jobs import Counters
 from cachekit.stores.memory import Memory, Tally
 
 

@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from cachekit._io import ASYNCIO, BLOCKING, IO, both, drive
-from cachekit.engine import Engine, Job, within
+from cachekit.engine import Engine, within
 from cachekit.errors import CodecError, ConfigError
 from cachekit.events import Event, Kind
+from cachekit.jobs import Job
 from cachekit.keeping import Kept
 from cachekit.stores.base import AnyEntry, Ticket
 from cachekit.stores.staged import Staged

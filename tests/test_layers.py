@@ -14,7 +14,7 @@ PACKAGE = ROOT / "cachekit"
 LAYERS = [
     "errors", "clock", "_fork", "around", "_io", "_loops", "events", "policy", "entry", "keys", "tags", "modes", "loading",
     "uncommitted", "breaker", "signatures", "options", "codecs", "arguments",
-    "stores", "flight", "keeping", "leases", "engine", "transaction",
+    "stores", "jobs", "flight", "keeping", "leases", "engine", "transaction",
     "shell", "instances", "classmethods", "decorator", "many", "functions", "contents", "making", "stats",
     "cdn", "purging", "facade", "default", "jinja", "observe", "warm", "http", "compress", "sessions", "webhook", "degrade",
     "dashboard",

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from cachekit import Cache, ConfigError, Kind, Policy
-from cachekit.engine import Plan
+from cachekit.jobs import Plan
 from tests.conftest import Facade, until
 
 

@@ -11,8 +11,9 @@ import os
 
 import pytest
 
-from cachekit.engine import Engine, Job, Plan
+from cachekit.engine import Engine
 from cachekit.events import Events
+from cachekit.jobs import Job, Plan
 from cachekit.policy import Policy
 from cachekit.stores.build import build
 from cachekit.stores.memory import Memory
