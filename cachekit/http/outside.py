@@ -84,6 +84,10 @@ def private_wsgi(app: WsgiApp) -> WsgiApp:
     return way
 
 
+MADE: Final[tuple[type, ...]] = (type(iter([])), type(iter(())))
+"""Iterators that run nothing of an application: what they give was there before."""
+
+
 class _Head:
     """What the application said to ``start_response``, held until the first of the body: until then it may look."""
 
@@ -117,10 +121,11 @@ class _Head:
 class _Body:
     """The body of a response, whose head goes out with the first of it."""
 
-    __slots__ = ("_body", "_head", "_pieces")
+    __slots__ = ("_body", "_goes_on", "_head", "_pieces")
 
     def __init__(self, body: Iterable[bytes], head: _Head) -> None:
         self._body, self._pieces, self._head = body, iter(body), head
+        self._goes_on = type(self._pieces) not in MADE
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -132,7 +137,7 @@ class _Body:
             self._head.release()
             raise
         if piece:
-            self._head.release(goes_on=True)
+            self._head.release(goes_on=self._goes_on)
         return piece
 
     def close(self) -> None:

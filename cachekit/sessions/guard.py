@@ -7,7 +7,7 @@ not know what becomes of a request whose store is away.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, Final, TypeGuard
 
 from cachekit._io import IO
 from cachekit.breaker import Breaker
@@ -16,6 +16,8 @@ from cachekit.errors import StoreError
 from cachekit.events import Emit
 from cachekit.sessions.store import Appending, Asked, Foreseeing, Found, FullStore, Instant, Key, Moved, Outcome, Record
 from cachekit.stores.breaking import Breaking
+
+_TWICE: Final = ("read", "read_now", "write", "replace_now")
 
 
 class GuardedSessions:
@@ -49,7 +51,7 @@ class GuardedSessions:
         self._foresees = isinstance(inner, Foreseeing)
         self.in_process = bool(getattr(inner, "in_process", False))
         """Whether nobody waits for the store."""
-        self.instant: Instant | None = inner if self.in_process and isinstance(inner, Instant) else None
+        self.instant: Instant | None = inner if self.in_process and _answers_at_once(inner) else None
         """The store again, where it can also be asked without anything to await."""
 
     def is_away(self) -> bool:
@@ -99,6 +101,15 @@ class GuardedSessions:
 
     def clear(self, io: IO) -> Awaitable[int]:
         return self._run(self._inner.clear, io)
+
+
+def _answers_at_once(inner: FullStore) -> TypeGuard[Instant]:
+    """Say whether *inner* is an ``Instant`` none of whose ancestors has another ``read`` or ``write`` over it."""
+    if not isinstance(inner, Instant):
+        return False
+    line = type(inner).__mro__
+    homes = {name: next((cls for cls in line if name in vars(cls)), object) for name in _TWICE}
+    return all(issubclass(homes[now], homes[name]) for name, now in (("read", "read_now"), ("write", "replace_now")))
 
 
 class _Guarded:

@@ -160,6 +160,7 @@ class Payloads:
 
     def __init__(self, options: SessionOptions) -> None:
         self.codec: Codec = options.codec if options.codec is not None else MsgpackCodec()
+        self._is_exact = type(self.codec) is MsgpackCodec  # whose plain values are read as they were written
         self._limit = options.max_bytes
         self._from = options.compress_from
         self._protection = options.protection
@@ -191,8 +192,8 @@ class Payloads:
         return self.codec.decode(self.opened(cell))
 
     def learn(self, cell: bytes, value: Any) -> None:
-        """Remember the *value*, which is ``FROZEN``, of a small *cell*."""
-        if len(cell) <= _SCALAR_BYTES:
+        """Remember the *value*, which is ``FROZEN``, that was read from a small *cell*."""
+        if len(cell) <= _SCALAR_BYTES and type(cell) is not Squeezed:  # in which little may stand for much
             if len(self.scalars) >= _SCALARS:
                 self.scalars.clear()
             self.scalars[cell] = value
@@ -223,7 +224,7 @@ class Payloads:
                 return None
         except CodecError:
             pass
-        if exact:
+        if exact and self._is_exact:
             self.learn(now, value)
         return self._cell(now)
 

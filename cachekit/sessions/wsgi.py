@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from cachekit._io import BLOCKING, drive
 from cachekit.arguments import check_app
+from cachekit.http.outside import MADE
 from cachekit.sessions.driver import Exchange
 from cachekit.sessions.facade import Sessions, check
 
@@ -19,9 +20,6 @@ StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
 App: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 KEY: Final = "cachekit.session"
-
-_MADE: Final[tuple[type, ...]] = (type(iter([])), type(iter(())))
-"""Iterators that run nothing of an application: what they give was there before."""
 
 
 class SessionMiddleware:
@@ -91,7 +89,7 @@ class _Response:
                 raise
             return body
         self._iterator = iter(body)
-        self._made = self._head is not None and type(self._iterator) in _MADE
+        self._made = self._head is not None and type(self._iterator) in MADE
         self._bare = not self._made and environ["REQUEST_METHOD"] == "HEAD"
         return self
 

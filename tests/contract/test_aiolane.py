@@ -238,6 +238,24 @@ def test_waiting_for_a_place_and_connecting_are_part_of_a_command_s_time(tmp_pat
     asyncio.run(with_server(tmp_path, job, timeout=0.1))
 
 
+@pytest.mark.parametrize("why", ["no connection stands ready", "it cannot be sent"])
+def test_what_is_not_sent_takes_no_place(tmp_path, monkeypatch, why) -> None:
+    async def job(served: Served, link: RedisLink) -> None:
+        lanes = link.node._aio()
+        lanes._places = Places(1)
+        if why == "it cannot be sent":
+            served.replies = [b"+PONG\r\n"]
+            await link.aio_command(("PING",))
+            monkeypatch.setattr(AioLane, "_send", lambda *_: {}["sent"])
+            with pytest.raises(KeyError):
+                lanes.ask_now(("PING",), lambda *_: None)
+        else:
+            assert not lanes.ask_now(("PING",), lambda *_: None)
+        assert lanes._places.take()
+
+    asyncio.run(with_server(tmp_path, job))
+
+
 def test_a_lane_is_asked_by_one_at_a_time(tmp_path) -> None:
     async def job(served: Served, link: RedisLink) -> None:
         served.replies = [b"+OK\r\n"] * 8

@@ -181,6 +181,26 @@ def test_our_session_may_be_looked_at_in_the_middle_of_a_wsgi_stream(sessions, c
             assert "stored" not in got.headers["cache-status"]
 
 
+@pytest.mark.parametrize(("pieces", "own"), [([b"ab"], False), ((part for part in [b"ab"]), True)])
+def test_only_what_is_made_while_it_is_sent_is_a_stream(pieces, own) -> None:
+    class Body:
+        """What frameworks return that have made all of it."""
+
+        def __iter__(self):
+            return iter(pieces)
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return Body()
+
+    heads = []
+    body = private_wsgi(app)(
+        {"REQUEST_METHOD": "GET", "cachekit.session": {}}, lambda status, headers: heads.append(headers)
+    )
+    assert list(body) == [b"ab"]
+    assert heads == [[("Cache-Control", "private"), ("Vary", "Cookie")] if own else []]
+
+
 @pytest.mark.parametrize(("said", "own"), [([], True), ([("Content-Length", "2")], False)])
 def test_our_session_may_be_looked_at_between_what_is_written(said, own) -> None:
     def app(environ, start_response):

@@ -263,8 +263,12 @@ def test_a_file_and_a_stream_for_all_stay_as_they_are(app: Any) -> None:
     def length():
         return flask.Response((part for part in "ab"), headers={"Content-Length": "2"})
 
+    @app.route("/direct")
+    def direct():
+        return flask.Response((part for part in (b"a", b"b")), direct_passthrough=True)
+
     client = app.test_client()
-    for path, said in (("/file", "no-cache"), ("/all", "public, max-age=60"), ("/length", None)):
+    for path, said in (("/file", "no-cache"), ("/all", "public, max-age=60"), ("/length", None), ("/direct", None)):
         got = client.get(path)
         assert (got.headers.get("Cache-Control"), got.headers.get("Vary")) == (said, None), path
         got.close()

@@ -198,6 +198,38 @@ def test_what_is_remembered_is_bounded(monkeypatch) -> None:
     assert codec._layout._opened
 
 
+def test_small_values_are_remembered_within_bounds(monkeypatch) -> None:
+    monkeypatch.setattr(payload, "_SCALARS", 10)
+    codec = payloads(compression="zstd", compress_from=100)
+    for number in range(100):
+        codec.learn(codec.encode(number), number)
+        assert len(codec.scalars) <= 10
+    assert codec.scalars
+    codec.scalars.clear()
+    long, squeezed = codec.encode("a" * 100), codec.encode("a" * 500_000)
+    assert type(squeezed) is Squeezed
+    assert len(squeezed) <= 64, "little stands for much here"
+    for cell in (long, squeezed):
+        codec.learn(cell, codec.decode(cell))
+    assert codec.scalars == {}
+
+
+def test_what_a_codec_of_one_s_own_reads_is_not_what_was_written() -> None:
+    class AsText:
+        id = 77
+
+        def encode(self, value: Any) -> bytes:
+            return str(value).encode()
+
+        def decode(self, data: bytes) -> Any:
+            return data.decode()
+
+    codec = payloads(codec=AsText())
+    before = codec.encode(1)
+    assert codec.same(before, 2) == b"2"
+    assert codec.scalars == {}
+
+
 def test_what_is_remembered_of_one_version_is_not_taken_for_another() -> None:
     codec = payloads()
     one, other = ([f"{word} {number}" for number in range(1000)] for word in ("pot", "cup"))

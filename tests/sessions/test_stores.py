@@ -14,7 +14,7 @@ from cachekit.sessions import SessionOptions, Sessions
 from cachekit.sessions.generic import StoredSessions
 from cachekit.sessions.memory import MemorySessions
 from cachekit.sessions.redis import _FIELDS, RedisSessions
-from cachekit.sessions.store import DONE, Key, Record, Verdict, new_id, new_version, owner_of, shard_of
+from cachekit.sessions.store import DONE, Key, Moved, Record, Verdict, new_id, new_version, owner_of, shard_of
 from cachekit.sessions.testing import SessionStoreContract
 from cachekit.stores.link import RedisLink
 from cachekit.stores.links import connect
@@ -60,6 +60,62 @@ class TestMemory(SessionStoreContract):
             world.run(lambda io: sessions.write(io, key, record, version))
             version = record.version
         assert len(sessions._ends) < 3000
+
+    def test_what_is_replaced_at_once_is_what_write_would_replace(self, world, sessions, clock) -> None:
+        key = self.keep(world, sessions, b"one", self.ANN, ttl=10)
+        read = sessions.read_now(key, 0.0)
+        assert read == self.find(world, sessions, key, 0.0)
+        clock.advance(5)
+        kept = sessions.replace_now(key, b"two", "2", 10, read.version)
+        assert kept == sessions.read_now(key, 0.0)
+        assert (kept.body, kept.version, kept.owner, kept.seen) == (b"two", "2", self.ANN, clock())
+        assert (kept.created, kept.deadline) == (read.created, read.deadline)
+        late = sessions.replace_now(key, b"late", "3", 10, read.version)
+        assert (late.verdict, late.found) == (Verdict.CONFLICT, kept)
+        moved = Moved(Key.of(new_id()), self.ANN)
+        world.run(lambda io: sessions.retire(io, key, kept, moved, 60.0))
+        late = sessions.replace_now(key, b"late", "3", 10, "2")
+        assert (late.verdict, late.found, sessions.read_now(key, 10.0)) == (Verdict.MOVED, moved, moved)
+        for life in ({"ttl": 10}, {"ttl": 100, "deadline": 10.0}):
+            ended = self.keep(world, sessions, **life)
+            version = sessions.read_now(ended, 0.0).version
+            clock.advance(11)
+            assert sessions.replace_now(ended, b"late", "3", 100, version).verdict is Verdict.GONE
+            assert sessions.read_now(ended, 0.0) is None
+
+    def test_one_thread_at_a_time_looks_and_replaces(self, world, sessions) -> None:
+        """Two that read the same version: one of them has to hear of the other, whenever it is interrupted."""
+        key = self.keep(world, sessions, b"")
+        version, held = sessions.read_now(key, 0.0).version, []
+        keep = sessions._keep
+
+        def interrupted(*args):
+            held.append(sessions._lock.locked())
+            return keep(*args)
+
+        sessions._keep = interrupted
+        assert isinstance(sessions.replace_now(key, b"", "2", 10, version), Record)
+        assert held == [True]
+
+    @pytest.mark.parametrize("name", ["read", "write"])
+    def test_a_class_that_reads_or_writes_in_its_own_way_is_asked_for_it(self, clock, name) -> None:
+        calls = []
+
+        async def spy(self, io, *args):
+            calls.append(name)
+            return await getattr(MemorySessions, name)(self, io, *args)
+
+        audited = type("Audited", (MemorySessions,), {name: spy})(clock=clock)
+        assert Sessions(MemorySessions(clock=clock), SessionOptions(secrets="x" * 32)).store.instant is not None
+        driver = Sessions(audited, SessionOptions(secrets="x" * 32)).driver
+        exchange = driver.open(())
+        exchange.session["n"] = 1
+        lines = exchange.begin_response(200, [])
+        cookie = next(value for field, value in lines if field == "Set-Cookie").partition(";")[0]
+        exchange = driver.open((cookie,))
+        exchange.session["n"] += 1
+        exchange.begin_response(200, [])
+        assert calls == {"read": ["read"], "write": ["write"] * 2}[name]
 
     def test_the_bound_lets_the_one_go_that_was_not_used_for_longest(self, world, clock) -> None:
         sessions = MemorySessions(max_sessions=3, clock=clock)
