@@ -15,6 +15,8 @@ from cachekit.http.headers import HeaderList, Headers, parse_vary, values, witho
 _SHARED: Final = ("public", "s-maxage", "proxy-revalidate")
 _REPLACED: Final = (*_SHARED, "private", "must-understand")
 _TARGETED: Final = ("surrogate-control", "x-accel-expires")
+_OWN: Final = (("Cache-Control", "private"), ("Vary", "Cookie"))
+_NOT_KEPT: Final = (("Cache-Control", "no-store"), ("Vary", "Cookie"))
 _BODILESS: Final = (204, 304)
 
 
@@ -28,7 +30,7 @@ def dressed(headers: Headers, *, accessed: bool, cookies: Sequence[str], no_stor
     if not accessed and not cookies:
         return list(headers)
     if not headers or True not in [concerns(name) for name, _ in headers]:
-        kept = [*headers, ("Cache-Control", "no-store" if no_store else "private"), ("Vary", "Cookie")]
+        kept = [*headers, *(_NOT_KEPT if no_store else _OWN)]
         return [*kept, *[("Set-Cookie", cookie) for cookie in cookies]] if cookies else kept
     kept = [
         (name, value)

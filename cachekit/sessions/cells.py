@@ -42,7 +42,7 @@ _META_AT: Final = 13
 _ROOM: Final = 1024
 _REMEMBERED: Final = 4 * 1024 * 1024
 """Bytes of the opened cells that are remembered, with what was in them; none of them has more than a fourth of that."""
-_LARGE: Final = 4096
+LARGE: Final = 4096
 """Bytes from which a value is compressed by itself: smaller ones compress better together."""
 
 
@@ -92,7 +92,7 @@ class Layout:
         self._limit = limit
         self._most = limit + _ROOM
         self._from = compress_from
-        self._alone = max(compress_from, _LARGE)
+        self._alone = max(compress_from, LARGE)
         self.zstd: Any = zstandard() if zstd else None
         self._opened: dict[int, tuple[bytes, bytes]] = {}  # by the identity of a cell: that cell, and its value
         self._opened_bytes = 0

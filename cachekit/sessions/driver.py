@@ -30,6 +30,7 @@ from cachekit.sessions.session import Session
 from cachekit.sessions.store import Asked, Instant, Key, Moved, new_id, owner_of, shard_of
 
 _REMEMBERED_TOUCHES: Final = 10_000
+_NOTHING: Final[Mapping[str, bytes]] = {}
 
 
 class Driver:
@@ -143,7 +144,7 @@ class Exchange(Keeping):
         self._shape = ""  # what kind of request it is, where that is learned from
         self._renewed = self._used = self._whole = self._open = False
         self._line: str | None = None
-        self._claims: Mapping[str, bytes] = {}
+        self._claims = _NOTHING
         self._loaded_about = NOBODYS
         self.session = kind(self, driver.payloads)
 
@@ -428,7 +429,8 @@ class Exchange(Keeping):
         """
         if self._shape:
             self._driver.habits.learn(self._shape, self.session.loaded)
-        self.unask()
+        if self._asked is not None:
+            self.unask()
         del self.session
 
     def unask(self) -> None:

@@ -29,6 +29,7 @@ from cachekit.sessions.store import Asked, Instant, Key, Moved, Record, Verdict,
 _TRIES: Final = 1000
 _CHAIN: Final = 8
 _LARGE: Final = 4096
+_new: Final = tuple.__new__  # what a NamedTuple's own __new__ calls, without the frame that this takes
 _versions: Final = itertools.count()
 """Of sessions in this process: nobody else writes them."""
 
@@ -116,7 +117,7 @@ class Keeper:
             return None
         if type(body) is bytes and len(body) > _LARGE:  # they would take up room until the request ends
             record = record._replace(body=b"")
-        return Held(key, record, about, cells, extent)
+        return _new(Held, (key, record, about, cells, extent))
 
     def _context(self, key: Key) -> bytes:
         """Return what a body under *key* is bound to, where it is protected."""
@@ -227,11 +228,10 @@ class Keeper:
 
     def write_now(self, instant: Instant, held: Held, values: Mapping[str, bytes], about: About) -> Held | None:
         """Do what ``write`` does, to a store that nobody waits for; None where others came first, for ``write`` to see."""
-        version, key, was = f"{next(_versions):x}", held.key, held.record
-        kept = instant.replace_now(
-            key, self._body(key, values, about), version, about.life or self._lives[about.remembered], was.version
-        )
-        return Held(key, kept, about, values) if type(kept) is Record else None
+        key, life = held.key, about.life or self._lives[about.remembered]
+        body: Any = self.payloads.parcel(about, values) if self._in_parcels else self._body(key, values, about)
+        kept = instant.replace_now(key, body, f"{next(_versions):x}", life, held.record.version)
+        return _new(Held, (key, kept, about, values, None)) if type(kept) is Record else None
 
     async def _follow(self, io: IO, moved: Moved, held: Held, values: Mapping[str, bytes]) -> Held | None:
         """Bring changes to where a session is now, if they may go there."""

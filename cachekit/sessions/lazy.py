@@ -16,6 +16,7 @@ from cachekit.errors import CodecError
 from cachekit.sessions.payload import FROZEN, Payloads
 
 _MISSING: Final = object()
+_NOTHING: Final[Mapping[str, bytes]] = {}
 _PACKED: Final = object()
 """Stands for a value that nobody has looked at yet."""
 _NOT_READ: Final = object()
@@ -39,8 +40,8 @@ class LazyDict(dict[str, Any]):
         dict.__setitem__(self, "", _NOT_READ)
         self._codec = codec
         self.accessed = self.loaded = False
-        self._base: Mapping[str, bytes] = {}
-        self._cells: Mapping[str, bytes] = {}  # what was read
+        self._base: Mapping[str, bytes] = _NOTHING
+        self._cells: Mapping[str, bytes] = _NOTHING  # what was read
         self._as_stored = False  # whether it began as what the store holds
         self._suspects: dict[str, bytes | None] = {}  # what must be compared at the end, and with what it was read from
         self._lost: dict[str, bytes] = {}  # what could not be read, and is stored as it was
@@ -144,9 +145,8 @@ class LazyDict(dict[str, Any]):
         """Take *base* for what the store holds from now on."""
         self._base = base
         self._as_stored = True
-        self._suspects = {
-            key: None for key, value in dict.items(self) if value is not _PACKED and type(value) not in FROZEN
-        }
+        if self._suspects:  # what was never looked at, nor set, is no suspect
+            self._suspects = {key: None for key in self._suspects if type(dict.get(self, key)) not in FROZEN}
         self._forced = False
 
     def _opened(self, key: str) -> Any:

@@ -18,6 +18,7 @@ from cachekit.errors import ConfigError
 from cachekit.policy import FOREVER
 from cachekit.sessions.store import DONE, GONE, Found, Key, Moved, Outcome, Record, Verdict
 
+_new: Final = tuple.__new__  # what a NamedTuple's own __new__ calls, without the frame that this takes
 _SWEEP: Final = 16
 """How many candidates each write looks at: more than it adds, so that what has expired never piles up."""
 
@@ -84,6 +85,10 @@ class MemorySessions:
                 self._owners.setdefault(kept.owner, set()).add(key)
         if before is None or expires < before[0]:
             self._note_end(key, expires)
+        self._trim(now)
+
+    def _trim(self, now: float) -> None:
+        """Let go what has expired, and what is too much."""
         if self._ends and self._ends[0][0] <= now:
             self._sweep(now)
         while len(self._kept) > self._max_sessions or (self._bytes > self._max_bytes and len(self._kept) > 1):
@@ -134,13 +139,12 @@ class MemorySessions:
         return True
 
     def _checked(self, key: Key, version: str, now: float) -> Outcome | Record:
-        entry = self._kept.get(key)
-        if entry is not None and now < entry[0] and type(there := entry[1]) is Record and there.version == version:
-            return there
         found = self._find(key, now)
         if found is None:
             return GONE
-        return Outcome(Verdict.MOVED if isinstance(found, Moved) else Verdict.CONFLICT, found)
+        if isinstance(found, Moved):
+            return Outcome(Verdict.MOVED, found)
+        return found if found.version == version else Outcome(Verdict.CONFLICT, found)
 
     # -- the port -------------------------------------------------------------------------------------------------
 
@@ -182,9 +186,16 @@ class MemorySessions:
             was = self._checked(key, expected, now)
             if isinstance(was, Outcome):
                 return was
-            kept = Record(body, version, ttl, was.created, now, was.deadline, was.owner)
-            outcome = self._keep(key, kept, now)
-            return kept if outcome is DONE else outcome
+            kept = _new(Record, (body, version, ttl, was.created, now, was.deadline, was.owner))
+            expires = _end(now + ttl, kept)
+            if expires <= now:
+                self._drop(key)
+                return GONE
+            self._bytes += len(body) - len(was.body)
+            self._slide(key, self._kept[key][0], kept, expires)  # its owner stays, and so does its place there
+            if self._bytes > self._max_bytes or (self._ends and self._ends[0][0] <= now):
+                self._trim(now)
+            return kept
 
     async def append(self, io: IO, key: Key, addition: bytes, version: str, expected: str) -> Outcome:  # noqa: ARG002 - no I/O here
         now = self._clock()

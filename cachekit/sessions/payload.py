@@ -26,7 +26,7 @@ from cachekit.codecs.base import Codec
 from cachekit.codecs.frame import opened, seal
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import CodecError, ConfigError, FrameError, SessionTooLarge
-from cachekit.sessions.cells import MAP, Layout, Squeezed, plain_size, read_map, unstorable
+from cachekit.sessions.cells import LARGE, MAP, Layout, Squeezed, plain_size, read_map, unstorable
 from cachekit.sessions.merge import ABSENT, Combine, merge, queue, total, union
 from cachekit.sessions.options import SessionOptions
 from cachekit.sessions.store import HEAD_BYTES, Parcel
@@ -226,7 +226,7 @@ class Payloads:
             pass
         if exact and self._is_exact:
             self.learn(now, value)
-        return self._cell(now)
+        return now if len(now) < LARGE else self._cell(now)
 
     def merge(self, base: Packed, mine: Packed, theirs: Packed, *, yielding: bool = False) -> dict[str, bytes]:
         """Return *theirs* with the changes of this side."""
@@ -248,9 +248,13 @@ class Payloads:
     def _check(self, values: Packed) -> int:
         """Return about how many bytes *values* take here. Raises ``SessionTooLarge``."""
         cells = values.values()
-        here = sum(map(len, cells)) + _LONGEST_UTF8 * sum(map(len, values)) + _OVERHEAD * len(values)
-        if here < self._limit and Squeezed not in map(type, cells):
-            return here  # without looking at each
+        here = sum(map(len, cells)) + _LONGEST_UTF8 * len("".join(values)) + _OVERHEAD * len(values)
+        for cell in cells:
+            if type(cell) is Squeezed:
+                break
+        else:
+            if here < self._limit:
+                return here  # without looking at each
         size = sum(map(plain_size, values.values())) + sum(map(_key_size, values))
         if size > self._limit:
             largest = max(values, key=lambda key: plain_size(values[key]))

@@ -153,7 +153,8 @@ class SessionMiddleware(_SessionMiddleware):
             log.warning(
                 "SessionMiddleware: https_only=False lets the cookie travel over plain HTTP: never in production"
             )
-        cookies = _Cookies(made, max_age, https_only=https_only)
+        kind = _Over if max_age is not None and max_age <= 0 else _Cookies
+        cookies = kind(made, max_age, https_only=https_only)
         try:
             source = store if store is not None else default_cache()
             clock = source.clock if isinstance(source, Cache) else system_clock
@@ -180,11 +181,6 @@ class _Cookies(Cookies):
         self._flags = flags + ("; partitioned" if options.partitioned else "")
         self._path = options.path
 
-    def read(self, lines: Iterable[str]) -> Ticket | None:
-        if self._max_age is not None and self._max_age <= 0:
-            return None  # it has ended when it begins
-        return super().read(lines)
-
     def line(self, value: str, *, remembered: bool, left: float = float("inf")) -> str:
         age = self._remember if remembered else self._max_age
         said = f"Max-Age={int(min(age, left))}; " if age is not None else ""
@@ -197,6 +193,13 @@ class _Cookies(Cookies):
         if self._max_age is not None and not ticket.remembered and now - ticket.issued > self._max_age / 10:
             return True
         return super().is_due(ticket, now, claimed=claimed)
+
+
+class _Over(_Cookies):
+    """Cookies of sessions that have ended when they begin."""
+
+    def read(self, lines: Iterable[str]) -> Ticket | None:  # noqa: ARG002 - whatever it says
+        return None
 
 
 def _secrets(given: Any) -> list[str]:

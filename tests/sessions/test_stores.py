@@ -87,13 +87,13 @@ class TestMemory(SessionStoreContract):
         """Two that read the same version: one of them has to hear of the other, whenever it is interrupted."""
         key = self.keep(world, sessions, b"")
         version, held = sessions.read_now(key, 0.0).version, []
-        keep = sessions._keep
+        slide = sessions._slide
 
         def interrupted(*args):
             held.append(sessions._lock.locked())
-            return keep(*args)
+            slide(*args)
 
-        sessions._keep = interrupted
+        sessions._slide = interrupted
         assert isinstance(sessions.replace_now(key, b"", "2", 10, version), Record)
         assert held == [True]
 
