@@ -6,15 +6,21 @@ committed, and once as it was last loaded or saved, which a rollback may take ba
 
 from __future__ import annotations
 
+import copy
+import datetime as dt
 import logging
 import weakref
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from string import Formatter
+from types import NoneType
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models.base import ModelState
+from django.db.models.fields.files import FieldFile
 
 log = logging.getLogger("cachekit")
 
@@ -27,6 +33,11 @@ LEAVING: Final = "_cachekit_leaving"
 """Attribute of an instance that holds the tags that it had, while it is saved or deleted."""
 
 _NOTHING: Final = object()
+_FIXED: Final = frozenset({
+    NoneType, bool, int, float, complex, str, bytes, Decimal, UUID,
+    dt.date, dt.datetime, dt.time, dt.timedelta,
+})  # fmt: skip
+"""Types whose values are what they are for good."""
 _sources: dict[type[models.Model], tuple[Source, ...]] = {}
 _watched: dict[type[models.Model], tuple[str, ...]] = {}
 
@@ -94,9 +105,27 @@ def _watch(model: type[Any]) -> tuple[str, ...]:
 
 
 def state_of(instance: Any) -> State:
-    """Return the values that the tags of *instance* may follow from, as far as they are loaded."""
+    """Return the values that the tags of *instance* may follow from, as far as they are loaded: as they are now."""
     values = vars(instance)
-    return {name: values[name] for name in watched(type(instance)) if name in values}
+    return {
+        name: value if type(value := values[name]) in _FIXED else _apart(value)
+        for name in watched(type(instance))
+        if name in values
+    }
+
+
+def _apart(value: Any) -> Any:
+    """Return what stays the same when *value* is changed in place, and goes where its row goes."""
+    if isinstance(value, memoryview):  # which nothing can copy
+        return bytes(value)
+    if isinstance(value, FieldFile):  # it holds the row, and is its name
+        return value.name
+    if hasattr(value, "resolve_expression"):
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 - open files and the like: a change in place is not seen
+        return value
 
 
 def remember(instance: Any, **_: Any) -> None:

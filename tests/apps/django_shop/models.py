@@ -64,6 +64,13 @@ class Note(models.Model):
     shelf = models.ForeignKey(Shelf, models.SET_NULL, null=True)
 
 
+@invalidates(lambda sheet: [f"topic:{topic}" for topic in sheet.topics], "on:{pk}")
+class Sheet(models.Model):
+    topics = models.JSONField(default=list)
+    scan = models.BinaryField(default=b"")
+    proof = models.FileField(blank=True)
+
+
 noted: list[int] = []
 
 

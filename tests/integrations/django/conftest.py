@@ -73,9 +73,9 @@ def rows(tables):
     from django.contrib.auth.models import User
     from django.db import connections
 
-    from tests.apps.django_shop.models import Book, Category, Label, Note, Product, Shelf, Twin
+    from tests.apps.django_shop.models import Book, Category, Label, Note, Product, Sheet, Shelf, Twin
 
-    for model in (Product, Category, Label, Twin, Book, Note, Shelf, User):
+    for model in (Product, Category, Label, Twin, Book, Note, Shelf, Sheet, User):
         model._base_manager.all().delete()
     yield
     connections.close_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -17,7 +18,7 @@ from django.db.migrations.state import ModelState
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from tests.apps.django_shop.models import Book, Note, Shelf, noted
+from tests.apps.django_shop.models import Book, Note, Sheet, Shelf, noted
 
 
 class Failed(Exception):
@@ -250,6 +251,54 @@ def test_what_cannot_be_compared_breaks_no_save(dropped, shelves):
     assert dropped(note.save) == [0]
     note.text = Vector("c")
     assert dropped(note.save) == [0]
+
+
+def test_what_is_changed_in_place(kept):
+    sheet = Sheet.objects.create(topics=["a"])
+    left = kept("topic:a", "topic:b")
+    sheet.topics[0] = "b"
+    sheet.save()
+    assert not left()
+    sheet = Sheet.objects.get()
+    left = kept("topic:b", "topic:c")
+    sheet.topics.clear()
+    sheet.save(update_fields=["topics"])
+    assert left() == {"topic:c"}
+    with transaction.atomic():
+        sheet.topics.append("b")
+        sheet.save()
+        left = kept("topic:b", "topic:c")
+        sheet.topics[0] = "c"
+        sheet.save()
+    assert not left()
+
+
+def test_what_cannot_be_copied_breaks_no_row():
+    """An open file, a lock, what a project's own field gives."""
+    lock = threading.Lock()
+    sheet = Sheet(topics=["a"], scan=lock)
+    assert rows.state_of(sheet)["scan"] is lock
+    sheet.scan = F("topics")
+    assert rows.state_of(sheet)["scan"] is sheet.scan
+
+
+def test_files_are_remembered_by_their_names(kept):
+    sheet = Sheet.objects.create(proof="a.pdf")
+    sheet = Sheet.objects.get()
+    assert sheet.proof.name == "a.pdf"  # looked at, it holds its row
+    sheet.save()
+    assert type(rows.state_of(sheet)["proof"]) is str and rows.tags_before(sheet) == []
+    sheet.proof.name = "b.pdf"
+    assert rows.tags_before(sheet) == [f"on:{sheet.pk}"]
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_views_of_memory_go_where_their_row_goes(kept, again):
+    """As databases return what is binary."""
+    sheet = Sheet(topics=["a"], scan=memoryview(b"a"))
+    assert bytes(again(sheet).scan) == b"a"
+    sheet.save()
+    assert bytes(again(sheet).scan) == b"a" and rows.tags_before(sheet) == [], "and nothing has changed"
 
 
 def test_a_function_that_fails_for_the_row_as_it_was_breaks_no_save(kept, shelves, monkeypatch, caplog):
