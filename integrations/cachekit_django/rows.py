@@ -269,8 +269,10 @@ def is_new(instance: Any, *, raw: bool) -> bool:
     """Say whether saving *instance* can only create a row, as far as Django itself decides so."""
     if not instance._state.adding:
         return False
-    key = instance._meta.pk
-    given = key.has_default() or (hasattr(key, "has_db_default") and key.has_db_default())
     if instance.pk is None:
-        return not any(_parents(instance))
-    return given and not raw
+        return all(_made_up(parent._meta.pk) for parent, _ in _parents(instance))
+    return _made_up(instance._meta.pk) and not raw
+
+
+def _made_up(key: Any) -> bool:
+    return bool(key.has_default() or (hasattr(key, "has_db_default") and key.has_db_default()))

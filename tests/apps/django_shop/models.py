@@ -97,6 +97,10 @@ class Ticket(models.Model):
         ]
 
 
+class Pass(Ticket):
+    until = models.DateField(null=True)
+
+
 noted: list[int] = []
 
 
