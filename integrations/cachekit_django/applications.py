@@ -21,8 +21,9 @@ def get_asgi_application() -> Any:
     from django.core.asgi import get_asgi_application as inner
 
     from cachekit.asgi import CacheKit
+    from cachekit_django.streams import watch
 
-    app: Any = inner()
+    app: Any = watch(inner())
     return CacheKit(app, **_settings())
 
 
@@ -31,6 +32,7 @@ def get_wsgi_application() -> Any:
     from django.core.wsgi import get_wsgi_application as inner
 
     from cachekit.wsgi import CacheKit
+    from cachekit_django.streams import watch
 
-    app: Any = inner()
+    app: Any = watch(inner())
     return CacheKit(app, **_settings())

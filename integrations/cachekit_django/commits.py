@@ -46,20 +46,23 @@ class _Waiting:
 
     def look_again(self) -> None:
         """Read the list of the connection from its beginning the next time."""
-        self._list: list[Any] | None = None
-        self._read = 0
-        self._tags: set[str] = set()
+        self._seen: tuple[list[Any] | None, int, set[str]] = None, 0, set()
 
     def tags(self) -> set[str]:
-        """Return them as of now. Of a list that has only grown, the new part is read."""
+        """Return them as of now. Of a list that has only grown, the new part is read.
+
+        Threads that a request has started ask, too: what belongs together is taken at once, and put back at once.
+        """
+        known, read, tags = self._seen
         found: list[Any] = self._connection.run_on_commit
-        if found is not self._list or len(found) < self._read:
-            self._list, self._read, self._tags = found, 0, set()
-        for _, what, *_ in found[self._read :]:
+        if found is not known or len(found) < read:
+            read, tags = 0, set()
+        new = found[read:]
+        for _, what, *_ in new:
             if type(what) is _Drop and not what.done:  # a test may run them, and leave them in the list
-                self._tags.update(what.tags)
-            self._read += 1
-        return self._tags
+                tags.update(what.tags)
+        self._seen = found, read + len(new), tags
+        return tags
 
 
 def on_commit(tags: Iterable[str], using: str | None = None, then: Callable[[], object] | None = None) -> None:

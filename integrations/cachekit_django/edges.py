@@ -12,7 +12,10 @@ from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 
+from cachekit.http.headers import HeaderList
+from cachekit.http.outside import private
 from cachekit_django import bridge, jobs
+from cachekit_django.streams import may_look
 
 _REQUEST: Final = "cachekit.django"
 
@@ -111,7 +114,7 @@ class Edge(Middleware):
         outside = getattr(request, "session", None)
         response = exchange.response = self.get_response(request)
         exchange.context = copy_context()
-        fields = bridge.fields_for(request, response, outside)
+        fields = _fields(request, response, outside)
         start_response(f"{response.status_code} {response.reason_phrase}", fields)
         return _Streamed() if response.streaming else [response.content]
 
@@ -148,13 +151,18 @@ class Edge(Middleware):
         outside = getattr(request, "session", None)
         response = exchange.response = await self.get_response(request)
         exchange.context = copy_context()
-        made = bridge.fields_for(request, response, outside)
+        made = _fields(request, response, outside)
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in made]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         if response.streaming:
             await send({"type": _REQUEST})  # an extension that the cache does not know: it steps aside
         else:
             await send({"type": "http.response.body", "body": response.content, "more_body": False})
+
+
+def _fields(request: HttpRequest, response: Any, outside: Any) -> HeaderList:
+    fields = bridge.fields_for(request, response, outside)
+    return private(fields) if response.streaming and may_look(request, response, fields) else fields
 
 
 async def _nothing() -> Any:

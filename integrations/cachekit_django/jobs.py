@@ -58,7 +58,8 @@ class _InTask:
             return  # it asked for none
         closed = executor.submit(_close)
         executor.shutdown(wait=False)
-        if kind is not GeneratorExit:  # with which a loop that was closed ends its tasks: there is nothing to wait on
+        # A loop that ends cancels its tasks, or closes them, and who runs it waits for them: not for a query that goes on.
+        if kind is None or issubclass(kind, Exception):
             await asyncio.shield(asyncio.wrap_future(closed))
 
 

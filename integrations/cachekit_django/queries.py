@@ -72,11 +72,8 @@ class Invalidating(models.QuerySet[Any]):
     def _whole_rows(self) -> list[Any]:
         """Read the rows with all their fields, whatever this query set gives of them."""
         if self._iterable_class is ModelIterable:
-            found: Any = self.defer(None)
-            found._for_write = True
-            return list(found)
-        keys: Any = self.order_by().values_list("pk", flat=True)
-        keys._for_write = True
+            return list(self.defer(None))
+        keys = self.order_by().values_list("pk", flat=True)
         return list(self._base().filter(pk__in=list(keys)))
 
     def _changed(self, before: Sequence[Any], now: Sequence[Any] = (), settle: Sequence[Any] = ()) -> None:

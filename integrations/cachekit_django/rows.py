@@ -6,15 +6,21 @@ committed, and once as it was last loaded or saved, which a rollback may take ba
 
 from __future__ import annotations
 
+import copy
+import datetime as dt
 import logging
 import weakref
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from string import Formatter
+from types import NoneType
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models.base import ModelState
+from django.db.models.fields.files import FieldFile
 
 log = logging.getLogger("cachekit")
 
@@ -27,6 +33,11 @@ LEAVING: Final = "_cachekit_leaving"
 """Attribute of an instance that holds the tags that it had, while it is saved or deleted."""
 
 _NOTHING: Final = object()
+_FIXED: Final = frozenset({
+    NoneType, bool, int, float, complex, str, bytes, Decimal, UUID,
+    dt.date, dt.datetime, dt.time, dt.timedelta,
+})  # fmt: skip
+"""Types whose values are what they are for good."""
 _sources: dict[type[models.Model], tuple[Source, ...]] = {}
 _watched: dict[type[models.Model], tuple[str, ...]] = {}
 
@@ -94,13 +105,33 @@ def _watch(model: type[Any]) -> tuple[str, ...]:
 
 
 def state_of(instance: Any) -> State:
-    """Return the values that the tags of *instance* may follow from, as far as they are loaded."""
+    """Return the values that the tags of *instance* may follow from, as far as they are loaded: as they are now."""
     values = vars(instance)
-    return {name: values[name] for name in watched(type(instance)) if name in values}
+    return {
+        name: value if type(value := values[name]) in _FIXED else _apart(value)
+        for name in watched(type(instance))
+        if name in values
+    }
+
+
+def _apart(value: Any) -> Any:
+    """Return what stays the same when *value* is changed in place, and goes where its row goes."""
+    if isinstance(value, memoryview):  # which nothing can copy
+        return bytes(value)
+    if isinstance(value, FieldFile):  # it holds the row, and is its name
+        return value.name
+    if hasattr(value, "resolve_expression"):
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 - open files and the like: a change in place is not seen
+        return value
 
 
 def remember(instance: Any, **_: Any) -> None:
     """Note what *instance* is, which was just loaded; the signal ``post_init``."""
+    if instance._state.db is not None:  # made with a related row, which says where it will be: it was not loaded
+        return
     state = state_of(instance)
     vars(instance)[BEFORE] = (state, state)
 
@@ -127,22 +158,48 @@ def _is_field(instance: Any, name: str) -> bool:
 def find_before(instance: Any, using: str | None, *, creates: bool) -> None:
     """Ask the database what the row is that *instance* will replace, where the instance does not know it.
 
-    It knows when it was loaded. It does not when it came from a cache, when it was made with the primary key of a row
-    that is there, or was given one, and when a field was assigned that was never loaded. *creates* says that it can only
-    be a new row.
+    It knows when it was loaded from this database. It does not when it came from a cache, when it was made with the
+    primary key of a row that is there, or was given one, and when a field was assigned that was never loaded. *creates*
+    says that it can only be a new row.
     """
     values, names = vars(instance), watched(type(instance))
     if creates:
         values[BEFORE] = ()
         return
     before = values.get(BEFORE)
-    if before and not instance._state.adding:
+    told = instance._state
+    if before and not told.adding and told.db is not None and told.db == using:
         last: State = before[1]
         key = names[0]
         if all(name in last for name in names if name in values) and _same(last.get(key), values.get(key)):
             return
     row = type(instance)._base_manager.using(using).filter(pk=instance.pk).first()
-    values[BEFORE] = () if row is None else (state_of(row),) * 2
+    state = _of_parents(instance, using) if row is None else state_of(row)
+    values[BEFORE] = () if state is None else (state, state)
+
+
+def _of_parents(instance: Any, using: str | None) -> State | None:
+    """Return what *instance* is with the values of rows that it extends, where it has none of its own; None without any."""
+    found: State = {}
+    for parent, key in _parents(instance):
+        row = parent._base_manager.using(using).filter(pk=key).first()
+        if row is not None:
+            own = {field.attname for field in parent._meta.concrete_fields}
+            found |= {name: _apart(value) for name, value in vars(row).items() if name in own}
+    if not found:
+        return None
+    return {**state_of(instance), **{name: found[name] for name in watched(type(instance)) if name in found}}
+
+
+def _parents(instance: Any) -> Iterable[tuple[Any, Any]]:
+    """Yield the models whose tables *instance* has a part of its row in, with the key there, as far as it has one."""
+    for parent, link in instance._meta.concrete_model._meta.parents.items():
+        if link is not None:
+            values = vars(instance)  # what is not loaded is not asked for
+            key = values.get(link.attname)
+            key = values.get(parent._meta.pk.attname) if key is None else key
+            if key is not None:
+                yield parent, key
 
 
 def tags_before(instance: Any) -> list[str]:
@@ -212,6 +269,10 @@ def is_new(instance: Any, *, raw: bool) -> bool:
     """Say whether saving *instance* can only create a row, as far as Django itself decides so."""
     if not instance._state.adding:
         return False
-    key = instance._meta.pk
-    given = key.has_default() or (hasattr(key, "has_db_default") and key.has_db_default())
-    return instance.pk is None or (given and not raw)
+    if instance.pk is None:
+        return all(_made_up(parent._meta.pk) for parent, _ in _parents(instance))
+    return _made_up(instance._meta.pk) and not raw
+
+
+def _made_up(key: Any) -> bool:
+    return bool(key.has_default() or (hasattr(key, "has_db_default") and key.has_db_default()))

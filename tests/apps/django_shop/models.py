@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -62,6 +63,42 @@ class Book(models.Model):
 class Note(models.Model):
     text = models.CharField(max_length=20, default="")
     shelf = models.ForeignKey(Shelf, models.SET_NULL, null=True)
+
+
+@invalidates(lambda sheet: [f"topic:{topic}" for topic in sheet.topics], "on:{pk}")
+class Sheet(models.Model):
+    topics = models.JSONField(default=list)
+    scan = models.BinaryField(default=b"")
+    proof = models.FileField(blank=True)
+
+
+@invalidates("kind:{kind}")
+class Item(models.Model):
+    kind = models.CharField(max_length=20)
+
+
+class Tool(Item):
+    handle = models.CharField(max_length=20, default="")
+
+
+@invalidates("guest:{guest}")
+class Ticket(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    guest = models.CharField(max_length=20)
+    hall = models.IntegerField(default=0)
+    seat = models.IntegerField(null=True)
+    number = models.IntegerField(null=True)
+
+    class Meta:
+        unique_together = [("hall", "seat")]
+        constraints = [
+            models.UniqueConstraint(fields=["hall", "number"], name="numbered"),
+            models.UniqueConstraint(fields=["guest"], condition=models.Q(hall=9), name="some"),
+        ]
+
+
+class Pass(Ticket):
+    until = models.DateField(null=True)
 
 
 noted: list[int] = []

@@ -73,9 +73,13 @@ def rows(tables):
     from django.contrib.auth.models import User
     from django.db import connections
 
-    from tests.apps.django_shop.models import Book, Category, Label, Note, Product, Shelf, Twin
+    from tests.apps.django_shop import models as shop
 
-    for model in (Product, Category, Label, Twin, Book, Note, Shelf, User):
+    own = (
+        shop.Product, shop.Category, shop.Label, shop.Twin, shop.Book, shop.Note, shop.Shelf, shop.Sheet, shop.Item,
+        shop.Ticket,
+    )  # fmt: skip
+    for model in (*own, User):
         model._base_manager.all().delete()
     yield
     connections.close_all()

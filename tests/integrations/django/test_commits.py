@@ -216,6 +216,41 @@ def test_a_savepoint_that_is_rolled_back_leaves_what_was_saved_around_it(name, p
     assert name(product.pk) == "saw" == name(product.pk)
 
 
+def test_a_savepoint_that_is_rolled_back_and_another_row_in_its_place(name, product):
+    """What waits for the commit is as much as before, and something else."""
+    other = Product.objects.create(name="axe")
+    with transaction.atomic():
+        with pytest.raises(Failed), transaction.atomic():
+            rename(product)
+            assert name(product.pk) == "free"
+            raise Failed
+        rename(other, "hoe")
+        assert len(connection.run_on_commit) == 1
+        assert name(other.pk) == "hoe" and name.peek(other.pk) is None
+        assert name(product.pk) == "saw" == name.peek(product.pk)
+
+
+def test_threads_that_ask_at_once(name, product):
+    """One of them looks while another reads what is new."""
+    other = Product.objects.create(name="axe")
+
+    class Meanwhile(tuple):
+        def __iter__(self):
+            if not asked:
+                asked.append(1)
+                assert uncommitted.concerns([f"product:{product.pk}"])
+            return super().__iter__()
+
+    asked = []
+    with transaction.atomic():
+        rename(product)
+        waiting = connection.run_on_commit[0][1]
+        waiting.tags = Meanwhile(waiting.tags)
+        assert uncommitted.concerns([f"product:{product.pk}"]) and asked
+        rename(other)
+        assert uncommitted.concerns([f"product:{other.pk}"])
+
+
 def test_what_is_loaded_after_a_transaction_is_kept(name, product):
     with pytest.raises(Failed), transaction.atomic():
         rename(product)

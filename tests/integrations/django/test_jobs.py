@@ -214,6 +214,27 @@ def test_a_route_with_a_time_out(memory, persistent, opened):
     assert (len(opened.all), opened.left) == (1, 0)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_each_database_is_closed(cache, opened, ended, monkeypatch, fails):
+    """Also where closing one of them fails, whichever it is."""
+    monkeypatch.setitem(connections.databases, "other", {**connection.settings_dict})
+    kind = type(connections["default"])
+    plain = kind.close
+
+    def close(self):
+        plain(self)
+        if fails and "backg" in threading.current_thread().name:
+            raise OSError
+
+    monkeypatch.setattr(kind, "close", close)
+    count = cache.cached(ttl=10, hard_timeout=PATIENCE)(
+        lambda: User.objects.count() + User.objects.using("other").count()
+    )
+    assert count() == 0
+    ended()
+    assert (len(opened.all), opened.left) == (2, 0)
+
+
 def test_a_warm_up(cache, opened):
     count = cache.cached(ttl=10)(lambda number: User.objects.count())
     warmer = Warmer(progress=False, concurrency=2)
@@ -309,6 +330,34 @@ def test_a_job_that_asks_for_no_thread_gets_none(cache, monkeypatch):
 
     asyncio.run(main())
     assert made == []
+
+
+def test_a_loop_that_ends_waits_for_no_query_of_a_job(cache, clock, opened, patient):
+    """It was made for one call: an async view under WSGI, ``async_to_sync``, ``asyncio.run``."""
+    inside, go_on, released = threading.Event(), threading.Event(), []
+
+    def query():
+        count = User.objects.count()
+        if clock() > 1_000_000:
+            inside.set()
+            released.append(go_on.wait(PATIENCE))
+        return count
+
+    @cache.cached(ttl=10, stale_while_revalidate=60)
+    async def count():
+        return await sync_to_async(query)()
+
+    async def main():
+        assert await count() == 0
+        clock.advance(11)
+        assert await count() == 0
+        await until(inside.is_set)
+        await sync_to_async(connections.close_all)()
+
+    asyncio.run(main())
+    go_on.set()
+    patient(lambda: opened.left == 0)  # it is closed all the same
+    assert (len(opened.all), released) == (2, [True])
 
 
 def test_an_async_refresh_of_a_page(project, opened):

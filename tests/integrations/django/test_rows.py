@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
+import threading
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -12,12 +14,12 @@ from cachekit_django.checks import check
 from django.apps import apps
 from django.core import serializers
 from django.core.cache import cache
-from django.db import connection, connections, models, transaction
+from django.db import connection, connections, models, router, transaction
 from django.db.migrations.state import ModelState
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from tests.apps.django_shop.models import Book, Note, Shelf, noted
+from tests.apps.django_shop.models import Book, Item, Note, Pass, Sheet, Shelf, Ticket, Tool, noted
 
 
 class Failed(Exception):
@@ -56,6 +58,33 @@ def move(row, shelf, **how):
 def anew(book, *fields):
     """The row, as a request loads it."""
     return Book.objects.only(*fields).get(pk=book.pk) if fields else Book.objects.get(pk=book.pk)
+
+
+@pytest.fixture
+def other(shelves, book, monkeypatch, tmp_path):
+    """The database "other", a copy of what is in the first."""
+    connections.close_all()
+    own = connections["default"].settings_dict
+    made = connections["default"].copy("other")
+    made.settings_dict = {**own, "NAME": shutil.copy(own["NAME"], tmp_path / "db")}
+    monkeypatch.setitem(connections.databases, "other", made.settings_dict)
+    connections["other"] = made
+    yield made
+    made.close()
+    del connections["other"]
+
+
+class Replica:
+    """Reads from there what is not about to be changed."""
+
+    def db_for_read(self, model, **hints):
+        return "other"
+
+    def db_for_write(self, model, **hints):
+        return "default"
+
+    def allow_relation(self, *rows, **hints):
+        return True
 
 
 # What Django changes with queries of its own
@@ -214,6 +243,51 @@ def test_a_row_that_takes_the_place_of_another(dropped, shelves, book):
     assert dropped(other.save) == [0, 1]
 
 
+def test_a_row_of_another_database(dropped, shelves, book, other):
+    Book.objects.using("other").update(shelf=shelves[1])
+    for row in (Book.objects.using("other").get(), Book(pk=book.pk, title="saw", shelf=shelves[1])):
+        row.save(using="other")
+        assert dropped(lambda row=row: row.save(using="default")) == [0, 1]
+        with CaptureQueriesContext(connection) as asked:
+            move(row, shelves[0])
+        assert len(asked) == 1, "it is known by now"
+
+
+def test_a_row_that_is_said_to_be_there(dropped, shelves, book):
+    """By hand, though it was never loaded."""
+    for one in (Book(pk=book.pk, title="saw", shelf=shelves[1]), Book(pk=book.pk, title="saw", shelf_id=shelves[0].pk)):
+        one._state.adding = False
+        assert dropped(one.save) == [0, 1]
+
+
+def test_a_key_that_is_made_up_costs_no_query(kept):
+    with CaptureQueriesContext(connection) as asked:
+        ticket = Ticket.objects.create(guest="ann")
+        Pass(guest="ann").save()
+    assert not [one for one in asked if one["sql"].startswith("SELECT")]
+    one = Ticket(pk=ticket.pk, guest="bob")
+    one._state.adding = False
+    left = kept("guest:ann", "guest:bob")
+    one.save()
+    assert not left()
+
+
+@pytest.mark.parametrize("key", ["item_ptr_id", "id"])
+def test_a_row_that_extends_one_that_is_there(kept, key):
+    item = Item.objects.create(kind="saw")
+    left = kept("kind:saw", "kind:axe", "kind:hoe")
+    Tool(**{key: item.pk}, kind="axe", handle="long").save()
+    assert left() == {"kind:hoe"} and Item.objects.get().kind == "axe"
+    tool = Tool.objects.get()
+    left = kept("kind:saw", "kind:axe", "kind:hoe")
+    tool.kind = "hoe"
+    tool.save()
+    assert left() == {"kind:saw"}
+    with CaptureQueriesContext(connection) as asked:
+        Tool.objects.create(kind="new")
+    assert not [one for one in asked if one["sql"].startswith("SELECT")]
+
+
 def test_a_row_that_comes_from_a_cache(dropped, shelves, book):
     cache.set("book", anew(book))
     assert dropped(lambda: move(cache.get("book"), shelves[1])) == [0, 1]
@@ -252,6 +326,54 @@ def test_what_cannot_be_compared_breaks_no_save(dropped, shelves):
     assert dropped(note.save) == [0]
 
 
+def test_what_is_changed_in_place(kept):
+    sheet = Sheet.objects.create(topics=["a"])
+    left = kept("topic:a", "topic:b")
+    sheet.topics[0] = "b"
+    sheet.save()
+    assert not left()
+    sheet = Sheet.objects.get()
+    left = kept("topic:b", "topic:c")
+    sheet.topics.clear()
+    sheet.save(update_fields=["topics"])
+    assert left() == {"topic:c"}
+    with transaction.atomic():
+        sheet.topics.append("b")
+        sheet.save()
+        left = kept("topic:b", "topic:c")
+        sheet.topics[0] = "c"
+        sheet.save()
+    assert not left()
+
+
+def test_what_cannot_be_copied_breaks_no_row():
+    """An open file, a lock, what a project's own field gives."""
+    lock = threading.Lock()
+    sheet = Sheet(topics=["a"], scan=lock)
+    assert rows.state_of(sheet)["scan"] is lock
+    sheet.scan = F("topics")
+    assert rows.state_of(sheet)["scan"] is sheet.scan
+
+
+def test_files_are_remembered_by_their_names(kept):
+    sheet = Sheet.objects.create(proof="a.pdf")
+    sheet = Sheet.objects.get()
+    assert sheet.proof.name == "a.pdf"  # looked at, it holds its row
+    sheet.save()
+    assert type(rows.state_of(sheet)["proof"]) is str and rows.tags_before(sheet) == []
+    sheet.proof.name = "b.pdf"
+    assert rows.tags_before(sheet) == [f"on:{sheet.pk}"]
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_views_of_memory_go_where_their_row_goes(kept, again):
+    """As databases return what is binary."""
+    sheet = Sheet(topics=["a"], scan=memoryview(b"a"))
+    assert bytes(again(sheet).scan) == b"a"
+    sheet.save()
+    assert bytes(again(sheet).scan) == b"a" and rows.tags_before(sheet) == [], "and nothing has changed"
+
+
 def test_a_function_that_fails_for_the_row_as_it_was_breaks_no_save(kept, shelves, monkeypatch, caplog):
     monkeypatch.setattr(rows, "_sources", {**rows._sources, Book: (lambda book: [f"on:{book.shelf.name}"],)})
     rows._watched.clear()
@@ -287,6 +409,32 @@ def test_updates_of_other_kinds_of_query_sets(dropped, shelves, book):
     assert dropped(lambda: some.select_related("shelf").order_by("shelf__name").update(shelf=shelves[3])) == [2, 3]
     with pytest.raises(TypeError, match="slice"):
         some[:1].update(title="axe")
+
+
+@pytest.mark.parametrize("kind", ["all", "values", "only"])
+def test_rows_are_read_where_they_are_changed(dropped, shelves, book, other, monkeypatch, kind):
+    Book.objects.using("other").update(shelf=shelves[3])
+    monkeypatch.setattr(router, "routers", [Replica()])
+    some = Book.objects.filter(title="saw")
+    some = {"all": some, "values": some.values("title"), "only": some.only("title")}[kind]
+    assert Book.objects.get().shelf_id == shelves[3].pk
+    assert dropped(lambda: some.update(shelf=shelves[1])) == [0, 1]
+    given = Book(pk=book.pk, title="saw", shelf=shelves[2])
+    assert dropped(lambda: Book.objects.bulk_update([given], ["shelf"])) == [1, 2]
+    given.shelf = shelves[0]
+    upsert = {"update_conflicts": True, "unique_fields": ["pk"], "update_fields": ["shelf"]}
+    assert dropped(lambda: Book.objects.bulk_create([given], **upsert)) == [0, 2]
+    assert dropped(lambda: move(Book.objects.get(), shelves[1])) == [0, 1]
+
+
+@pytest.mark.parametrize("names", [["hall", "seat"], ["hall", "number"]])
+def test_fields_that_must_be_unique_together(kept, names):
+    there = Ticket.objects.create(guest="ann", seat=1, number=2, hall=3)
+    given = Ticket(guest="bob", **{name: getattr(there, name) for name in names})
+    assert list(Invalidating(Ticket)._conflicting([given], None)) == [there]
+    for name in names:
+        given = Ticket(guest="ann", **{each: getattr(there, each) + (each == name) for each in names})
+        assert list(Invalidating(Ticket)._conflicting([given], None)) == []
 
 
 @pytest.mark.parametrize("unique", [["title"], ["pk"]])
