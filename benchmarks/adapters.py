@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import importlib.util
 import itertools
+import time
 from typing import Any
 
 import redis
@@ -18,7 +19,7 @@ from benchmarks.sessions import SMALL, act, data
 from cachekit import Cache
 from cachekit.stores.embedded import EmbeddedServer
 
-CALLS, ROUNDS = 1_000, 10
+CALLS, ROUNDS, VISITORS = 1_000, 10, 16
 COUNTER, SHOP = "one number", f"a shop's of {SMALL}"
 VISITOR = data(SMALL)
 PAYLOAD = {"rows": [{"number": number, "name": f"product {number}"} for number in range(40)]}
@@ -75,6 +76,11 @@ def sessions(url: str = "") -> bool:
                 rows = interleaved(calls, calls=CALLS // 2, rounds=ROUNDS)
                 title = f"Starlette, an endpoint that {what} its session, {kind}, {where}"
                 kept = show(title, rows, "bare Starlette") and kept
+            if url:
+                with asyncio.Runner() as runner:
+                    crowds = starlette_crowds(what, kind, runner, url)
+                    rows = interleaved(crowds, calls=CALLS // 2, rounds=ROUNDS)
+                    kept = show(f"{title}, {VISITORS} visitors at once", rows, "bare Starlette") and kept
     return kept
 
 
@@ -274,6 +280,31 @@ def flask_sessions(what: str, kind: str, url: str) -> dict[str, Any]:
 
 
 def starlette_sessions(what: str, kind: str, runner: asyncio.Runner, url: str) -> dict[str, Any]:
+    return {name: visitor() for name, visitor in starlette_visitors(what, kind, runner, url).items()}
+
+
+def starlette_crowds(what: str, kind: str, runner: asyncio.Runner, url: str) -> dict[str, Any]:
+    """Return contestants that many visitors ask at once: no processor waits for the server then."""
+
+    def crowd(visitor: Any) -> Any:
+        calls = [visitor() for _ in range(VISITORS)]
+
+        async def work(number: int) -> float:
+            async def one(call: Any) -> None:
+                for _ in range(number // VISITORS):
+                    await call()
+
+            started = time.perf_counter()
+            await asyncio.gather(*map(one, calls))
+            return time.perf_counter() - started
+
+        return lambda number: runner.run(work(number))
+
+    return {name: crowd(visitor) for name, visitor in starlette_visitors(what, kind, runner, url).items()}
+
+
+def starlette_visitors(what: str, kind: str, runner: asyncio.Runner, url: str) -> dict[str, Any]:
+    """Return, for each contestant, what makes a visitor with a session of their own."""
     import cachekit_starlette
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -292,14 +323,18 @@ def starlette_sessions(what: str, kind: str, runner: asyncio.Runner, url: str) -
             return JSONResponse(PAYLOAD)
 
         app = Starlette(routes=[Route("/page", page)], middleware=middleware)
-        heads: list[Any] = []
-        runner.run(_ask_asgi(app, heads=heads)())
-        cookie = next((value.partition(b";")[0] for name, value in heads if name.lower() == b"set-cookie"), None)
-        return _ask_asgi(app, *([] if cookie is None else [(b"cookie", cookie)]))
+
+        def visitor() -> Any:
+            heads: list[Any] = []
+            runner.run(_ask_asgi(app, heads=heads)())
+            cookie = next((value.partition(b";")[0] for name, value in heads if name.lower() == b"set-cookie"), None)
+            return _ask_asgi(app, *([] if cookie is None else [(b"cookie", cookie)]))
+
+        return visitor
 
     secret = "a secret for benchmarks alone"
     ours: Any = cachekit_starlette.SessionMiddleware
-    calls = {
+    visitors = {
         "bare Starlette": build(uses=False),
         "Starlette's own (in the cookie)": build(Middleware(SessionMiddleware, secret_key=secret)),
         "cachekit": build(Middleware(ours, secret_key=secret, store=Cache(url) if url else Cache())),
@@ -311,8 +346,8 @@ def starlette_sessions(what: str, kind: str, runner: asyncio.Runner, url: str) -
 
         kept_in: Any = RedisStore(url) if url else InMemoryStore()
         peer = Middleware(Peer, store=kept_in, rolling=True, lifetime=3600, cookie_https_only=False)
-        calls["starsessions"] = build(peer, load=True)
-    return calls
+        visitors["starsessions"] = build(peer, load=True)
+    return visitors
 
 
 def starlette_compression(kind: str) -> dict[str, Any]:
