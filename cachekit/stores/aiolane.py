@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from cachekit.clock import stopwatch
+from cachekit.stores.reply import Reply
 from cachekit.stores.resp import NOTHING, Reader, ReplyError
 from cachekit.stores.wire import Command
+
+Awaited: TypeAlias = "asyncio.Future[Any] | Reply"
 
 _MORE: Final = object()
 
@@ -34,10 +37,10 @@ class Deadlines:
         self._loop = loop
         self._error = error
         self.seconds = seconds
-        self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[tuple[float, Awaited]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, future: asyncio.Future[Any]) -> None:
+    def watch(self, future: Awaited) -> None:
         """End *future* with an error unless it is done in time."""
         waiting = self._waiting
         while waiting and waiting[0][1].done():  # what is done is not held on to
@@ -66,7 +69,7 @@ class AioLane(asyncio.Protocol):
         self._broken = Broken
         self._connection = connection
         self._reader, self._pack = _reader_of(connection), _packer_of(connection)
-        self._future: asyncio.Future[Any] | None = None
+        self._future: Reply | None = None
         self._replies: list[Any] = []
         self._count = 0
         self.lost = False
@@ -88,16 +91,16 @@ class AioLane(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def ask(self, command: Command) -> asyncio.Future[Any]:
+    def ask(self, command: Command) -> Reply:
         """Send *command*. Returns the future of its reply, whose exception is what the client library would raise."""
         return self._send(self._pack(command), -1)
 
-    def ask_all(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
+    def ask_all(self, commands: Sequence[Command]) -> Reply:
         """Send *commands* in one go. Returns the future of their replies, error replies among them as values."""
         return self._send(b"".join([self._pack(command) for command in commands]), len(commands))
 
-    def _send(self, data: bytes, count: int) -> asyncio.Future[Any]:
-        future = self._future = self._loop.create_future()
+    def _send(self, data: bytes, count: int) -> Reply:
+        future = self._future = Reply(self._loop)
         self._count = count
         if self.lost:
             future.set_exception(self._broken("the connection was closed by the server"))
@@ -116,21 +119,29 @@ class AioLane(asyncio.Protocol):
                 if future is None or future.done():  # nobody asked, or nobody waits any more
                     self.close()
                     return
-                if self._count < 0:
-                    self._future = None
-                    self._land(future, reply)
-                else:
+                if self._count >= 0:
                     self._replies.append(reply)
-                    if len(self._replies) == self._count:
-                        self._future = None
-                        replies, self._replies = self._replies, []
-                        broken = next((one for one in replies if isinstance(one, self._broken)), None)
-                        self._land(future, replies if broken is None else broken)
+                    if len(self._replies) < self._count:
+                        continue
+                    replies, self._replies = self._replies, []
+                    broken = next((one for one in replies if isinstance(one, self._broken)), None)
+                    reply = replies if broken is None else broken
+                self._future = None
+                if self._has_more():  # than was asked for: seen before anybody goes on, who would ask again
+                    self.close()
+                self._land(future, reply)
+                return
         except Exception as exc:  # noqa: BLE001 - bytes that are no replies
             self._end(exc)
             self.close()
 
-    def _land(self, future: asyncio.Future[Any], reply: Any) -> None:
+    def _has_more(self) -> bool:
+        try:
+            return self._reader.gets() is not _MORE
+        except Exception:  # noqa: BLE001 - bytes that are no replies are more, too
+            return True
+
+    def _land(self, future: Reply, reply: Any) -> None:
         if isinstance(reply, Exception):
             future.set_exception(reply)
         else:

@@ -15,6 +15,7 @@ from typing import Any
 
 from cachekit.stores.aiolane import AioLane, Deadlines
 from cachekit.stores.places import Places
+from cachekit.stores.reply import Reply
 from cachekit.stores.wire import Command, Wire
 
 
@@ -214,7 +215,7 @@ class AioLanes:
         self._deadlines.watch(future)
         self._out.add(lane)
 
-        def arrived(future: asyncio.Future[Any]) -> None:
+        def arrived(future: Reply) -> None:
             self._out.discard(lane)
             self._places.give_back()
             exc = future.exception()
@@ -241,7 +242,7 @@ class AioLanes:
         replies: list[Any] = await self._run(AioLane.ask_all, commands, once=True)
         return replies
 
-    async def _run(self, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any, once: bool) -> Any:
+    async def _run(self, ask: Callable[[AioLane, Any], Reply], what: Any, once: bool) -> Any:
         until = self._loop.time() + self._deadlines.seconds
         if self._places.take():
             return await self._lend(ask, what, once, until)
@@ -249,9 +250,7 @@ class AioLanes:
             await self._places.wait()
             return await self._lend(ask, what, once, until)
 
-    async def _lend(
-        self, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any, once: bool, until: float
-    ) -> Any:
+    async def _lend(self, ask: Callable[[AioLane, Any], Reply], what: Any, once: bool, until: float) -> Any:
         """Use the place that was taken, and give it back."""
         try:
             if (lane := self._free()) is not None:
@@ -265,7 +264,7 @@ class AioLanes:
         finally:
             self._places.give_back()
 
-    async def _on(self, lane: AioLane, ask: Callable[[AioLane, Any], asyncio.Future[Any]], what: Any) -> Any:
+    async def _on(self, lane: AioLane, ask: Callable[[AioLane, Any], Reply], what: Any) -> Any:
         try:
             future = ask(lane, what)
             self._deadlines.watch(future)
