@@ -88,10 +88,13 @@ class Reply:
             return
         waiting, self._then = self._then, []
         for then, context in waiting:
-            if context is None:
-                then(self)
-            else:
-                context.run(then, self)
+            try:
+                if context is None:
+                    then(self)
+                else:
+                    context.run(then, self)
+            except Exception as exc:  # noqa: BLE001 - as the loop does: it is no fault of who brought the answer
+                self._loop.call_exception_handler({"message": f"{then!r} failed", "exception": exc})
 
     def _tell(self) -> None:
         waiting, self._then = self._then, []

@@ -101,6 +101,29 @@ def test_more_than_was_asked_for_is_never_taken_for_the_next_answer(tmp_path, re
     asyncio.run(with_server(tmp_path, job))
 
 
+def test_a_fault_of_who_is_told_is_nobody_else_s(tmp_path, reader) -> None:
+    """It goes on within the callback that brought the answer, and its connection may be somebody else's by then."""
+
+    async def job(served: Served, link: RedisLink) -> None:
+        served.replies = [b"+PONG\r\n", b"$1\r\na\r\n", b"$1\r\nb\r\n"]
+        await link.aio_command(("PING",))
+        faults: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
+        others: list[Any] = []
+
+        def told(*_: Any) -> None:
+            others.append(link.node._aio()._free().ask(("GET", "b")))  # type: ignore[union-attr]
+            raise KeyError("told")
+
+        assert link.node._aio().ask_now(("GET", "a"), told)
+        while not others:
+            await asyncio.sleep(0)
+        assert await others[0] == b"b"
+        assert [type(fault) for fault in faults] == [KeyError]
+
+    asyncio.run(with_server(tmp_path, job))
+
+
 def test_one_who_leaves_takes_the_connection_along(tmp_path, reader) -> None:
     async def job(served: Served, link: RedisLink) -> None:
         served.replies = [b"", b"$1\r\nb\r\n"]
