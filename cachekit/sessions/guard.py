@@ -6,7 +6,7 @@ not know what becomes of a request whose store is away.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final, TypeGuard
 
 from cachekit._io import IO
@@ -14,10 +14,24 @@ from cachekit.breaker import Breaker
 from cachekit.clock import Clock
 from cachekit.errors import StoreError
 from cachekit.events import Emit
-from cachekit.sessions.store import Appending, Asked, Foreseeing, Found, FullStore, Instant, Key, Moved, Outcome, Record
+from cachekit.sessions.store import (
+    Appending,
+    Asked,
+    Foreseeing,
+    Found,
+    FullStore,
+    Instant,
+    Key,
+    Moved,
+    Outcome,
+    Record,
+    Swapping,
+)
 from cachekit.stores.breaking import Breaking
 
-_TWICE: Final = ("read", "read_now", "write", "replace_now")
+_INSTANT: Final = {"read_now": "read", "replace_now": "write"}
+_APPENDING: Final = {"append": "write"}
+_SWAPPING: Final = {"swap": "write"}
 
 
 class GuardedSessions:
@@ -44,8 +58,10 @@ class GuardedSessions:
     @inner.setter
     def inner(self, inner: FullStore) -> None:
         self._inner = inner
-        self.appends = isinstance(inner, Appending)
+        self.appends = isinstance(inner, Appending) and _in_step(inner, _APPENDING)
         """Whether the store can add to a session."""
+        self.swaps = inner.swaps if isinstance(inner, Swapping) and _in_step(inner, _SWAPPING) else _never
+        """Whether ``swap`` is worth a try in place of a session that was read."""
         self.takes_parcels = bool(getattr(inner, "takes_parcels", False))
         """Whether the store keeps a ``Parcel`` as it is."""
         self._foresees = isinstance(inner, Foreseeing)
@@ -78,6 +94,10 @@ class GuardedSessions:
         inner: Any = self._inner
         return self._run(inner.append, io, key, addition, version, expected)
 
+    def swap(self, io: IO, key: Key, was: Record, body: bytes, version: str) -> Awaitable[bool]:
+        inner: Any = self._inner
+        return self._run(inner.swap, io, key, was, body, version)
+
     def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Awaitable[Outcome]:
         return self._run(self._inner.retire, io, key, record, moved, grace)
 
@@ -103,13 +123,19 @@ class GuardedSessions:
         return self._run(self._inner.clear, io)
 
 
+def _never(was: Record) -> bool:  # noqa: ARG001 - of a store that cannot
+    return False
+
+
 def _answers_at_once(inner: FullStore) -> TypeGuard[Instant]:
-    """Say whether *inner* is an ``Instant`` none of whose ancestors has another ``read`` or ``write`` over it."""
-    if not isinstance(inner, Instant):
-        return False
+    return isinstance(inner, Instant) and _in_step(inner, _INSTANT)
+
+
+def _in_step(inner: FullStore, others: Mapping[str, str]) -> bool:
+    """Say whether no class of *inner* does one of *others* in its own way, and leaves what stands for it to an ancestor."""
     line = type(inner).__mro__
-    homes = {name: next((cls for cls in line if name in vars(cls)), object) for name in _TWICE}
-    return all(issubclass(homes[now], homes[name]) for name, now in (("read", "read_now"), ("write", "replace_now")))
+    home = {name: next((cls for cls in line if name in vars(cls)), object) for pair in others.items() for name in pair}
+    return all(issubclass(home[other], home[name]) for other, name in others.items())
 
 
 class _Guarded:

@@ -198,6 +198,13 @@ class Keeper:
             extent: Extent | None
             if tried is not None:
                 tried.append(version)
+            if self.store.swaps(was) and was.ttl == self.life(about):
+                body = self._body(held.key, values, about)
+                if await self.store.swap(io, held.key, was, body, version):
+                    extent = self.payloads.extent(body)
+                    if extent is not None:
+                        self.payloads.remember(version, Content(about, values, extent))
+                    return Held(held.key, was._replace(body=body, version=version), about, values, extent)
             if (addition := self._addition(held, values, about)) is not None:
                 added, extent = addition
                 outcome = await self.store.append(io, held.key, added, version, was.version)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, Final, Protocol
@@ -49,6 +49,8 @@ _NO_TIME: Final = "0" * 15
 _FIELDS: Final = struct.Struct("3s15s15s16s15s15s22s")
 """The head: what it is, created, seen, version, ttl, deadline, owner."""
 _BATCH: Final = 500
+_SWAPPED: Final = 2048
+"""Bytes of a body up to which sending what is there, to be compared, costs less than a script that looks."""
 
 
 @cache
@@ -60,7 +62,7 @@ def _script(name: str) -> Script:
 class Server(Protocol):
     """What is asked of a link, whatever the topology behind it."""
 
-    async def command(self, io: IO, *args: Any) -> Any:
+    def command(self, io: IO, *args: Any) -> Awaitable[Any]:
         """Run one command. Raises ``StoreError``."""
         ...
 
@@ -103,6 +105,7 @@ class RedisSessions:
         self.namespace = namespace
         self._slack = math.ceil(slack * 1000)
         self._clock = clock
+        self._compares = True  # until the server says that it knows no IFEQ: those before Valkey 8.1 and Redis 8.4
 
     # -- names ----------------------------------------------------------------------------------------------------
 
@@ -165,6 +168,28 @@ class RedisSessions:
             io, _script("append"), (self.name(key),), (expected, version, self._slack, addition)
         )
         return DONE if reply == 1 else _outcome(reply)
+
+    def swaps(self, was: Record) -> bool:
+        if not self._compares or not 0 < len(was.body) <= _SWAPPED:
+            return False
+        now, slack = self._clock(), self._slack / 1000
+        # Only where the indexes may stay as they are, and the end is not near: the script knows the time of the server.
+        return 0 <= now - was.seen < slack and now + was.ttl + slack < was.deadline
+
+    async def swap(self, io: IO, key: Key, was: Record, body: bytes, version: str) -> bool:
+        ttl = round(was.ttl * 1000)
+        deadline = 0 if was.deadline == FOREVER else round(was.deadline * 1000)
+        begin = b"CS1%015d%015d" % (round(was.created * 1000), round(was.seen * 1000))
+        rest = b"%015d%015d%b" % (ttl, deadline, was.owner.encode() or _NOBODY_BYTES)
+        old, new = begin + was.version.encode() + rest + was.body, begin + version.encode() + rest + body
+        try:
+            return await self.link.command(io, "SET", self.name(key), new, "IFEQ", old, "PX", ttl) is not None
+        except (StoreTimeout, StoreUnavailable):
+            raise
+        except StoreError as exc:
+            if "syntax" in str(exc):
+                self._compares = False
+            return False
 
     async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:
         until = int((self._clock() + grace) * 1000)

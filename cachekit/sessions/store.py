@@ -200,6 +200,23 @@ class Appending(Protocol):
         ...
 
 
+@runtime_checkable
+class Swapping(Protocol):
+    """What a store may also do: put a small session in place of itself as it was read, in one plain command."""
+
+    def swaps(self, was: Record) -> bool:
+        """Say whether ``swap`` is worth a try in place of *was*, which was read."""
+        ...
+
+    async def swap(self, io: IO, key: Key, was: Record, body: bytes, version: str) -> bool:
+        """Keep *body* as *version* if *was* is there, byte for byte; else return False, with nothing done.
+
+        What it lives, when it was made, when it ends and whose it is stays. Whoever is told False asks in another way, and
+        learns why.
+        """
+        ...
+
+
 class Asked(Protocol):
     """A read that is under way: its outcome is taken once, or it is dropped."""
 

@@ -138,6 +138,62 @@ class SessionStoreContract:
         assert self.find(world, sessions, key, 15.0).body == b"body+"
         assert [each for each, _ in world.run(lambda io: sessions.sessions(io, self.ANN))] == [key]
 
+    def test_swapping(self, world: Any, sessions: FullStore) -> None:
+        swap = self.swapping(sessions)
+        if swap is None:
+            return
+        key = self.keep(world, sessions, b"body", self.ANN, ttl=1000.0, deadline=5000.0)
+        before = self.find(world, sessions, key, 5.0)
+        first, second = new_version(), new_version()
+        if not world.run(lambda io: swap(io, key, before, b"new", first)):  # the server does not know how
+            assert self.find(world, sessions, key, 1000.0) == before
+            return
+        after = self.find(world, sessions, key, 0.0)
+        assert after == before._replace(body=b"new", version=first)
+        assert not world.run(lambda io: swap(io, key, before, b"late", second))
+        assert self.find(world, sessions, key, 0.0) == after
+        assert world.run(lambda io: swap(io, key, after, b"newer", second))
+        assert [each for each, _ in world.run(lambda io: sessions.sessions(io, self.ANN))] == [key]
+        last = after._replace(body=b"newer", version=second)
+        for other in (
+            {"body": b"news"}, {"version": first}, {"ttl": 999.0}, {"owner": self.BOB}, {"owner": ""},
+            {"seen": last.seen + 1}, {"created": last.created - 1}, {"deadline": last.deadline + 1},
+        ):  # fmt: skip
+            was = last._replace(**other)
+            assert not world.run(lambda io, was=was: swap(io, key, was, b"late", new_version()))
+        assert self.find(world, sessions, key, 0.0) == last
+
+    def test_swapping_slides(self, world: Any, sessions: FullStore, passing: Callable[[float], None]) -> None:
+        swap = self.swapping(sessions)
+        if swap is None:
+            return
+        key = self.keep(world, sessions, ttl=15.0)
+        passing(9.0)
+        read = self.find(world, sessions, key, 0.0)
+        if world.run(lambda io: swap(io, key, read, b"new", new_version())):
+            passing(9.0)
+            assert self.find(world, sessions, key, 0.0).body == b"new"
+
+    def test_swapping_brings_nothing_back(self, world: Any, sessions: FullStore) -> None:
+        swap = self.swapping(sessions)
+        if swap is None:
+            return
+        ended, moved, used = (self.keep(world, sessions, owner=self.ANN) for _ in range(3))
+        was = {key: self.find(world, sessions, key) for key in (ended, moved, used)}
+        note = Moved(self.key(self.ANN), self.ANN)
+        world.run(lambda io: sessions.destroy(io, ended, self.ANN))
+        world.run(lambda io: sessions.retire(io, moved, was[moved], note, 60.0))
+        world.run(lambda io: sessions.revoke(io, self.ANN))
+        for key, read in was.items():
+            assert not world.run(lambda io, key=key, read=read: swap(io, key, read, b"late", new_version()))
+        assert [self.find(world, sessions, key) for key in was] == [None, note, None]
+
+    @staticmethod
+    def swapping(sessions: Any) -> Any:
+        """Return the ``swap`` of a store that has one, else None."""
+        can = hasattr(sessions, "swap") and getattr(sessions, "swaps", None) is not None
+        return sessions.swap if can else None
+
     @staticmethod
     def adding(sessions: Any) -> Any:
         """Return the ``append`` of a store that has one, else None."""

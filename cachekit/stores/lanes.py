@@ -242,23 +242,29 @@ class AioLanes:
         replies: list[Any] = await self._run(AioLane.ask_all, commands, once=True)
         return replies
 
-    async def _run(self, ask: Callable[[AioLane, Any], Reply], what: Any, once: bool) -> Any:
-        until = self._loop.time() + self._deadlines.seconds
-        if self._places.take():
-            return await self._lend(ask, what, once, until)
-        async with asyncio.timeout_at(until):
-            await self._places.wait()
-            return await self._lend(ask, what, once, until)
-
-    async def _lend(self, ask: Callable[[AioLane, Any], Reply], what: Any, once: bool, until: float) -> Any:
-        """Use the place that was taken, and give it back."""
-        try:
+    async def _run(
+        self, ask: Callable[[AioLane, Any], Reply], what: Any, once: bool, until: float | None = None
+    ) -> Any:
+        """Take a place, unless *until* says that there is one until then; use it, and give it back."""
+        if until is None:
+            until = self._loop.time() + self._deadlines.seconds
+            if not self._places.take():
+                async with asyncio.timeout_at(until):
+                    await self._places.wait()
+                    return await self._run(ask, what, once, until)
+        try:  # one coroutine for the usual case: each layer of them is felt
             if (lane := self._free()) is not None:
                 try:
-                    return await self._on(lane, ask, what)
-                except self._broken:
-                    if once:
+                    future = ask(lane, what)
+                    self._deadlines.watch(future)
+                    response = await future
+                except BaseException as exc:
+                    self._failed(lane, exc)
+                    if once or not isinstance(exc, self._broken):
                         raise
+                else:
+                    self._give_back(lane)
+                    return response
             async with asyncio.timeout_at(until):
                 return await self._on(await AioLane.open(self.connection()), ask, what)
         finally:
@@ -269,14 +275,17 @@ class AioLanes:
             future = ask(lane, what)
             self._deadlines.watch(future)
             response = await future
-        except self._refused:
-            self._give_back(lane)  # an answer like any other, as far as the connection is concerned
-            raise
-        except BaseException:
-            lane.close()
+        except BaseException as exc:
+            self._failed(lane, exc)
             raise
         self._give_back(lane)
         return response
+
+    def _failed(self, lane: AioLane, exc: BaseException) -> None:
+        if isinstance(exc, self._refused):  # an answer like any other, as far as the connection is concerned
+            self._give_back(lane)
+        else:
+            lane.close()
 
     def _give_back(self, lane: AioLane) -> None:
         if self._closed:

@@ -72,7 +72,7 @@ class Link(Protocol):
     address: Address
     timeout: float
 
-    async def command(self, io: IO, *args: Arg, once: bool = False) -> Any:
+    def command(self, io: IO, *args: Arg, once: bool = False) -> Awaitable[Any]:
         """Run one command, on the server that has its first key; *once*: never send it again after it was sent."""
         ...
 
@@ -171,15 +171,15 @@ class Single:
         """Run one command here."""
         raise NotImplementedError
 
-    async def aio_command(self, args: Sequence[Arg], once: bool = False) -> Any:
+    def aio_command(self, args: Sequence[Arg], once: bool = False) -> Awaitable[Any]:
         """Run one command on the running loop."""
         raise NotImplementedError
 
     async def _node(self, io: IO) -> Node:
         raise NotImplementedError
 
-    async def command(self, io: IO, *args: Arg, once: bool = False) -> Any:
-        return await io.call(self.blocking_command, self.aio_command, args, once)
+    def command(self, io: IO, *args: Arg, once: bool = False) -> Awaitable[Any]:
+        return io.call(self.blocking_command, self.aio_command, args, once)
 
     async def script(
         self, io: IO, script: Script, keys: Sequence[Arg], args: Sequence[Arg], *, once: bool = False
@@ -255,8 +255,8 @@ class RedisLink(Single):
     def blocking_command(self, args: Sequence[Arg], once: bool = False) -> Any:
         return self.node.run(args, once)
 
-    async def aio_command(self, args: Sequence[Arg], once: bool = False) -> Any:
-        return await self.node.arun(args, once)
+    def aio_command(self, args: Sequence[Arg], once: bool = False) -> Awaitable[Any]:
+        return self.node.arun(args, once)
 
     def ask_now(self, args: Sequence[Arg], then: Callable[[Any], object]) -> bool:
         return self.node.ask_now(args, then)

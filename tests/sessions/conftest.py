@@ -16,6 +16,7 @@ from cachekit import Cache
 from cachekit._io import drive
 from cachekit.sessions import SessionOptions, Sessions
 from cachekit.sessions.memory import MemorySessions
+from cachekit.sessions.store import Key, Record, Verdict
 from cachekit.testing import ManualClock
 from tests.conftest import Running
 from tests.sessions.aging import grow_older
@@ -300,6 +301,19 @@ class InBytes(MemorySessions):
 
     in_process = False
     takes_parcels = False
+
+
+class Swapped(InBytes):
+    """Does it as servers do that compare what is there themselves."""
+
+    def swaps(self, was: Record) -> bool:
+        return was.created > 0
+
+    async def swap(self, io: Any, key: Key, was: Record, body: bytes, version: str) -> bool:
+        if await MemorySessions.read(self, io, key, 0.0) != was:
+            return False
+        record = was._replace(body=body, version=version)
+        return (await MemorySessions.write(self, io, key, record, was.version)).verdict is Verdict.DONE
 
 
 def put(key: str, value: Any) -> Callable[[Any], None]:

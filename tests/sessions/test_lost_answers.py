@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from cachekit.errors import StoreTimeout
-from tests.sessions.conftest import LONGEST_PAUSE, put
+from tests.sessions.conftest import LONGEST_PAUSE, InBytes, Swapped, put
 
 
 class Line:
     """Between the sessions and their store: loses answers, and holds commands up, as it is told."""
 
-    WRITES = ("write", "append", "retire")
+    WRITES = ("write", "append", "swap", "retire")
 
     def __init__(self, inner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lose = 0
@@ -22,7 +22,7 @@ class Line:
         self.held: list[Any] = []
         self.read = inner.read
         self.inner = inner
-        for name in self.WRITES:
+        for name in [name for name in self.WRITES if hasattr(inner, name)]:
             monkeypatch.setattr(inner, name, self._around(getattr(inner, name)), raising=True)
         monkeypatch.setattr(inner, "read", self._reading)
         self.after_read = 0
@@ -53,17 +53,14 @@ class Line:
         return found
 
 
-@pytest.fixture
-def edge(site):
-    return site(counters=["hits"])
+@pytest.fixture(params=[InBytes, Swapped])
+def edge(site, clock, request):
+    return site(request.param(clock=clock), counters=["hits"])
 
 
 @pytest.fixture
 def line(edge, monkeypatch):
-    inner = edge.sessions.store.inner
-    inner.in_process = False  # as if it were elsewhere
-    edge.sessions.store.inner = inner
-    return Line(inner, monkeypatch)
+    return Line(edge.sessions.store.inner, monkeypatch)
 
 
 def back(edge, clock) -> None:

@@ -12,15 +12,22 @@ from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import ConfigError, SessionError, SessionTooLarge
 from cachekit.http.rules import Rule
 from cachekit.sessions import Sessions
-from tests.sessions.conftest import InBytes, options, put
+from cachekit.sessions.redis import RedisSessions
+from tests.sessions.conftest import InBytes, Swapped, options, put
 
 
-@pytest.fixture(params=["memory", "valkey", "redis"])
-def source(request):
+@pytest.fixture(params=["memory", "valkey", "valkey that swaps", "redis"])
+def source(request, monkeypatch):
     """Where the sessions of a test are kept."""
     if request.param == "memory":
         return "memory://"
-    name = "valkey" if request.param == "valkey" else "redis_server"
+    if request.param == "valkey that swaps":  # whatever this file does to the time of its process
+
+        def swaps(self, was):
+            return self._compares and 0 < len(was.body) <= 2048 and was.created > 0
+
+        monkeypatch.setattr(RedisSessions, "swaps", swaps)
+    name = "redis_server" if request.param == "redis" else "valkey"
     server = request.getfixturevalue(name)
     with server.client() as client:
         client.flushall()
@@ -916,3 +923,44 @@ def test_options_are_options() -> None:
     """A secret alone is what one writes first."""
     with pytest.raises(ConfigError, match=r"must be SessionOptions\(secrets=\.\.\.\), not str"):
         Sessions("memory://", "a long random text, not this one")
+
+
+# -- stores that compare what is there ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def swapped(site, clock, monkeypatch):
+    """A site whose store swaps, and what it was asked to: in place of which version, and whether it did."""
+    inner = Swapped(clock=clock)
+    asked = []
+
+    async def swap(io, key, was, body, version):
+        done = await Swapped.swap(inner, io, key, was, body, version)
+        asked.append((was.version, version, done))
+        return done
+
+    monkeypatch.setattr(inner, "swap", swap)
+    return site(inner), asked
+
+
+def test_each_change_of_a_request_is_put_in_place_of_the_one_before(swapped) -> None:
+    edge, asked = swapped
+    browser = edge.browser()
+    browser.ask(put("n", 1))
+    browser.ask(put("n", 2), after=put("n", 3))
+    browser.ask(put("n", 4))
+    assert browser.look() == {"n": 4}
+    versions = [version for _, version, _ in asked]
+    assert [was for was, _, _ in asked[1:]] == versions[:-1]
+    assert [done for _, _, done in asked] == [True] * 3
+
+
+def test_another_life_is_not_swapped_in(swapped) -> None:
+    edge, asked = swapped
+    browser = edge.browser()
+    browser.ask(put("n", 1))
+    browser.ask(lambda session: session.remember())
+    ((_, record),) = edge.sessions.store.inner._kept.values()
+    assert (record.ttl, asked) == (30 * 86400.0, [])
+    browser.ask(put("n", 2))
+    assert [done for _, _, done in asked] == [True]

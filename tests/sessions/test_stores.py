@@ -10,10 +10,11 @@ from redis import Redis
 from cachekit import Cache
 from cachekit._io import BLOCKING, drive
 from cachekit.clock import random_token
+from cachekit.errors import StoreError
 from cachekit.sessions import SessionOptions, Sessions
 from cachekit.sessions.generic import StoredSessions
 from cachekit.sessions.memory import MemorySessions
-from cachekit.sessions.redis import _FIELDS, RedisSessions
+from cachekit.sessions.redis import _FIELDS, RedisSessions, _parse
 from cachekit.sessions.store import DONE, Key, Moved, Record, Verdict, new_id, new_version, owner_of, shard_of
 from cachekit.sessions.testing import SessionStoreContract
 from cachekit.stores.link import RedisLink
@@ -165,6 +166,28 @@ class TestServer(SessionStoreContract):
         assert min(longer) > first[0] + 900_000, "another life"
         assert max(write(quick, 1000)) < min(longer) - 50_000, "the slack is over: the score has none of it now"
 
+    def test_what_is_small_is_swapped_where_the_server_compares(self, world, sessions, server) -> None:
+        store = RedisSessions(sessions.link, slack=60.0)
+        with server.client() as client:
+            info = client.info("server")
+        of_valkey = info.get("valkey_version")
+        compares = tuple(map(int, (of_valkey or info["redis_version"]).split(".")[:2])) >= (
+            (8, 1) if of_valkey else (8, 4)
+        )
+        key = self.keep(world, store, owner=self.ANN)
+        index = store._owner(key.shard, self.ANN)
+        noted = world.run(lambda io: store.link.command(io, "ZSCORE", index, key.digest))
+        for body in (b"one", b"another"):
+            read = self.find(world, store, key, 5.0)
+            assert store.swaps(read) is (compares or body == b"one"), "asked once"
+            assert (
+                world.run(lambda io, read=read, body=body: store.swap(io, key, read, body, new_version())) is compares
+            )
+            with server.client() as client:
+                assert client.pttl(store.name(key)) > 5000 or not compares
+        assert self.find(world, store, key).body == (b"another" if compares else b"body")
+        assert world.run(lambda io: store.link.command(io, "ZSCORE", index, key.digest)) == noted
+
     def test_the_times_stand_where_this_file_lets_them_pass(self) -> None:
         ends = [0]
         for width in _FIELDS.format.rstrip("s").split("s"):
@@ -196,6 +219,62 @@ class TestServer(SessionStoreContract):
                 client.set(sessions.name(key), junk)
             outcome = world.run(lambda io: sessions.write(io, key, self.record(), "0" * 16))
             assert outcome.verdict in (Verdict.CONFLICT, Verdict.MOVED, Verdict.GONE)
+
+
+class Nowhere:
+    """A link whose server refuses a command with *error*."""
+
+    def __init__(self, error: str = "") -> None:
+        self.error = error
+        self.asked: list[tuple[object, ...]] = []
+
+    async def command(self, io, *args):
+        self.asked.append(args)
+        if self.error:
+            raise StoreError(self.error)
+        return b"OK"
+
+
+def test_a_session_is_swapped_while_the_indexes_may_stay_as_they_are(clock) -> None:
+    store = RedisSessions(Nowhere(), slack=60.0, clock=clock)
+    now = clock()
+    record = Record(b"body", "0" * 16, 600.0, now - 1000, now - 59)
+    assert store.swaps(record) and store.swaps(record._replace(seen=now, body=b"x" * 2048))
+    for other in (
+        {"seen": now - 60}, {"seen": now + 1}, {"seen": 0.0}, {"deadline": now + 660}, {"deadline": now - 1},
+        {"body": b""}, {"body": b"x" * 2049},
+    ):  # fmt: skip
+        assert not store.swaps(record._replace(**other)), other
+    assert store.swaps(record._replace(deadline=now + 661))
+
+
+def test_a_class_that_writes_in_its_own_way_is_asked_for_it_on_servers_too() -> None:
+    own = type("Own", (RedisSessions,), {"write": RedisSessions.write})
+    both = type("Both", (own,), {"append": RedisSessions.append, "swap": RedisSessions.swap})
+    found = {}
+    for kind in (RedisSessions, own, both):
+        store = Sessions(kind(Nowhere()), SessionOptions(secrets="x" * 32)).store
+        found[kind] = store.appends, store.swaps == store.inner.swaps
+    assert found == {RedisSessions: (True, True), own: (False, False), both: (True, True)}
+
+
+def test_a_server_that_cannot_compare_is_asked_once(clock) -> None:
+    record = Record(b"body", "0" * 16, 600.0, clock(), clock())
+    for error, again in (("ERR syntax error", False), ("OOM command not allowed", True)):
+        store = RedisSessions(Nowhere(error), slack=60.0, clock=clock)
+        assert drive(store.swap(BLOCKING, Key.of(new_id()), record, b"new", "1" * 16)) is False
+        assert store.swaps(record) is again
+
+
+def test_each_time_is_sent_as_it_was_read(clock) -> None:
+    """A float that is a millisecond off would never be found again."""
+    link = Nowhere()
+    store = RedisSessions(link, clock=clock)
+    for at in range(1_790_000_000_000, 1_790_000_000_999):
+        head = f"CS1{at:015d}{at + 1:015d}{'0' * 16}{at % 7919:015d}{at + 2:015d}{'-' * 22}"
+        record = _parse(head.encode() + b"body")
+        drive(store.swap(BLOCKING, Key("00", "x"), record, b"", "1" * 16))
+        assert link.asked.pop()[4] == head.encode() + b"body"
 
 
 @pytest.mark.server
