@@ -187,8 +187,7 @@ class RedisSessions:
         except (StoreTimeout, StoreUnavailable):
             raise
         except StoreError as exc:
-            if "syntax" in str(exc):
-                self._compares = False
+            self._compares = not _is_unknown(exc)
             return False
 
     async def retire(self, io: IO, key: Key, record: Record, moved: Moved, grace: float) -> Outcome:
@@ -309,6 +308,14 @@ def _parse(raw: bytes) -> Record | Moved | None:
         )
     except (ValueError, UnicodeDecodeError):
         return Record(b"", "", 0.0)
+
+
+def _is_unknown(error: StoreError) -> bool:
+    """Say whether *error* means that the server does not know the command: a plain error, which has no code."""
+    from redis.exceptions import ResponseError
+
+    word = str(error.__cause__).split(" ", 1)[0]
+    return type(error.__cause__) is ResponseError and (word == "ERR" or not word.isupper())
 
 
 def _outcome(reply: list[bytes]) -> Outcome:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 from redis import Redis
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from cachekit import Cache
 from cachekit._io import BLOCKING, drive
@@ -224,14 +225,14 @@ class TestServer(SessionStoreContract):
 class Nowhere:
     """A link whose server refuses a command with *error*."""
 
-    def __init__(self, error: str = "") -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.asked: list[tuple[object, ...]] = []
 
     async def command(self, io, *args):
         self.asked.append(args)
-        if self.error:
-            raise StoreError(self.error)
+        if self.error is not None:
+            raise StoreError("refused") from self.error
         return b"OK"
 
 
@@ -260,7 +261,13 @@ def test_a_class_that_writes_in_its_own_way_is_asked_for_it_on_servers_too() -> 
 
 def test_a_server_that_cannot_compare_is_asked_once(clock) -> None:
     record = Record(b"body", "0" * 16, 600.0, clock(), clock())
-    for error, again in (("ERR syntax error", False), ("OOM command not allowed", True)):
+    for error, again in (
+        (ResponseError("syntax error"), False),
+        (ResponseError("ERR unknown option IFEQ"), False),
+        (ResponseError("MISCONF errors writing to the AOF file"), True),
+        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), True),
+        (ReadOnlyError("You can't write against a read only replica."), True),
+    ):
         store = RedisSessions(Nowhere(error), slack=60.0, clock=clock)
         assert drive(store.swap(BLOCKING, Key.of(new_id()), record, b"new", "1" * 16)) is False
         assert store.swaps(record) is again
