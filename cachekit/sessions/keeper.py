@@ -193,12 +193,13 @@ class Keeper:
         versions that were sent: one whose answer was lost may be there all the same, and must not be merged with itself;
         neither may those of *pending*, of which *values* were made.
         """
-        for _ in range(_TRIES):
+        for again in range(_TRIES):
             version, was = new_version(), held.record
             extent: Extent | None
             if tried is not None:
                 tried.append(version)
-            if self.store.swaps(was) and was.ttl == self.life(about):
+            # Where others were faster, they may be so again: the script says at once what is there.
+            if not again and self.store.swaps(was) and was.ttl == self.life(about):
                 body = self._body(held.key, values, about)
                 if await self.store.swap(io, held.key, was, body, version):
                     extent = self.payloads.extent(body)

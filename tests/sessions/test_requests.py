@@ -964,3 +964,14 @@ def test_another_life_is_not_swapped_in(swapped) -> None:
     assert (record.ttl, asked) == (30 * 86400.0, [])
     browser.ask(put("n", 2))
     assert [done for _, _, done in asked] == [True]
+
+
+def test_who_comes_second_does_not_try_that_again(swapped) -> None:
+    """The script that says what is there would have kept it as well."""
+    edge, asked = swapped
+    browser = edge.browser()
+    browser.ask(put("n", 1))
+    tab = browser.copy()
+    tab.ask(during(browser, put("other", 2), put("mine", 3)))
+    assert [done for _, _, done in asked] == [True, False]
+    assert browser.look() == {"n": 1, "other": 2, "mine": 3}

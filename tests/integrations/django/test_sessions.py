@@ -451,7 +451,7 @@ def test_an_expiry_in_the_past_ends_it(url):
 def test_commands(server, commands):
     for _ in project(server.url):
         one = kept(n=0)
-        for _ in range(2):  # the server learns the script
+        for _ in range(2):  # the server learns the script, and says whether it can do without
             other = again(one)
             other["n"] += 1
             other.save()
@@ -463,7 +463,7 @@ def test_commands(server, commands):
         assert seen == ["GET"]
         with commands() as seen:
             ask(lambda request: request.session.update({"n": 5}), one.session_key)
-        assert seen == ["GET", "EVALSHA"]
+        assert seen == ["GET", "SET" if server.name == "valkey" else "EVALSHA"]
         with commands() as seen:
             ask(lambda request: None)
         assert seen == []
