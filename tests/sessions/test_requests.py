@@ -24,7 +24,7 @@ def source(request, monkeypatch):
     if request.param == "valkey that swaps":  # whatever this file does to the time of its process
 
         def swaps(self, was):
-            return self._compares and 0 < len(was.body) <= 2048 and was.created > 0
+            return self._compares and 0 < len(was.body) <= 512 and was.created > 0
 
         monkeypatch.setattr(RedisSessions, "swaps", swaps)
     name = "redis_server" if request.param == "redis" else "valkey"

@@ -240,10 +240,10 @@ def test_a_session_is_swapped_while_the_indexes_may_stay_as_they_are(clock) -> N
     store = RedisSessions(Nowhere(), slack=60.0, clock=clock)
     now = clock()
     record = Record(b"body", "0" * 16, 600.0, now - 1000, now - 59)
-    assert store.swaps(record) and store.swaps(record._replace(seen=now, body=b"x" * 2048))
+    assert store.swaps(record) and store.swaps(record._replace(seen=now, body=b"x" * 512))
     for other in (
         {"seen": now - 60}, {"seen": now + 1}, {"seen": 0.0}, {"deadline": now + 660}, {"deadline": now - 1},
-        {"body": b""}, {"body": b"x" * 2049},
+        {"body": b""}, {"body": b"x" * 513},
     ):  # fmt: skip
         assert not store.swaps(record._replace(**other)), other
     assert store.swaps(record._replace(deadline=now + 661))
