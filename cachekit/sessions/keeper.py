@@ -172,8 +172,14 @@ class Keeper:
         if not ours and outcome.verdict is not Verdict.DONE:
             raise TimedOut("this session has reached its absolute time-out")
         self.emit(Event(Kind.SESSION_CREATED, str(key)))
-        extent = self.payloads.extent(record.body)
-        self.payloads.remember(record.version, Content(about, values, extent))
+        return self._there(key, record, about, values, self.payloads.extent(record.body))
+
+    def _there(
+        self, key: Key, record: Record, about: About, values: Mapping[str, bytes], extent: Extent | None
+    ) -> Held:
+        """Return what is held now that *record* is kept under *key*."""
+        if extent is not None:
+            self.payloads.remember(record.version, Content(about, values, extent))
         return Held(key, record, about, values, extent)
 
     async def write(
@@ -199,13 +205,8 @@ class Keeper:
             if tried is not None:
                 tried.append(version)
             # Where others were faster, they may be so again: the script says at once what is there.
-            if not again and self.store.swaps(was) and was.ttl == self.life(about):
-                body = self._body(held.key, values, about)
-                if await self.store.swap(io, held.key, was, body, version):
-                    extent = self.payloads.extent(body)
-                    if extent is not None:
-                        self.payloads.remember(version, Content(about, values, extent))
-                    return Held(held.key, was._replace(body=body, version=version), about, values, extent)
+            if not again and (swapped := await self._swap(io, held, values, about, version)) is not None:
+                return swapped
             if (addition := self._addition(held, values, about)) is not None:
                 added, extent = addition
                 outcome = await self.store.append(io, held.key, added, version, was.version)
@@ -216,9 +217,7 @@ class Keeper:
             there = isinstance(outcome.found, Record) and outcome.found.version == version
             if there or outcome.verdict is Verdict.DONE:
                 kept = Record(b"", version, self.life(about), was.created, was.seen, was.deadline, was.owner)
-                if extent is not None:
-                    self.payloads.remember(version, Content(about, values, extent))
-                return Held(held.key, kept, about, values, extent)
+                return self._there(held.key, kept, about, values, extent)
             if isinstance(outcome.found, Moved):
                 return await self._follow(io, outcome.found, held, values)
             theirs = None if outcome.found is None else self.held(held.key, outcome.found)
@@ -233,6 +232,17 @@ class Keeper:
             about = theirs.about if about == held.about else theirs.about.lasting_as(about)
             held, about = (theirs, about) if pending is None else bound(theirs, about, pending)
         raise SessionError(f"a session was changed by others {_TRIES} times in a row: give up")
+
+    async def _swap(self, io: IO, held: Held, values: Mapping[str, bytes], about: About, version: str) -> Held | None:
+        """Put *values* in place of what was read, where the store sees by itself whether that is there; else None."""
+        was = held.record
+        if not self.store.swaps(was) or was.ttl != self.life(about):
+            return None
+        body = self._body(held.key, values, about)
+        if not await self.store.swap(io, held.key, was, body, version):
+            return None
+        record = was._replace(body=body, version=version)
+        return self._there(held.key, record, about, values, self.payloads.extent(body))
 
     def write_now(self, instant: Instant, held: Held, values: Mapping[str, bytes], about: About) -> Held | None:
         """Do what ``write`` does, to a store that nobody waits for; None where others came first, for ``write`` to see."""

@@ -50,7 +50,7 @@ _FIELDS: Final = struct.Struct("3s15s15s16s15s15s22s")
 """The head: what it is, created, seen, version, ttl, deadline, owner."""
 _BATCH: Final = 500
 _SWAPPED: Final = 512
-"""Bytes of a body up to which sending what is there, to be compared, costs less than a script that looks."""
+"""Bytes of a body up to which what is there goes along to be compared, so that no script has to look."""
 
 
 @cache
