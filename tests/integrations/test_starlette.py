@@ -244,6 +244,8 @@ def test_a_tag_that_cannot_be_made_keeps_the_response_out(caplog):
         (lambda: cached_route(tll="5m"), "no option 'tll' .did you mean 'ttl'"),
         (lambda: cached_route(lambda request: None), "parentheses"),
         (lambda: cached_route(status=200), "status=200"),
+        (lambda: cached_route("5m", tags=None), "tags=None must be a list"),
+        (lambda: cached_route("5m")(1), "1 cannot be marked"),
         (lambda: shop_of(cached_route("prices")), "prices"),
         (lambda: shop_of(cached_route(ttl="5m", tags=["product:{id}"])), "product:{id}"),
         (lambda: shop_of(cached_route(ttl="5m", tags="product")), "tags"),
