@@ -9,7 +9,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cachekit import Cache, default_cache
+from cachekit import Cache, ConfigError, default_cache
 from cachekit.arguments import check_app, check_arguments
 from cachekit.asgi import CacheKit as _CacheKit
 from cachekit.asgi import DegradeOptions, Route, Webhook
@@ -27,6 +27,7 @@ log = logging.getLogger("cachekit")
 SCOPE: Final = "cachekit.cache"
 
 _NOTHING: Final = Rule("/**")
+_KEPT_OUT: Final = Rule("/**", store=False, status=range(200, 600))
 
 
 class CacheKit:
@@ -127,7 +128,13 @@ class _Routes:
                     rule = _NOTHING  # as with every other credential
                 if apart := [name for name in read if name not in self._credentials]:
                     head = {**head, "headers": [*head.get("headers", ()), (b"vary", ", ".join(apart).encode())]}
+            if head["status"] >= 400 and head["status"] not in rule.status:
+                return head  # nothing is said of it, and the tags are those of another response
             declare(rule, templates.render(parameters, lambda: ((Request(scope),), {})))
+        except ConfigError as exc:  # what a client has put into the path may make no tag
+            declare(_KEPT_OUT)
+            log.warning("the policy of %s cannot be used; its response is not kept: %s", policy.name, exc)
         except Exception:
+            declare(_KEPT_OUT)
             log.exception("the policy of %s cannot be used; its response is not kept", policy.name)
         return head

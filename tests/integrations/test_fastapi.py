@@ -9,7 +9,7 @@ import pytest
 fastapi = pytest.importorskip("fastapi")
 
 from cachekit_starlette import CacheKit, cached_route, cachekit_lifespan, get_cache  # noqa: E402
-from pydantic import BaseModel  # noqa: E402
+from pydantic import BaseModel, Field  # noqa: E402
 
 from cachekit import Cache, ConfigError  # noqa: E402
 
@@ -88,7 +88,7 @@ def tell(token: Annotated[str, fastapi.Header(alias="X-Token")]) -> str:
 
 class Wanted(BaseModel):
     x_token: str
-    currency: Annotated[str, fastapi.Header(alias="X-Currency")] = "EUR"
+    currency: str = Field("EUR", alias="X-Currency")
 
 
 def ask_in_the_endpoint(options):
