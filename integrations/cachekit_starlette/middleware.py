@@ -127,7 +127,7 @@ class _Routes:
                 if not keys.isdisjoint(name.decode("latin-1").lower() for name, _ in scope["headers"]):
                     rule = _NOTHING  # as with every other credential
                 if apart := [name for name in read if name not in self._credentials]:
-                    head = {**head, "headers": [*head.get("headers", ()), (b"vary", ", ".join(apart).encode())]}
+                    head = _varied(head, ", ".join(apart).encode())
             if head["status"] >= 400 and head["status"] not in rule.status:
                 return head  # nothing is said of it, and the tags are those of another response
             declare(rule, templates.render(parameters, lambda: ((Request(scope),), {})))
@@ -138,3 +138,11 @@ class _Routes:
             declare(_KEPT_OUT)
             log.exception("the policy of %s cannot be used; its response is not kept", policy.name)
         return head
+
+
+def _varied(head: Message, names: bytes) -> Message:
+    """Return *head* with *names* in its one Vary: whoever adds to that further out may look at the first line alone."""
+    fields = list(head.get("headers", ()))
+    said = [value for name, value in fields if name.lower() == b"vary"]
+    rest = [field for field in fields if field[0].lower() != b"vary"]
+    return {**head, "headers": [*rest, (b"vary", b", ".join([*said, names]))]}

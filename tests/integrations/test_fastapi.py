@@ -227,6 +227,21 @@ def test_nobody_waits_for_the_response_of_another_header():
     assert asyncio.run(main()) == ["ann", "bob", "ann"]
 
 
+def test_one_vary_says_all():
+    """Who adds to it further out may look at the first line alone, as older releases of Starlette do."""
+    app = behind()
+
+    @app.get("/price")
+    @cached_route(ttl="5m")
+    def price(response: fastapi.Response, x_shop: Annotated[str, fastapi.Header()]) -> str:
+        response.headers.append("Vary", "Accept-Language")
+        response.headers.append("Vary", "Accept")
+        return x_shop
+
+    answer = get(app, "/price", headers={"x-shop": "one"})[0]
+    assert answer.headers.get_list("vary") == ["Accept-Language, Accept, x-shop"]
+
+
 def test_what_the_cache_answers_by_itself_tells_nothing_apart():
     app, seen = behind(), []
 
