@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
+from starlette.requests import Request
+
 from cachekit import Cache, ConfigError
 from cachekit.http.rules import Rule
 from cachekit.keys import TagTemplates
@@ -24,7 +26,7 @@ MARK: Final = "__cachekit_route__"
 
 _PARAMETER: Final = re.compile(r"\{(\w+)")
 
-Tags = Iterable[str] | Callable[..., Iterable[str]]
+Tags = Iterable[str] | Callable[[Request], Iterable[str]]
 E = TypeVar("E", bound=Callable[..., Any])
 
 _OPTIONS: Final = tuple(
