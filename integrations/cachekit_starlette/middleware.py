@@ -9,21 +9,25 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cachekit import Cache, default_cache
+from cachekit import Cache, ConfigError, default_cache
 from cachekit.arguments import check_app, check_arguments
 from cachekit.asgi import CacheKit as _CacheKit
 from cachekit.asgi import DegradeOptions, Route, Webhook
 from cachekit.compress.options import Compression
-from cachekit.http.options import HttpOptions
+from cachekit.http.options import CREDENTIALS, HttpOptions
 from cachekit.http.routes import RouteRules, declare
 from cachekit.http.rules import Rule
 from cachekit.keys import TagTemplates
 from cachekit.sessions import Sessions
+from cachekit_starlette.fields import fields_read
 from cachekit_starlette.routes import RoutePolicy, declared, policy_of
 
 log = logging.getLogger("cachekit")
 
 SCOPE: Final = "cachekit.cache"
+
+_NOTHING: Final = Rule("/**")
+_KEPT_OUT: Final = Rule("/**", store=False, status=range(200, 600))
 
 
 class CacheKit:
@@ -67,7 +71,7 @@ class CacheKit:
         self.app = app
         self.cache = cache if cache is not None else default_cache()
         self._outer: Any = _CacheKit(
-            _Routes(app, self.cache),
+            _Routes(app, self.cache, getattr(options, "credentials", CREDENTIALS)),
             cache=self.cache,
             rules=RouteRules(rules),
             options=options,
@@ -85,9 +89,10 @@ class CacheKit:
 class _Routes:
     """The application, seen from the cache: says what the route that answers declares."""
 
-    def __init__(self, app: ASGIApp, cache: Cache) -> None:
+    def __init__(self, app: ASGIApp, cache: Cache, credentials: Sequence[str]) -> None:
         self._app = app
         self._cache = cache
+        self._credentials = frozenset(credentials)
         self._rules: dict[RoutePolicy, Rule] = {}
         self._tags: dict[tuple[RoutePolicy, tuple[str, ...]], TagTemplates] = {}
         for policy, names in declared(app):
@@ -103,12 +108,13 @@ class _Routes:
         async def relay(message: Message) -> None:
             # By now the router has put the endpoint into the scope.
             if message["type"] == "http.response.start" and (policy := policy_of(scope.get("endpoint"))) is not None:
-                self._declare(policy, scope)
+                message = self._declare(policy, scope, message)
             await send(message)
 
         await self._app(scope, receive, relay)
 
-    def _declare(self, policy: RoutePolicy, scope: MutableMapping[str, Any]) -> None:
+    def _declare(self, policy: RoutePolicy, scope: MutableMapping[str, Any], head: Message) -> Message:
+        """Tell the cache what *policy* says, and return *head* with a Vary of the fields that the endpoint reads."""
         try:
             if (rule := self._rules.get(policy)) is None:
                 rule = self._rules[policy] = policy.rule(self._cache)
@@ -116,6 +122,27 @@ class _Routes:
             names = tuple(parameters)
             if (templates := self._tags.get((policy, names))) is None:
                 templates = self._tags[policy, names] = policy.templates(names)
+            if not rule.is_shared:
+                read, keys = fields_read(scope)
+                if not keys.isdisjoint(name.decode("latin-1").lower() for name, _ in scope["headers"]):
+                    rule = _NOTHING  # as with every other credential
+                if apart := [name for name in read if name not in self._credentials]:
+                    head = _varied(head, ", ".join(apart).encode())
+            if head["status"] >= 400 and head["status"] not in rule.status:
+                return head  # nothing is said of it, and the tags are those of another response
             declare(rule, templates.render(parameters, lambda: ((Request(scope),), {})))
+        except ConfigError as exc:  # what a client has put into the path may make no tag
+            declare(_KEPT_OUT)
+            log.warning("the policy of %s cannot be used; its response is not kept: %s", policy.name, exc)
         except Exception:
+            declare(_KEPT_OUT)
             log.exception("the policy of %s cannot be used; its response is not kept", policy.name)
+        return head
+
+
+def _varied(head: Message, names: bytes) -> Message:
+    """Return *head* with *names* in its one Vary: whoever adds to that further out may look at the first line alone."""
+    fields = list(head.get("headers", ()))
+    said = [value for name, value in fields if name.lower() == b"vary"]
+    rest = [field for field in fields if field[0].lower() != b"vary"]
+    return {**head, "headers": [*rest, (b"vary", b", ".join([*said, names]))]}

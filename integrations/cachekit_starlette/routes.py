@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
+
+from starlette.requests import Request
 
 from cachekit import Cache, ConfigError
 from cachekit.http.rules import Rule
@@ -22,7 +26,7 @@ MARK: Final = "__cachekit_route__"
 
 _PARAMETER: Final = re.compile(r"\{(\w+)")
 
-Tags = Iterable[str] | Callable[..., Iterable[str]]
+Tags = Iterable[str] | Callable[[Request], Iterable[str]]
 E = TypeVar("E", bound=Callable[..., Any])
 
 _OPTIONS: Final = tuple(
@@ -78,8 +82,8 @@ def cached_route(ttl: Duration | Policy | None = None, *, tags: Tags = (), **opt
             ``status``, ``content_types``, ``store`` and ``override``, as ``Rule`` has them.
 
     Raises:
-        ConfigError: an option cannot be used. Names of TTL classes and of path parameters are checked when the middleware
-            is made.
+        ConfigError: an option cannot be used, or what is decorated cannot be marked. Names of TTL classes and of path
+            parameters are checked when the middleware is made.
 
     Example:
         >>> @cached_route(ttl="5m", tags=["product:{number}"])
@@ -94,13 +98,35 @@ def cached_route(ttl: Duration | Policy | None = None, *, tags: Tags = (), **opt
             raise ConfigError(f"cached_route has no option {name!r}{hint}: the options are {', '.join(_OPTIONS)}")
     Rule("/**", **options)
     if not callable(tags) and not isinstance(tags, str):
+        given: Any = tags
+        if not isinstance(given, Iterable):
+            raise ConfigError(f"cached_route: tags={given!r} must be a list of templates, or a function of the request")
         tags = tuple(tags)
 
     def mark(endpoint: E) -> E:
-        setattr(endpoint, MARK, RoutePolicy(getattr(endpoint, "__qualname__", repr(endpoint)), ttl, tags, options))
-        return endpoint
+        name = getattr(endpoint, "__qualname__", repr(endpoint))
+        marked: Any = _method_of_its_own(endpoint) if isinstance(endpoint, types.MethodType) else endpoint
+        try:
+            setattr(getattr(marked, "__func__", marked), MARK, RoutePolicy(name, ttl, tags, options))
+        except AttributeError:
+            raise ConfigError(
+                f"cached_route: {endpoint!r} cannot be marked: give a function, a method or an HTTPEndpoint"
+            ) from None
+        return cast("E", marked)
 
     return mark
+
+
+def _method_of_its_own(method: types.MethodType) -> types.MethodType:
+    """Return a method that may carry a mark: of *method* itself, the function is that of all instances."""
+    func = method.__func__
+    if not isinstance(func, types.FunctionType):
+        return method
+    own = types.FunctionType(func.__code__, func.__globals__, func.__name__, func.__defaults__, func.__closure__)
+    own.__kwdefaults__ = func.__kwdefaults__
+    functools.update_wrapper(own, func)
+    del own.__wrapped__  # type: ignore[attr-defined]  # it is no wrapper: whoever unwraps it would lose the instance
+    return types.MethodType(own, method.__self__)
 
 
 def policy_of(endpoint: object) -> RoutePolicy | None:

@@ -238,12 +238,46 @@ def test_a_tag_that_cannot_be_made_keeps_the_response_out(caplog):
     assert "its response is not kept" in caplog.text
 
 
+def test_a_tag_that_a_client_has_spoilt_keeps_the_response_out_whatever_else_says_that_it_may_stay(caplog):
+    seen = []
+
+    @cached_route(ttl="5m", tags=["catalogue", "product:{name}"])
+    async def product(request):
+        seen.append(request.path_params["name"])
+        return PlainTextResponse(str(len(seen)), headers={"cache-control": "max-age=300"})
+
+    cache = Cache()
+    app = shop(Route("/products/{name}", product), cache=cache, rules=[Rule("/products/*", ttl="5m")])
+    for name in ("x" * 600, "%00"):
+        first, again = get(app, f"/products/{name}", f"/products/{name}")
+        assert (first.text == again.text, "hit" in again.headers["cache-status"]) == (False, False)
+    assert [record.exc_info for record in caplog.records if "its response is not kept" in record.message] == [None] * 4
+    assert get(app, "/products/1", "/products/1")[1].headers["cache-tag"] == "catalogue,product:1"
+
+
+def test_the_tags_of_a_response_that_is_not_kept_are_not_asked_for(caplog):
+    def tags(request):
+        return [f"user:{request.query_params['user']}"]
+
+    @cached_route(ttl="5m", tags=tags)
+    async def page(request):
+        if "user" not in request.query_params:
+            raise HTTPException(422)
+        return PlainTextResponse("fine")
+
+    app = shop(Route("/", page))
+    assert [answer.status_code for answer in get(app, "/", "/?user=1")] == [422, 200]
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: cached_route(tll="5m"), "no option 'tll' .did you mean 'ttl'"),
         (lambda: cached_route(lambda request: None), "parentheses"),
         (lambda: cached_route(status=200), "status=200"),
+        (lambda: cached_route("5m", tags=None), "tags=None must be a list"),
+        (lambda: cached_route("5m")(1), "1 cannot be marked"),
         (lambda: shop_of(cached_route("prices")), "prices"),
         (lambda: shop_of(cached_route(ttl="5m", tags=["product:{id}"])), "product:{id}"),
         (lambda: shop_of(cached_route(ttl="5m", tags="product")), "tags"),

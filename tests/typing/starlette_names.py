@@ -1,13 +1,15 @@
 """Never run: the drop-ins of the Starlette adapter are middleware to its type checkers too."""
+# pyright: strict
 
 from __future__ import annotations
 
 from typing import cast
 
-from cachekit_starlette import CacheKit, GZipMiddleware, Session, SessionMiddleware
+from cachekit_starlette import CacheKit, GZipMiddleware, Session, SessionMiddleware, cached_route
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from cachekit import Cache
 
@@ -23,3 +25,12 @@ visits: int = Session({"visits": 1})["visits"]
 
 def view(request: Request) -> None:
     cast("Session", request.session).bind("ann")
+
+
+@cached_route(ttl="5m", tags=lambda request: [f"page:{request.url.path}"])
+async def page(request: Request) -> Response:
+    return PlainTextResponse(request.url.path)
+
+
+async def whoever(request: Request) -> Response:
+    return await page(request)
