@@ -55,10 +55,11 @@ class Options:
     key_prefix: str | Callable[[], str] = ""
     make_cache_key: Callable[..., str] | None = None
     unless: Callable[..., object] | None = None
+    forced_update: Callable[..., object] | None = None
     response_filter: Callable[[Response], object] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("make_cache_key", "unless", "response_filter"):
+        for name in ("make_cache_key", "unless", "forced_update", "response_filter"):
             if (value := getattr(self, name)) is not None and not callable(value):
                 raise ConfigError(f"cached: {name}={value!r} must be a function")
         if not callable(self.key_prefix) and not isinstance(self.key_prefix, str):
@@ -115,7 +116,7 @@ class CachedView:
         environ = asked.environ
         if not (state.enabled and environ["REQUEST_METHOD"] in _READS and self._is_for_all(state, environ)):
             return self._run(args, kwargs)
-        if options.unless is not None and holds(options.unless, self.view, args, kwargs):
+        if options.unless is not None and holds(options.unless, (self.view, *args), kwargs):
             return self._run(args, kwargs)
         app = application()
         try:
@@ -124,6 +125,8 @@ class CachedView:
         except Exception:
             log.exception("the key or the tags of %s cannot be made; it is not cached", self.name)
             return self._run(args, kwargs)
+        if options.forced_update is not None and holds(options.forced_update, args, kwargs):
+            cache.delete(key)
         if self._not_kept and self._not_kept.get(key, 0.0) > cache.clock():
             return self._run(args, kwargs)
         made: list[Any] = []
