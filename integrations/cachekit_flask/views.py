@@ -156,13 +156,18 @@ class CachedView:
             fields = [[name, value] for name, value in response.headers if name.lower() not in _DROPPED]
             return [response.status_code, fields, response.get_data()]
 
-        # Responses of which nothing is kept must not be made in single file by all processes.
-        lock = cache.clock() >= self._refused_until
-        found = cache.get_or_set(key, load, ttl=self.policy(cache), tags=tags, lock=lock)
+        if environ["REQUEST_METHOD"] == "HEAD":  # which nobody waits for, since nothing is kept of it
+            found = cache.get(key)
+        else:
+            # Responses of which nothing is kept must not be made in single file by all processes.
+            lock = cache.clock() >= self._refused_until
+            found = cache.get_or_set(key, load, ttl=self.policy(cache), tags=tags, lock=lock)
         if made:
             response = made[0]
         elif found is None:
-            return self._run(args, kwargs)  # another request's response, which was for that one alone
+            return self._run(
+                args, kwargs
+            )  # for HEAD, and after another request's response, which was for that one alone
         else:
             hit(app, key)
             response = app.response_class(found[2], found[0], [(name, value) for name, value in found[1]])

@@ -431,6 +431,9 @@ def test_etags_and_head(app, kit, client):
     calls = counted(app, kit, "/head")
     client.head("/head"), client.get("/head"), client.post("/head")
     assert len(calls) == 2
+    assert (client.get("/head").text, client.head("/head").status_code, len(calls)) == ("2", 200, 2), (
+        "HEAD hinders nobody"
+    )
 
 
 def test_status_and_filters(app, kit, client):
