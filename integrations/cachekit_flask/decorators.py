@@ -63,11 +63,11 @@ class Decorators(Values):
             tags: templates over the view's arguments, such as ``["product:{number}"]``, or a callable that receives them.
             shared: True says that the response is the same for everyone. Without it, requests with cookies or other
                 credentials go to the view.
-            **options: ``query_string=False`` leaves the query out of the key; ``vary=["accept-language"]`` names request
-                fields that are part of it; ``key_prefix`` goes in front, or as a function makes the key, as
-                ``make_cache_key`` does from the view's arguments; ``unless`` says when not to cache, ``forced_update`` when
-                to make the response anew, ``response_filter`` which responses to keep, ``status=[200, 404]`` which status
-                codes.
+            **options: ``query_string=False`` leaves the query out of the key, ``True`` adds it to what a ``key_prefix``
+                function returns; ``vary=["accept-language"]`` names request fields that are part of it; ``key_prefix`` goes
+                in front, or as a function makes the key, as ``make_cache_key`` does from the view's arguments; ``unless``
+                says when not to cache, ``forced_update`` when to make the response anew, ``response_filter`` which
+                responses to keep, ``status=[200, 404]`` which status codes.
 
         Raises:
             ConfigError: an option cannot be used.

@@ -49,7 +49,7 @@ class Options:
     ttl: Duration | Policy | None = None
     tags: Tags = ()
     shared: bool = False
-    query_string: bool = True
+    query_string: bool | None = None
     vary: Sequence[str] = ()
     status: Sequence[int] = (200,)
     key_prefix: str | Callable[[], str] = ""
@@ -65,7 +65,8 @@ class Options:
         if not callable(self.key_prefix) and not isinstance(self.key_prefix, str):
             raise ConfigError(f"cached: key_prefix={self.key_prefix!r} must be text or a function that returns text")
         for name in ("shared", "query_string"):
-            if not isinstance(value := getattr(self, name), bool):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not (value is None and name == "query_string"):
                 raise ConfigError(f"cached: {name}={value!r} must be True or False")
         for name in ("vary", "status"):
             value = getattr(self, name)
@@ -199,13 +200,14 @@ class CachedView:
             what = options.make_cache_key(*args, **kwargs)
         elif callable(options.key_prefix):
             what = options.key_prefix()
+            if options.query_string:
+                what += _query(asked)
         else:
             host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
             what = f"{options.key_prefix}{environ['wsgi.url_scheme']}://{host}{environ.get('SCRIPT_NAME', '')}"
             what += environ.get("PATH_INFO", "")
-            if options.query_string and environ.get("QUERY_STRING"):
-                # By name alone: the order of what is said under one name may mean something.
-                what += "?" + urlencode(sorted(asked.args.items(multi=True), key=itemgetter(0)))
+            if options.query_string is not False:
+                what += _query(asked)
         if not isinstance(what, str) or not what:
             raise ConfigError(f"{self.name}: {what!r} is no key: return text that is not empty")
         chosen = [f"{name}={asked.headers.get(name, '')}" for name in options.vary]
@@ -227,6 +229,13 @@ class CachedView:
         if len(self._not_kept) >= _REMEMBERED:
             self._not_kept.clear()
         self._not_kept[key] = self._refused_until = now + _NOT_KEPT_FOR
+
+
+def _query(asked: Request) -> str:
+    """Return the query, in order of names alone: the order of what is said under one name may mean something."""
+    if not asked.environ.get("QUERY_STRING"):
+        return ""
+    return "?" + urlencode(sorted(asked.args.items(multi=True), key=itemgetter(0)))
 
 
 def _leads_to(start: Any, function: Callable[..., Any]) -> bool:

@@ -312,6 +312,8 @@ def test_the_key(app, kit, client):
     calls = counted(app, kit, "/prefix", key_prefix=lambda: flask.request.args["tenant"])
     client.get("/prefix?tenant=a&b=1"), client.get("/prefix?tenant=a&b=2"), client.get("/prefix?tenant=b")
     assert len(calls) == 2
+    calls = counted(app, kit, "/asked", key_prefix=lambda: "asked", query_string=True)
+    assert [client.get(f"/asked{query}").text for query in ("?a=1&b=2", "?a=2", "?b=2&a=1", "")] == ["1", "2", "1", "3"]
     calls = counted(app, kit, "/broken", make_cache_key=lambda: 1 / 0)
     assert [client.get("/broken").text for _ in range(2)] == ["1", "2"]  # a wrong key breaks no view
 
