@@ -6,6 +6,7 @@ This part deals with numbers, with many values at once and with tags.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
@@ -51,7 +52,9 @@ class CacheBackend(Patterns):
         """
         name = self._key(key, version)
         try:
-            return self.cache.change(name, _adding(key, delta), absent=_MISSING, adds=delta)
+            return self._unpack(
+                self.cache.change(name, self._adding(key, name, delta), absent=_MISSING, adds=delta), name
+            )
         except StoreError as exc:
             raise NotCounted(f"incr({key!r}): {exc}") from exc
 
@@ -59,9 +62,21 @@ class CacheBackend(Patterns):
         """Do the same without blocking."""
         name = self._key(key, version)
         try:
-            return await self.cache.achange(name, _adding(key, delta), absent=_MISSING, adds=delta)
+            kept = await self.cache.achange(name, self._adding(key, name, delta), absent=_MISSING, adds=delta)
         except StoreError as exc:
             raise NotCounted(f"incr({key!r}): {exc}") from exc
+        return self._unpack(kept, name)
+
+    def _adding(self, key: Any, name: str, delta: int) -> Callable[[Any], Any]:
+        def change(kept: Any) -> Any:
+            if kept is _MISSING:
+                raise ValueError(f"Key '{key}' not found")
+            value = self._unpack(kept, name, kept)
+            if not isinstance(value, (int, float, Decimal)) or isinstance(value, bool):
+                raise TypeError(f"the value of '{key}' is of type {type(value).__name__}, not a number")
+            return self._pack(value + delta)
+
+        return change
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         """Subtract *delta* atomically; the lifetime stays. Raises what ``incr`` raises."""
@@ -185,14 +200,3 @@ class CacheBackend(Patterns):
     async def ainvalidate_tags(self, *tags: str) -> None:
         """Do the same without blocking."""
         await self.cache.ainvalidate(*tags)
-
-
-def _adding(key: Any, delta: int) -> Callable[[Any], Any]:
-    def change(value: Any) -> Any:
-        if value is _MISSING:
-            raise ValueError(f"Key '{key}' not found")
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise TypeError(f"the value of '{key}' is of type {type(value).__name__}, not a number")
-        return value + delta
-
-    return change

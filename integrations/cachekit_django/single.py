@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from inspect import isawaitable
@@ -26,6 +27,7 @@ log = logging.getLogger("cachekit")
 _OPTIONS: Final = (*conf.CACHE_OPTIONS, "TYPES", "STRICT", "REVERSE_KEY_FUNCTION")
 _SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None)})
 PREFIX: Final = "django:"
+_SEVERAL: Final = re.compile(r"[,;]\s*[\w+]+://")
 _LONGEST: Final = 250
 _MISSING: Final = object()
 NOT_KEPT: Final = object()
@@ -55,7 +57,7 @@ class SingleValues(BaseCache):
     Args:
         location: URL of the store; empty for the cache of the setting ``CACHEKIT``.
         params: the settings of this cache; OPTIONS are those of ``Cache`` in upper case, TYPES (see ``values.Allowed``),
-            STRICT and REVERSE_KEY_FUNCTION.
+            STRICT and REVERSE_KEY_FUNCTION, which may also stand beside OPTIONS, as for django-redis.
 
     Attributes:
         of_cachekit: says, without an instance, that it is one of ours.
@@ -76,7 +78,8 @@ class SingleValues(BaseCache):
             self.wrong = exc
 
     def _set_up(self, location: str, params: dict[str, Any]) -> None:
-        if not isinstance(location, str):
+        one: Any = location
+        if not isinstance(one, str) or _SEVERAL.search(one):
             raise ConfigError(
                 f"CACHES LOCATION={location!r} must be one URL such as 'redis://localhost': replicas are not read"
             )
@@ -97,7 +100,7 @@ class SingleValues(BaseCache):
         if not isinstance(self._strict, bool):
             raise ConfigError(f"CACHES OPTIONS: STRICT={self._strict!r} must be True or False")
         self._told: set[str] = set()
-        reverse = options.get("REVERSE_KEY_FUNCTION")
+        reverse = options.get("REVERSE_KEY_FUNCTION") or params.get("REVERSE_KEY_FUNCTION")
         self._reverse: Callable[[str], str] = import_string(reverse) if isinstance(reverse, str) else reverse or _last
         found = conf.build(location, given, "CACHES") if location else conf.cache()
         conf.allow(found, types)

@@ -63,10 +63,11 @@ class Decorators(Values):
             tags: templates over the view's arguments, such as ``["product:{number}"]``, or a callable that receives them.
             shared: True says that the response is the same for everyone. Without it, requests with cookies or other
                 credentials go to the view.
-            **options: ``query_string=False`` leaves the query out of the key; ``vary=["accept-language"]`` names request
-                fields that are part of it; ``key_prefix`` goes in front, or as a function makes the key, as
-                ``make_cache_key`` does from the view's arguments; ``unless`` says when not to cache, ``response_filter``
-                which responses to keep, ``status=[200, 404]`` which status codes.
+            **options: ``query_string=False`` leaves the query out of the key, ``True`` adds it to what a ``key_prefix``
+                function returns; ``vary=["accept-language"]`` names request fields that are part of it; ``key_prefix`` goes
+                in front, or as a function makes the key, as ``make_cache_key`` does from the view's arguments; ``unless``
+                says when not to cache, ``forced_update`` when to make the response anew, ``response_filter`` which
+                responses to keep, ``status=[200, 404]`` which status codes.
 
         Raises:
             ConfigError: an option cannot be used.
@@ -124,9 +125,13 @@ class Decorators(Values):
         return cast("Memoize", decorate)
 
     def delete_memoized(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Drop what *fn* returned for these arguments; without any, everything that it returned."""
+        """Drop what *fn* returned for these arguments; without any, everything that it returned.
+
+        A method of an instance needs the arguments after the instance. Without any, the results of all instances go, unless
+        the method takes nothing else.
+        """
         memoized, instance = memoized_of(fn)
-        memoized.delete(self.cache, (*instance, *args) if args or kwargs or instance else (), kwargs)
+        memoized.delete(self.cache, instance, args, kwargs)
 
     def delete_memoized_verhash(self, fn: Callable[..., Any]) -> None:
         """Drop everything that *fn* returned."""

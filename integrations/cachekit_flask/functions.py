@@ -59,9 +59,9 @@ class Memoized:
         state_of, on, fn = self._state_of, self.on, self.fn
 
         def mode(state: State, args: Any, kwargs: Any) -> Any:
-            if not state.enabled or (unless is not None and holds(unless, fn, args, kwargs)):
+            if not state.enabled or (unless is not None and holds(unless, (fn, *args), kwargs)):
                 return bypass()
-            if forced_update is not None and holds(forced_update, fn, args, kwargs):
+            if forced_update is not None and holds(forced_update, args, kwargs):
                 return refresh()
             return _AS_USUAL
 
@@ -98,21 +98,42 @@ class Memoized:
         handle.__name__ = name
         return handle
 
-    def delete(self, cache: Cache, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Drop the result for these arguments; without any, every result."""
-        if not args and not kwargs:
+    def delete(self, cache: Cache, instance: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Drop the result for these arguments; without any, every result, of other instances too.
+
+        Args:
+            cache: where the results are.
+            instance: whose method it is, alone: an instance, or a class. *args* may begin with it once more.
+            args: the other arguments; where both readings of them make sense, both results go.
+            kwargs: those given by name.
+        """
+        signature = inspect.signature(self.fn)
+        if not args and not kwargs and not (instance and len(signature.parameters) == 1):
             made = self.on(cache).invalidate_all()
             if inspect.iscoroutine(made):  # which needs a loop, and may be called where one is running
                 with ThreadPoolExecutor(1) as pool:
                     pool.submit(asyncio.run, made).result()
         else:
-            cache.delete(self.on(cache).key_for(*args, **kwargs))
+            calls = [(*instance, *args)]
+            if instance and args and args[0] is instance[0]:
+                calls = [call for call in (*calls, args) if fits(signature, call, kwargs)] or calls
+            for call in calls:
+                cache.delete(self.on(cache).key_for(*call, **kwargs))
 
 
-def holds(condition: Condition, fn: Callable[..., Any], args: Any, kwargs: Any) -> bool:
-    """Say whether *condition* holds; as in Flask-Caching, one that takes arguments gets the function and the call's own."""
-    if inspect.signature(condition).parameters:
-        return bool(condition(fn, *args, **kwargs))
+def fits(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Say whether what has *signature* can be called with these arguments."""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def holds(condition: Condition, args: Any, kwargs: Any) -> bool:
+    """Say whether *condition* holds; as in Flask-Caching, one that takes arguments by position gets these."""
+    if any(one.kind is not one.KEYWORD_ONLY for one in inspect.signature(condition).parameters.values()):
+        return bool(condition(*args, **kwargs))
     return bool(condition())
 
 

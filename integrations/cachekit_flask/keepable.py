@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from flask import Response, request
+from flask import Response
 from flask.globals import request_ctx
 
 _MAX_BODY: Final = 5 * 1024 * 1024
@@ -30,8 +30,6 @@ def refusal(
         response_filter: says which others are kept.
     """
     control = response.cache_control
-    if request.method != "GET":
-        return "it answers HEAD"
     if response.status_code not in status:
         return f"status {response.status_code}"
     if "set-cookie" in response.headers:

@@ -21,9 +21,9 @@ _LIBRARIES: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys(
             (
                 "CACHE_TYPE", "CACHE_REDIS_URL", "CACHE_REDIS_HOST", "CACHE_REDIS_PORT", "CACHE_REDIS_PASSWORD",
-                "CACHE_REDIS_DB", "CACHE_REDIS_SENTINELS", "CACHE_REDIS_SENTINEL_MASTER", "CACHE_REDIS_CLUSTER",
-                "CACHE_MEMCACHED_SERVERS", "CACHE_MEMCACHED_USERNAME", "CACHE_MEMCACHED_PASSWORD", "CACHE_DIR",
-                "CACHE_UWSGI_NAME",
+                "CACHE_REDIS_DB", "CACHE_REDIS_SENTINELS", "CACHE_REDIS_SENTINEL_MASTER", "CACHE_REDIS_SENTINEL_PASSWORD",
+                "CACHE_REDIS_CLUSTER", "CACHE_MEMCACHED_SERVERS", "CACHE_MEMCACHED_USERNAME", "CACHE_MEMCACHED_PASSWORD",
+                "CACHE_DIR", "CACHE_UWSGI_NAME",
             ),
             _URL,
         ),
@@ -33,7 +33,7 @@ _LIBRARIES: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys(
             (
                 "CACHE_ARGS", "CACHE_OPTIONS", "CACHE_IGNORE_ERRORS", "CACHE_NO_NULL_WARNING", "CACHE_SOURCE_CHECK",
-                "CACHE_ENABLE_SIGNALS",
+                "CACHE_ENABLE_SIGNALS", "CACHE_HASH_METHOD", "CACHE_FILE_HASH_METHOD", "CACHE_SERIALIZER",
             ),
             _NONE,
         ),

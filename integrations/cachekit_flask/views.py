@@ -49,22 +49,24 @@ class Options:
     ttl: Duration | Policy | None = None
     tags: Tags = ()
     shared: bool = False
-    query_string: bool = True
+    query_string: bool | None = None
     vary: Sequence[str] = ()
     status: Sequence[int] = (200,)
     key_prefix: str | Callable[[], str] = ""
     make_cache_key: Callable[..., str] | None = None
     unless: Callable[..., object] | None = None
+    forced_update: Callable[..., object] | None = None
     response_filter: Callable[[Response], object] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("make_cache_key", "unless", "response_filter"):
+        for name in ("make_cache_key", "unless", "forced_update", "response_filter"):
             if (value := getattr(self, name)) is not None and not callable(value):
                 raise ConfigError(f"cached: {name}={value!r} must be a function")
         if not callable(self.key_prefix) and not isinstance(self.key_prefix, str):
             raise ConfigError(f"cached: key_prefix={self.key_prefix!r} must be text or a function that returns text")
         for name in ("shared", "query_string"):
-            if not isinstance(value := getattr(self, name), bool):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not (value is None and name == "query_string"):
                 raise ConfigError(f"cached: {name}={value!r} must be True or False")
         for name in ("vary", "status"):
             value = getattr(self, name)
@@ -115,7 +117,7 @@ class CachedView:
         environ = asked.environ
         if not (state.enabled and environ["REQUEST_METHOD"] in _READS and self._is_for_all(state, environ)):
             return self._run(args, kwargs)
-        if options.unless is not None and holds(options.unless, self.view, args, kwargs):
+        if options.unless is not None and holds(options.unless, (self.view, *args), kwargs):
             return self._run(args, kwargs)
         app = application()
         try:
@@ -124,6 +126,8 @@ class CachedView:
         except Exception:
             log.exception("the key or the tags of %s cannot be made; it is not cached", self.name)
             return self._run(args, kwargs)
+        if options.forced_update is not None and holds(options.forced_update, args, kwargs):
+            cache.delete(key)
         if self._not_kept and self._not_kept.get(key, 0.0) > cache.clock():
             return self._run(args, kwargs)
         made: list[Any] = []
@@ -153,13 +157,18 @@ class CachedView:
             fields = [[name, value] for name, value in response.headers if name.lower() not in _DROPPED]
             return [response.status_code, fields, response.get_data()]
 
-        # Responses of which nothing is kept must not be made in single file by all processes.
-        lock = cache.clock() >= self._refused_until
-        found = cache.get_or_set(key, load, ttl=self.policy(cache), tags=tags, lock=lock)
+        if environ["REQUEST_METHOD"] == "HEAD":  # which nobody waits for, since nothing is kept of it
+            found = cache.get(key)
+        else:
+            # Responses of which nothing is kept must not be made in single file by all processes.
+            lock = cache.clock() >= self._refused_until
+            found = cache.get_or_set(key, load, ttl=self.policy(cache), tags=tags, lock=lock)
         if made:
             response = made[0]
         elif found is None:
-            return self._run(args, kwargs)  # another request's response, which was for that one alone
+            return self._run(
+                args, kwargs
+            )  # for HEAD, and after another request's response, which was for that one alone
         else:
             hit(app, key)
             response = app.response_class(found[2], found[0], [(name, value) for name, value in found[1]])
@@ -191,13 +200,14 @@ class CachedView:
             what = options.make_cache_key(*args, **kwargs)
         elif callable(options.key_prefix):
             what = options.key_prefix()
+            if options.query_string:
+                what += _query(asked)
         else:
             host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
             what = f"{options.key_prefix}{environ['wsgi.url_scheme']}://{host}{environ.get('SCRIPT_NAME', '')}"
             what += environ.get("PATH_INFO", "")
-            if options.query_string and environ.get("QUERY_STRING"):
-                # By name alone: the order of what is said under one name may mean something.
-                what += "?" + urlencode(sorted(asked.args.items(multi=True), key=itemgetter(0)))
+            if options.query_string is not False:
+                what += _query(asked)
         if not isinstance(what, str) or not what:
             raise ConfigError(f"{self.name}: {what!r} is no key: return text that is not empty")
         chosen = [f"{name}={asked.headers.get(name, '')}" for name in options.vary]
@@ -219,6 +229,13 @@ class CachedView:
         if len(self._not_kept) >= _REMEMBERED:
             self._not_kept.clear()
         self._not_kept[key] = self._refused_until = now + _NOT_KEPT_FOR
+
+
+def _query(asked: Request) -> str:
+    """Return the query, in order of names alone: the order of what is said under one name may mean something."""
+    if not asked.environ.get("QUERY_STRING"):
+        return ""
+    return "?" + urlencode(sorted(asked.args.items(multi=True), key=itemgetter(0)))
 
 
 def _leads_to(start: Any, function: Callable[..., Any]) -> bool:

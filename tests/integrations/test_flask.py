@@ -101,11 +101,13 @@ def test_a_wrong_setting_is_named_at_the_start(app, name, value, message):
 def test_settings_that_nothing_reads_any_more_are_named_once(app, caplog, monkeypatch):
     app.config.update(
         CACHE_TYPE="RedisCache", CACHE_REDIS_URL="redis://localhost", CACHE_DEFAULT_TIMEOUT=300, CACHE_ARGS=None,
+        CACHE_HASH_METHOD="md5", CACHE_SERIALIZER="json",
         SESSION_TYPE="redis", SESSION_PERMANENT=False, SESSION_COOKIE_NAME="sid",
     )  # fmt: skip
     kit = CacheKit(app, cache=Cache())
     (said,) = caplog.messages
     assert "CACHE_TYPE, CACHE_REDIS_URL (now CACHEKIT_URL); CACHE_DEFAULT_TIMEOUT (now CACHEKIT_TTL)" in said
+    assert "CACHE_HASH_METHOD, CACHE_SERIALIZER (now nothing: leave it out)" in said
     assert "SESSION_TYPE (now CACHEKIT_URL and CACHEKIT_SESSIONS = True); SESSION_PERMANENT (now" in said
     assert "CACHE_ARGS" not in said and "COOKIE" not in said
     caplog.clear()
@@ -310,6 +312,8 @@ def test_the_key(app, kit, client):
     calls = counted(app, kit, "/prefix", key_prefix=lambda: flask.request.args["tenant"])
     client.get("/prefix?tenant=a&b=1"), client.get("/prefix?tenant=a&b=2"), client.get("/prefix?tenant=b")
     assert len(calls) == 2
+    calls = counted(app, kit, "/asked", key_prefix=lambda: "asked", query_string=True)
+    assert [client.get(f"/asked{query}").text for query in ("?a=1&b=2", "?a=2", "?b=2&a=1", "")] == ["1", "2", "1", "3"]
     calls = counted(app, kit, "/broken", make_cache_key=lambda: 1 / 0)
     assert [client.get("/broken").text for _ in range(2)] == ["1", "2"]  # a wrong key breaks no view
 
@@ -429,6 +433,9 @@ def test_etags_and_head(app, kit, client):
     calls = counted(app, kit, "/head")
     client.head("/head"), client.get("/head"), client.post("/head")
     assert len(calls) == 2
+    assert (client.get("/head").text, client.head("/head").status_code, len(calls)) == ("2", 200, 2), (
+        "HEAD hinders nobody"
+    )
 
 
 def test_status_and_filters(app, kit, client):
@@ -442,6 +449,25 @@ def test_status_and_filters(app, kit, client):
     assert [client.get("/filtered").text for _ in range(2)] == ["1", "2"]
     calls = counted(app, kit, "/unless", unless=lambda: flask.request.args.get("fresh"))
     assert [client.get(f"/unless{query}").text for query in ("", "?fresh=1", "?fresh=1", "")] == ["1", "2", "3", "1"]
+
+
+def test_a_view_is_made_anew_when_asked_to(app, kit, client):
+    renew, asked = [], []
+
+    def forced(number):
+        asked.append(number)
+        return number in renew
+
+    @app.get("/forced/<int:number>")
+    @kit.cached(50, forced_update=forced)
+    def view(number):
+        return str(len(asked))
+
+    first = [client.get("/forced/1").text for _ in range(2)]
+    renew.append(1)
+    second = client.get("/forced/1").text
+    renew.clear()
+    assert [*first, second, client.get("/forced/1").text] == ["1", "1", "3", "3"] and set(asked) == {1}
 
 
 def test_class_based_views_blueprints_and_async_views(app, kit, client):
@@ -770,6 +796,57 @@ def test_memoized_methods(kit):
     assert len(calls) == 5
 
 
+def test_what_a_method_returned_is_dropped_by_the_method(kit):
+    """In each form that Flask-Caching takes."""
+
+    class Adder:
+        def __init__(self, number):
+            self.number = number
+
+        def __cache_key__(self):
+            return self.number
+
+        @kit.memoize(50)
+        def add(self, other, more=0):
+            return object()
+
+        @kit.memoize(50)
+        def total(self):
+            return object()
+
+        @kit.memoize(50)
+        def join(self, other=None):
+            return object()
+
+        @classmethod
+        @kit.memoize(50)
+        def named(cls, name):
+            return object()
+
+    one, two = Adder(1), Adder(2)
+
+    def dropped(*args, **kwargs):
+        calls = {
+            "one 3": lambda: one.add(3), "one 4": lambda: one.add(4), "two 3": lambda: two.add(3), "total": one.total,
+            "two total": two.total, "named": lambda: Adder.named("a"), "join": lambda: one.join(one), "alone": one.join,
+        }  # fmt: skip
+        before = {name: call() for name, call in calls.items()}
+        assert {name: call() for name, call in calls.items()} == before
+        kit.delete_memoized(*args, **kwargs)
+        return {name for name, call in calls.items() if call() is not before[name]}
+
+    assert dropped(one.add, 3) == dropped(one.add, one, 3) == dropped(Adder.add, one, 3) == {"one 3"}
+    assert dropped(one.add, other=3) == dropped(one.add, one, other=3) == {"one 3"}
+    assert dropped(one.add) == dropped(Adder.add) == {"one 3", "one 4", "two 3"}
+    assert dropped(one.total) == {"total"}
+    assert dropped(one.join) == {"join", "alone"}
+    assert dropped(one.join, one) == {"join", "alone"}, "the other, or the instance once more"
+    assert dropped(Adder.named) == dropped(Adder.named, "a") == dropped(Adder.named, Adder, "a") == {"named"}
+    for args in ((two, 3, 4, 5), (one, 3, 4, 5)):
+        with pytest.raises(TypeError, match="too many"):
+            kit.delete_memoized(one.add, *args)
+
+
 def test_options_of_memoize(kit):
     import asyncio
 
@@ -782,9 +859,7 @@ def test_options_of_memoize(kit):
     nothing(), nothing()
     assert len(calls) == 2
 
-    @kit.memoize(
-        ttl="5m", unless=lambda f, a: a == 0, forced_update=lambda f, a: a == 9, response_filter=lambda r: r != 5
-    )
+    @kit.memoize(ttl="5m", unless=lambda f, a: a == 0, forced_update=lambda a: a == 9, response_filter=lambda r: r != 5)
     def number(a):
         calls.append(a)
         return a

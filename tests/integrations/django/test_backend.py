@@ -6,6 +6,7 @@ import asyncio
 import threading
 import warnings
 from dataclasses import dataclass
+from decimal import Decimal
 
 import pytest
 from cachekit_django import CacheBackend
@@ -56,6 +57,18 @@ def test_the_whole_api(url):
     assert cache.get("n") is None
     with pytest.raises(ValueError, match="not found"):
         cache.incr_version("n")
+
+
+def test_numbers_of_every_kind_are_counted(url, arun):
+    for before, after in ((1, 6), (1.5, 6.5), (Decimal("1.50"), Decimal("6.50")), (2**70, 2**70 + 5)):
+        cache.set("n", before)
+        assert cache.incr("n", 5) == after == cache.get("n") and type(cache.get("n")) is type(before)
+        assert arun(cache.adecr("n", 5)) == before
+    for value, name in (({"a": 1}, "dict"), (("a",), "tuple"), (True, "bool"), ("5", "str")):
+        cache.set("n", value)
+        for count in (cache.incr, lambda key: arun(cache.aincr(key))):
+            with pytest.raises(TypeError, match=f"'n' is of type {name}, not a number"):
+                count("n")
 
 
 def test_the_whole_api_async_without_a_thread(url, arun, monkeypatch):
@@ -175,9 +188,10 @@ def test_key_warnings():
         CacheBackend("memory://", {}).get("key with spaces")
     options = {"REVERSE_KEY_FUNCTION": lambda key: key.partition("/")[2]}
     key_function = lambda key, prefix, version: f"{version}/{key}"
-    backend = CacheBackend("memory://", {"KEY_FUNCTION": key_function, "OPTIONS": options})
-    backend.set("mine", 1)
-    assert backend.keys("m*") == ["mine"]
+    for params in ({"OPTIONS": options}, options):  # django-redis has it beside OPTIONS
+        backend = CacheBackend("memory://", {"KEY_FUNCTION": key_function, **params})
+        backend.set("mine", 1)
+        assert backend.keys("m*") == ["mine"]
 
 
 @pytest.mark.parametrize(("given", "kept"), [("60", 60), (60, 60), ("1m", 60), (None, None), (1.5, 1.5)])
@@ -377,8 +391,14 @@ def test_text_that_cannot_be_encoded_breaks_nobody(url, arun):
 
 
 def test_a_location_is_one_url():
-    wrong = CacheBackend(["redis://primary", "redis://replica"], {}).wrong
-    assert "must be one URL" in str(wrong) and "replicas are not read" in str(wrong)
+    several = (
+        ["redis://primary", "redis://replica"], "redis://primary:1,redis://replica:1", "redis://primary; redis://replica",
+        "unix:///a.sock,unix:///b.sock",
+    )  # fmt: skip
+    for location in several:
+        wrong = CacheBackend(location, {}).wrong
+        assert "must be one URL" in str(wrong) and "replicas are not read" in str(wrong)
+    assert CacheBackend("sentinel://one:1,two:2/main", {}).wrong is None
 
 
 def test_data_that_names_what_is_not_allowed_is_not_built(memory):
