@@ -10,6 +10,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, Final
@@ -18,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from flask import Request, Response, current_app, has_request_context, make_response, request
 
-from cachekit import Cache, ConfigError, Policy, current
+from cachekit import Cache, ConfigError, Policy, current, refresh
 from cachekit.keys import TagTemplates
 from cachekit.policy import Duration
 from cachekit_flask.functions import holds
@@ -126,8 +127,7 @@ class CachedView:
         except Exception:
             log.exception("the key or the tags of %s cannot be made; it is not cached", self.name)
             return self._run(args, kwargs)
-        if options.forced_update is not None and holds(options.forced_update, args, kwargs):
-            cache.delete(key)
+        anew = options.forced_update is not None and holds(options.forced_update, args, kwargs)
         if self._not_kept and self._not_kept.get(key, 0.0) > cache.clock():
             return self._run(args, kwargs)
         made: list[Any] = []
@@ -158,11 +158,12 @@ class CachedView:
             return [response.status_code, fields, response.get_data()]
 
         if environ["REQUEST_METHOD"] == "HEAD":  # which nobody waits for, since nothing is kept of it
-            found = cache.get(key)
+            found = None if anew else cache.get(key)
         else:
             # Responses of which nothing is kept must not be made in single file by all processes.
             lock = cache.clock() >= self._refused_until
-            found = cache.get_or_set(key, load, ttl=self.policy(cache), tags=tags, lock=lock)
+            with refresh() if anew else nullcontext():
+                found = cache.get_or_set(key, load, ttl=self.policy(cache), tags=tags, lock=lock)
         if made:
             response = made[0]
         elif found is None:

@@ -470,6 +470,22 @@ def test_a_view_is_made_anew_when_asked_to(app, kit, client):
     assert [*first, second, client.get("/forced/1").text] == ["1", "1", "3", "3"] and set(asked) == {1}
 
 
+def test_what_cannot_be_made_anew_stays(app, kit, client):
+    app.testing = False
+    broken = []
+
+    @app.get("/forced")
+    @kit.cached(50, forced_update=lambda: "fresh" in flask.request.args, query_string=False)
+    def view():
+        return flask.abort(503) if broken else "page"
+
+    assert client.get("/forced").text == "page"
+    broken.append(1)
+    assert client.get("/forced?fresh=1").status_code == 503
+    assert client.head("/forced?fresh=1").status_code == 503
+    assert client.get("/forced").text == "page"
+
+
 def test_class_based_views_blueprints_and_async_views(app, kit, client):
     pytest.importorskip("asgiref")
     calls = []
