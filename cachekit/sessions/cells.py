@@ -24,6 +24,7 @@ from msgpack import packb, unpackb
 
 from cachekit.codecs.frame import opened, seal
 from cachekit.errors import CodecError, ConfigError, FrameError
+from cachekit.sessions.memo import Memo
 
 MAP: Final = 8
 """The id in the frame of a map of cells."""
@@ -40,8 +41,6 @@ _NEVER: Final = 1 << 62
 _CODEC_AT: Final = 4
 _META_AT: Final = 13
 _ROOM: Final = 1024
-_REMEMBERED: Final = 4 * 1024 * 1024
-"""Bytes of the opened cells that are remembered, with what was in them; none of them has more than a fourth of that."""
 LARGE: Final = 4096
 """Bytes from which a value is compressed by itself: smaller ones compress better together."""
 
@@ -83,19 +82,19 @@ class Layout:
         limit: bound on the bytes of all values, not compressed.
         compress_from: bytes from which a value, or all small ones together, are compressed.
         zstd: compress with zstd, not snappy.
+        memo: remembers what was in cells.
 
     Raises:
         ConfigError: zstd is wanted, and not installed.
     """
 
-    def __init__(self, *, limit: int, compress_from: int, zstd: bool) -> None:
+    def __init__(self, *, limit: int, compress_from: int, zstd: bool, memo: Memo) -> None:
         self._limit = limit
         self._most = limit + _ROOM
         self._from = compress_from
         self._alone = max(compress_from, LARGE)
         self.zstd: Any = zstandard() if zstd else None
-        self._opened: dict[int, tuple[bytes, bytes]] = {}  # by the identity of a cell: that cell, and its value
-        self._opened_bytes = 0
+        self._memo = memo  # by the identity of a cell: that cell, and its value
 
     # -- one value ------------------------------------------------------------------------------------------------
 
@@ -114,8 +113,8 @@ class Layout:
         """Return the encoded value in *cell*. Raises ``CodecError`` for damaged bytes."""
         if type(cell) is not Squeezed:
             return cell
-        if (known := self._opened.get(id(cell))) is not None and known[0] is cell:
-            return known[1]
+        if (known := self._memo.get(id(cell))) is not None and known[0] is cell:
+            return cast("bytes", known[1])
         meta, data, codec_id = opened(cell, max_size=self._most)
         if codec_id == _VALUE_ZSTD:
             data = self.decompress(data)
@@ -126,13 +125,7 @@ class Layout:
 
     def _remember(self, cell: bytes, data: bytes) -> None:
         """Remember what is in *cell*: where its session is remembered too, the next request need not open it again."""
-        size = len(cell) + len(data)
-        if size <= _REMEMBERED // 4:
-            self._opened_bytes += size
-            if self._opened_bytes > _REMEMBERED:
-                self._opened.clear()
-                self._opened_bytes = size
-            self._opened[id(cell)] = cell, data
+        self._memo.put(id(cell), (cell, data), len(cell) + len(data))
 
     # -- groups ---------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ _KINDS: Final[tuple[tuple[str, type | tuple[type, ...], str], ...]] = (
     *((name, str, "text") for name in ("cookie_name", "path", "same_site", "compression", "at_return", "load", "namespace")),
     *((name, bool, "True or False") for name in ("sliding", "keep_alive", "partitioned", "development",
                                                  "save_on_server_error", "no_store")),
-    *((name, int, "a whole number") for name in ("max_bytes", "compress_from", "max_local")),
+    *((name, int, "a whole number") for name in ("max_bytes", "compress_from", "max_local", "memo")),
     ("domain", (str, type(None)), "text, or None"),
     ("timeout", (int, float), "a positive number of seconds"),
 )  # fmt: skip
@@ -91,6 +91,8 @@ class SessionOptions:
         compress_from: bytes from which a session is compressed.
         protection: encrypts or signs what is stored: ``cachekit.Encryption`` or ``cachekit.Signing``; None does neither.
         at_return: ``merge`` or ``drop`` what was changed while the store was away.
+        memo: bytes of this process in which what was read of sessions on a server is remembered, for the requests of a
+            visitor that follow each other; 0 remembers nothing. Values are decoded anew, and the server is asked each time.
         max_local: bound on the sessions held in this process while the store is away.
         load: when an asyncio application's session is read: ``auto``, ``eager``, ``explicit``.
         save_on_server_error: also keep changes of requests that are answered with 500 or above.
@@ -126,6 +128,7 @@ class SessionOptions:
     compress_from: int = 1024
     protection: Protection | None = None
     at_return: str = "merge"
+    memo: int = 32 * 1024 * 1024
     max_local: int = 10_000
     load: str = "auto"
     save_on_server_error: bool = False
@@ -154,6 +157,8 @@ class SessionOptions:
         for name in ("max_bytes", "max_local"):
             if (value := getattr(self, name)) < 1:
                 raise ConfigError(f"{name}={value!r} must be positive")
+        if self.memo < 0:
+            raise ConfigError(f"memo={self.memo!r} must be a number of bytes, or 0")
         if self.keep_alive and not self.sliding:
             raise ConfigError("keep_alive=True and sliding=False contradict each other")
         if not self.timeout > 0:

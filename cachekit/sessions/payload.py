@@ -27,6 +27,7 @@ from cachekit.codecs.frame import opened, seal
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.errors import CodecError, ConfigError, FrameError, SessionTooLarge
 from cachekit.sessions.cells import LARGE, MAP, Layout, Squeezed, plain_size, read_map, unstorable
+from cachekit.sessions.memo import Memo
 from cachekit.sessions.merge import ABSENT, Combine, merge, queue, total, union
 from cachekit.sessions.options import SessionOptions
 from cachekit.sessions.store import HEAD_BYTES, Parcel
@@ -41,10 +42,8 @@ _SMALLEST: Final = 4
 _SMALL: Final = 512
 """Bytes of a body that is written as a whole at about the cost of a small addition."""
 _MOST_ADDED: Final = 8
-_REMEMBERED: Final = 4 * 1024 * 1024
-"""Bytes of the bodies whose content is remembered; none of them has more than a fourth of that."""
 _EACH: Final = 1024
-"""Bytes that each counts for at least."""
+"""Bytes of memory that what is remembered takes beside its own."""
 _REMEMBERED_BYTES: Final = 4096
 """Bytes of a body up to which its checksum is looked at too: it is as quickly made as the body is read."""
 _LONGEST_UTF8: Final = 4
@@ -166,15 +165,15 @@ class Payloads:
         self._protection = options.protection
         self.protects = options.protection is not None
         self._squeezes = options.protection is None
+        # Contents by version, and checksum or length: a visitor's requests come in bursts.
+        self.memo = Memo(options.memo)
         self._layout = Layout(
-            limit=options.max_bytes, compress_from=options.compress_from, zstd=options.compression == "zstd"
-        )
+            limit=options.max_bytes, compress_from=options.compress_from, zstd=options.compression == "zstd",
+            memo=self.memo,
+        )  # fmt: skip
         self.opened = self._layout.plain
         self.scalars: dict[bytes, Any] = {}
         """The values of some small cells, which cannot change: the same in all sessions."""
-        # By version, and checksum or length: a visitor's requests come in bursts.
-        self._known: dict[tuple[str, int], Content] = {}
-        self._known_bytes = 0
         self._combine: dict[str, Combine[bytes]] = {
             FLASH: self._on_values(queue),
             **{key: self._on_values(union) for key in options.sets},
@@ -333,13 +332,7 @@ class Payloads:
         if (extent := content.extent) is None:
             return
         size = extent.size + extent.added
-        if size > _REMEMBERED // 4:
-            return
-        self._known_bytes += max(size, _EACH)
-        if self._known_bytes > _REMEMBERED:
-            self._known.clear()
-            self._known_bytes = size
-        self._known[version, extent.crc if size <= _REMEMBERED_BYTES else size] = content
+        self.memo.put((version, extent.crc if size <= _REMEMBERED_BYTES else size), content, size + _EACH)
 
     def content(self, version: str, body: bytes | Unpacked, context: bytes) -> Content:
         """Return what is in *body*, which has *version*; others may be given the same object. Raises ``CodecError``."""
@@ -348,7 +341,8 @@ class Payloads:
                 raise FrameError(_OTHER_PROTECTION)
             return Content(body.about, body.cells)
         size = len(body)
-        if (known := self._known.get((version, crc32(body) if size <= _REMEMBERED_BYTES else size))) is not None:
+        known: Content | None = self.memo.get((version, crc32(body) if size <= _REMEMBERED_BYTES else size))
+        if known is not None:
             return known
         content = self.unpack(body, context)
         self.remember(version, content)

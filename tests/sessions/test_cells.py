@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgpack import packb
 
-from cachekit import CodecError, Kind, Signing
+from cachekit import CodecError, ConfigError, Kind, Signing
 from cachekit.codecs.frame import seal
 from cachekit.codecs.msgpack import MsgpackCodec
 from cachekit.sessions import SessionOptions, cells, payload
 from cachekit.sessions.cells import MAP, Layout, Squeezed
+from cachekit.sessions.memo import Memo
 from cachekit.sessions.payload import About, Content, Extent, Payloads
 from tests.sessions.conftest import InBytes, put
 
@@ -91,7 +92,7 @@ def test_a_map_that_says_nonsense_is_a_codec_error(said) -> None:
 
     data = packb(said)
     block = b"\0" + len(data).to_bytes(4, "big") + crc32(data).to_bytes(4, "big") + data
-    layout = Layout(limit=1000, compress_from=100, zstd=False)
+    layout = Layout(limit=1000, compress_from=100, zstd=False, memo=Memo(0))
     try:
         groups = layout.read(block, 0)
     except CodecError:
@@ -181,21 +182,47 @@ def test_what_one_request_does_to_what_it_opened_reaches_no_other(site) -> None:
         assert browser.look(lambda session: len(session["cart"])) == 3000
 
 
-def test_what_is_remembered_is_bounded(monkeypatch) -> None:
+def test_what_is_remembered_is_bounded() -> None:
     bound = 200_000
-    monkeypatch.setattr(payload, "_REMEMBERED", bound)
-    monkeypatch.setattr(cells, "_REMEMBERED", bound)
-    codec, chance = payloads(), random.Random(1)
+    codec, chance = payloads(memo=bound), random.Random(1)
     for number in range(100):
         value = words(chance.randint(1500, 2500) if number % 10 else 9000)
         body = codec.pack(ANN, {"a": codec.encode(number), "b": codec.encode(value)}, b"c")
         content = codec.content(f"{number:016}", body, b"c")
         assert codec.decode(content.cells["b"]) == value
-        assert sum(len(body) for body in [codec.pack(ANN, one.cells, b"c") for one in codec._known.values()]) <= bound
-        assert sum(len(cell) + len(data) for cell, data in codec._layout._opened.values()) <= bound
+        kept = [value for value, _ in codec.memo._kept.values()]
+        bodies = [codec.pack(ANN, one.cells, b"c") for one in kept if isinstance(one, Content)]
+        opened = [len(cell) + len(data) for cell, data in (pair for pair in kept if not isinstance(pair, Content))]
+        assert sum(map(len, bodies)) + sum(opened) <= codec.memo.size <= bound
         assert codec.content(f"{number:016}", body, b"c").cells == content.cells
-    assert codec._known
-    assert codec._layout._opened
+    assert bodies and opened
+
+
+def test_what_was_not_asked_for_longest_goes_first() -> None:
+    memo = Memo(100)
+    for name in "abcd":
+        memo.put(name, name.upper(), 25)
+    assert memo.get("a") == "A"
+    memo.put("e", "E", 20)
+    memo.put("e", "e", 25)
+    assert [memo.get(name) for name in "abcde"] == ["A", None, "C", "D", "e"]
+    memo.put("f", "too large", 26)
+    assert memo.get("f") is None
+    assert (len(memo), memo.size) == (4, 100)
+
+
+def test_nothing_is_remembered_without_room(site, monkeypatch) -> None:
+    browser = site(InBytes(), memo=0).browser()
+    browser.ask(put("cart", words(3000)))
+    opened: list[Any] = []
+    real = cells.opened
+    monkeypatch.setattr(cells, "opened", lambda *args, **kw: opened.append(args) or real(*args, **kw))
+    for _ in range(2):
+        assert browser.look(lambda session: len(session["cart"])) == 3000
+    assert len(opened) == 2
+    for wrong in (-1, 1.5, None):
+        with pytest.raises(ConfigError, match="memo="):
+            payloads(memo=wrong)
 
 
 def test_small_values_are_remembered_within_bounds(monkeypatch) -> None:
@@ -320,7 +347,9 @@ def test_a_plain_value_that_differs_is_not_read_again_to_see_whether_it_does() -
 
 @pytest.mark.parametrize("how", ["small", "large", "protected", "huge"])
 def test_bodies_are_taken_apart_once(how, monkeypatch) -> None:
-    codec = payloads(protection=Signing([b"k" * 32])) if how == "protected" else payloads(max_bytes=4_000_000)
+    codec = (
+        payloads(protection=Signing([b"k" * 32])) if how == "protected" else payloads(max_bytes=4_000_000, memo=4 << 20)
+    )
     size = {"large": 9000, "huge": 1_500_000}.get(how, 90)
     values = {"n": codec.encode(1), "text": codec.encode(random.Random(1).randbytes(size))}
     body = codec.pack(ANN, values, b"c")
