@@ -10,6 +10,7 @@ from collections.abc import MutableMapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
+from cachekit.http.credentials import certificate_of
 from cachekit.http.message import Request
 from cachekit.http.options import HttpOptions
 from cachekit.http.warm import Recent, Trait, traits_of
@@ -33,6 +34,8 @@ _PLAIN_QUERY: Final = re.compile(rb"[A-Za-z0-9/._~=&%-]*\Z")
 def request_of(scope: Scope) -> Request:
     """Return the request that *scope* describes."""
     headers = [(_field(name), str(value, "latin-1")) for name, value in scope["headers"]]
+    if certificate := certificate_of(scope):
+        headers.append(("client-cert", certificate))
     hosts = [value for name, value in headers if name == "host"]
     path: str = scope["path"]
     raw: bytes | None = scope.get("raw_path")
@@ -60,6 +63,7 @@ class Reader:
     def __init__(self, options: HttpOptions) -> None:
         self._options = options
         self._traits: dict[bytes, int] = {}
+        self._certified = traits_of("client-cert", options)
         self._keys: Recent[tuple[Any, ...], str] = Recent()
         self._prefixes: dict[Any, dict[bytes | None, str]] = {}  # by scheme and host
         self._simple = options.keying.by_url
@@ -82,6 +86,8 @@ class Reader:
                         keyed = (*keyed, name, value)
         except KeyError:
             return self.read(scope) if self._learn(headers) else (None, 0)
+        if "extensions" in scope and certificate_of(scope):
+            traits |= self._certified
         if not self._simple:
             return None, traits
         get = scope.get

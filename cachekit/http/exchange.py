@@ -84,7 +84,7 @@ class Exchange:
         self._options = options
         names = {name for name, _ in request.headers}
         self._head = request.method == "HEAD"
-        self._credentials = tuple(name for name in options.credentials if name in names)
+        self._credentials = options.credentials_in(names)
         self._conditions = any(name in names for name in CONDITIONS)
         self._ranged = "range" in names and not self._head
         self._plain = not any(name in names for name in BYPASS)

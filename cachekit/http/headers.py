@@ -32,9 +32,6 @@ HOP_BY_HOP: Final = frozenset(
 """Fields that belong to one connection and are never stored (RFC 9111 section 3.1)."""
 
 
-SECRETS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"})
-
-
 def values(headers: Headers, name: str) -> list[str]:
     """Return the value of every line of the field *name* (lower case)."""
     return [value for field, value in headers if field.lower() == name]

@@ -5,17 +5,17 @@ Pure. Must not know how they are used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final
 
 from cachekit.errors import ConfigError
+from cachekit.http.credentials import CREDENTIALS
 from cachekit.http.headers import TOKEN
 from cachekit.http.keying import KeyFunction, Keying
 from cachekit.policy import Duration, seconds
 
-CREDENTIALS: Final = ("authorization", "cookie", "x-api-key", "x-auth-token")
 """Request fields that say who is asking."""
 
 KEYED: Final = (
@@ -44,7 +44,8 @@ class HttpOptions:
         allow_set_cookie: store responses that set cookies, and give the same cookie to everyone.
         allow_authorization: store what was answered to a request with Authorization as if it were for everyone.
         allow_cookies: store what was answered to a request with Cookie as if it were for everyone.
-        credentials: request fields that say who is asking (names in any case).
+        credentials: request fields that say who is asking (names in any case), see ``cachekit.http.credentials``. What a
+            server says of it counts as ``remote-user`` and ``client-cert``.
         keyed_headers: request fields that are part of the key of each response; X-Forwarded-Host and X-Forwarded-Proto
             only when they differ from the request's own.
         key_headers: further such fields, beside those of *keyed_headers*.
@@ -127,6 +128,7 @@ class HttpOptions:
     collapse_timeout: Duration = 30
     uncacheable_for: Duration = 10
     _keying: Keying = field(init=False, repr=False, compare=False)
+    _said: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, default in _FLAGS.items():
@@ -138,6 +140,7 @@ class HttpOptions:
             self._set(name, _names(getattr(self, name), name))
         for name in ("credentials", "keyed_headers", "key_headers"):  # as requests are read
             self._set(name, tuple(field.replace("_", "-") for field in getattr(self, name)))
+        self._set("_said", frozenset(self.credentials))
         for name in ("key_cookies", "ignore_query"):
             self._set(name, _words(getattr(self, name), name))
         if self.key is not None and not callable(self.key):
@@ -163,6 +166,11 @@ class HttpOptions:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+    def credentials_in(self, names: Collection[str]) -> tuple[str, ...]:
+        """Return which of the request fields *names* say who is asking, in the order of ``credentials``."""
+        said = self._said
+        return () if said.isdisjoint(names) else tuple(name for name in self.credentials if name in names)
 
     @property
     def keying(self) -> Keying:

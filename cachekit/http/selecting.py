@@ -12,7 +12,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from cachekit.http.headers import SECRETS, Headers, members, values
+from cachekit.http.credentials import SECRETS
+from cachekit.http.headers import Headers, members, values
 
 ANY_ORDER: Final = "any-order"
 _WEIGHT: Final = re.compile(r"[ \t]*;[ \t]*[qQ]=([01](?:\.\d{0,3})?)\Z", re.ASCII)

@@ -13,8 +13,9 @@ from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 from cachekit.entry import Entry
+from cachekit.http.credentials import SECRETS
 from cachekit.http.exchange import LONGEST_CHAIN, NEVER_PLAIN
-from cachekit.http.headers import SECRETS, Headers
+from cachekit.http.headers import Headers
 from cachekit.http.message import FORMAT, Mark, variant_key
 from cachekit.http.options import HttpOptions
 from cachekit.http.port import CachePort

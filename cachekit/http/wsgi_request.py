@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
+from cachekit.http.credentials import BY_SERVER
 from cachekit.http.exchange import NEVER_PLAIN
 from cachekit.http.headers import Headers, first
 from cachekit.http.message import Request
@@ -29,6 +30,9 @@ def request_of(environ: Environ) -> Request:
         (name[5:].replace("_", "-").lower(), value) for name, value in environ.items() if name.startswith("HTTP_")
     ]
     for name, field in (("CONTENT_TYPE", "content-type"), ("CONTENT_LENGTH", "content-length")):
+        if environ.get(name):
+            headers.append((field, environ[name]))
+    for name, field in BY_SERVER.items():
         if environ.get(name):
             headers.append((field, environ[name]))
     path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
@@ -78,6 +82,7 @@ class Reader:
         names = {*NEVER_PLAIN, "transfer-encoding", "content-length", "cache-control", "pragma", "forwarded"}
         names |= {*options.credentials, *options.keying.headers} - {"host", "content-type"}
         traits = {_variable(name): traits_of(name, options) for name in names}
+        traits.update({name: traits_of(field, options) for name, field in BY_SERVER.items()})
         self._traits = {name: trait for name, trait in traits.items() if trait}
         self._special = frozenset(self._traits)
         self._keys: Recent[tuple[Any, ...], str] = Recent()
@@ -90,11 +95,14 @@ class Reader:
         traits = _ODD if get("CONTENT_LENGTH") else 0
         keyed: tuple[Any, ...] = ()
         if not self._special.isdisjoint(environ):
-            for name, trait in self._traits.items():
-                if name in environ:
-                    traits |= trait
-                    if trait & _KEYED:
-                        keyed = (*keyed, name, environ[name])
+            known = self._traits
+            for name in sorted(self._special.intersection(environ)):
+                trait = known[name]
+                if name in BY_SERVER and not environ[name]:  # as some servers say that nobody is
+                    continue
+                traits |= trait
+                if trait & _KEYED:
+                    keyed = (*keyed, name, environ[name])
         if not self._simple:
             return None, traits
         plain = False

@@ -23,7 +23,7 @@ from cachekit_flask import jobs, leftovers
 from cachekit_flask.commands import commands
 from cachekit_flask.decorators import Decorators
 from cachekit_flask.sessions import install
-from cachekit_flask.settings import State, read
+from cachekit_flask.settings import State, read, variables
 from cachekit_flask.signals import forward
 from cachekit_flask.views import application
 
@@ -125,8 +125,7 @@ class CacheKit(Decorators):
             compression=compression,
         )
         self._check(cache)
-        credentials = [f"HTTP_{name.upper().replace('-', '_')}" for name in (options or HttpOptions()).credentials]
-        state = State(cache, settings.enabled, credentials)
+        state = State(cache, settings.enabled, variables((options or HttpOptions()).credentials))
         if settings.enabled:
             app.wsgi_app = wrapped  # type: ignore[method-assign]
         app.extensions["cachekit"] = self
@@ -146,7 +145,7 @@ class CacheKit(Decorators):
             return found
         if not self._states:
             if self._cache is not None:
-                return State(self._cache, credentials=())
+                return State(self._cache, credentials=frozenset())
             raise ConfigError("this CacheKit has no cache yet: call init_app(app) first")
         names = ", ".join(sorted(repr(app.name) for app in self._states))
         raise ConfigError(f"this CacheKit serves {names}: use it within `with app.app_context():` of one of them")

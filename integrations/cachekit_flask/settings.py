@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cachekit import Cache, ConfigError, Policy
 from cachekit.compress.options import Compression
+from cachekit.http.credentials import BY_SERVER
 from cachekit.http.options import HttpOptions
 from cachekit.http.rules import Rule
 from cachekit.policy import TTLClasses
@@ -70,12 +71,18 @@ class State:
     Attributes:
         cache: where everything is kept.
         enabled: whether anything is.
-        credentials: the names in the environ of request fields that say who is asking.
+        credentials: the names in the environ of what says who is asking.
     """
 
     cache: Cache
     enabled: bool = True
-    credentials: Sequence[str] = ()
+    credentials: frozenset[str] = frozenset()
+
+
+def variables(fields: Iterable[str]) -> frozenset[str]:
+    """Return under which names an environ has the request *fields*, and what the server says in their place."""
+    named = {field: f"HTTP_{field.upper().replace('-', '_')}" for field in fields}
+    return frozenset({*named.values(), *(name for name, field in BY_SERVER.items() if field in named)})
 
 
 def _made(kind: type[Any], words: str) -> Callable[[Any], Any]:

@@ -192,7 +192,9 @@ class CachedView:
         return current_app.ensure_sync(self.view)(*args, **kwargs)
 
     def _is_for_all(self, state: State, environ: Mapping[str, Any]) -> bool:
-        return self._options.shared or True not in [name in environ for name in state.credentials]
+        if self._options.shared or state.credentials.isdisjoint(environ):
+            return True
+        return not any(environ[name] for name in state.credentials.intersection(environ))
 
     def _key(self, app: Any, asked: Request, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         options, environ = self._options, asked.environ

@@ -14,7 +14,8 @@ from cachekit.arguments import check_app, check_arguments
 from cachekit.asgi import CacheKit as _CacheKit
 from cachekit.asgi import DegradeOptions, Route, Webhook
 from cachekit.compress.options import Compression
-from cachekit.http.options import CREDENTIALS, HttpOptions
+from cachekit.http.credentials import CREDENTIALS
+from cachekit.http.options import HttpOptions
 from cachekit.http.routes import RouteRules, declare
 from cachekit.http.rules import Rule
 from cachekit.keys import TagTemplates

@@ -89,6 +89,8 @@ class Site:
         self.seen: list[Seen] = []
         self.answers: list[Answer] | Callable[[Seen], Answer] = [Answer()]
         self.app: Any = None
+        self.server: dict[str, Any] = {}
+        """What the server says of each request beside that, in its scope or environ."""
         self.setup()
 
     def setup(self, rules: Any = (), **options: Any) -> Site:
@@ -185,7 +187,7 @@ class AsgiSite(Site):
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "https",
             "path": unquote(path), "raw_path": path.encode(), "query_string": query.encode(), "root_path": "",
             "headers": [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in pairs], "state": {},
-            "extensions": {},
+            "extensions": {}, **self.server,
         }  # fmt: skip
         checked = Grammar()
 
@@ -259,7 +261,7 @@ class WsgiSite(Site):
         raise answer.breaks  # type: ignore[misc]
 
     def request(self, method="GET", target="/x", headers=None, body=b"") -> Got:
-        environ = environ_of(method, target, _pairs(headers), body)
+        environ = {**environ_of(method, target, _pairs(headers), body), **self.server}
         started: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:

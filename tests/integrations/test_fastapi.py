@@ -80,14 +80,14 @@ def behind(cache=None, **options):
     return app
 
 
-def tell(token: Annotated[str, fastapi.Header(alias="X-Token")]) -> str:
+def tell(token: Annotated[str, fastapi.Header(alias="X-Member")]) -> str:
     if token not in ("ann", "bob"):
         raise fastapi.HTTPException(403)
     return token
 
 
 class Wanted(BaseModel):
-    x_token: str
+    x_member: str
     currency: str = Field("EUR", alias="X-Currency")
 
 
@@ -96,8 +96,8 @@ def ask_in_the_endpoint(options):
 
     @app.get("/me")
     @cached_route(ttl="5m", **options)
-    def me(x_token: Annotated[str, fastapi.Header()]) -> str:
-        return x_token
+    def me(x_member: Annotated[str, fastapi.Header()]) -> str:
+        return x_member
 
     return app
 
@@ -124,7 +124,7 @@ def ask_in_a_router(options):
     @inner.get("/me")
     @cached_route(ttl="5m", **options)
     def me(request: fastapi.Request) -> str:
-        return request.headers["x-token"]
+        return request.headers["x-member"]
 
     outer.include_router(inner, dependencies=[fastapi.Depends(tell)])
     app.include_router(outer)
@@ -137,7 +137,7 @@ def ask_in_the_application(options):
     @app.get("/me")
     @cached_route(ttl="5m", **options)
     async def me(request: fastapi.Request) -> str:
-        return request.headers["x-token"]
+        return request.headers["x-member"]
 
     return app
 
@@ -148,7 +148,7 @@ def ask_in_a_part(options):
     @part.get("/me")
     @cached_route(ttl="5m", **options)
     def me(request: fastapi.Request) -> str:
-        return request.headers["x-token"]
+        return request.headers["x-member"]
 
     app.mount("/a", part)
     return app
@@ -160,7 +160,7 @@ def ask_by_a_model(options):
     @app.get("/me")
     @cached_route(ttl="5m", **options)
     def me(wanted: Annotated[Wanted, fastapi.Header()]) -> str:
-        return wanted.x_token
+        return wanted.x_member
 
     return app
 
@@ -172,7 +172,7 @@ def ask_by_a_key(options):
 
     @app.get("/me")
     @cached_route(ttl="5m", **options)
-    def me(key: Annotated[str, fastapi.Security(APIKeyHeader(name="X-Token"))]) -> str:
+    def me(key: Annotated[str, fastapi.Security(APIKeyHeader(name="X-Member"))]) -> str:
         return key
 
     return app
@@ -188,16 +188,16 @@ KINDS = [
 def test_what_a_header_parameter_tells_apart_is_not_mixed_up(path, build):
     app = build({})
     for name in ("ann", "bob", "ann"):
-        answer = get(app, path, headers={"x-token": name})[0]
+        answer = get(app, path, headers={"x-member": name})[0]
         assert answer.json() == name
-        assert "x-token" in answer.headers["vary"]
+        assert "x-member" in answer.headers["vary"]
     refused = get(app, path)[0]
     assert refused.status_code in (401, 403, 422)
-    hit = "; hit" in get(app, path, headers={"x-token": "ann"})[0].headers["cache-status"]
+    hit = "; hit" in get(app, path, headers={"x-member": "ann"})[0].headers["cache-status"]
     assert hit == (build is not ask_by_a_key)  # an API key is a credential: its owner is asked for each time
     shared = build({"shared": True})
     for name in ("ann", "bob"):
-        answer = get(shared, path, headers={"x-token": name})[0]
+        answer = get(shared, path, headers={"x-member": name})[0]
         assert answer.json() == "ann"
         assert "vary" not in answer.headers
 
@@ -209,15 +209,15 @@ def test_nobody_waits_for_the_response_of_another_header():
 
     @app.get("/me")
     @cached_route(ttl="5m")
-    async def me(x_token: Annotated[str, fastapi.Header()]) -> str:
-        running.append(x_token)
+    async def me(x_member: Annotated[str, fastapi.Header()]) -> str:
+        running.append(x_member)
         await gate.wait()
-        return x_token
+        return x_member
 
     async def main():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://shop") as client:
             asked = [
-                asyncio.create_task(client.get("/me", headers={"x-token": name})) for name in ("ann", "bob", "ann")
+                asyncio.create_task(client.get("/me", headers={"x-member": name})) for name in ("ann", "bob", "ann")
             ]
             while not running:
                 await asyncio.sleep(0)

@@ -325,6 +325,10 @@ def test_who_says_who_he_is_gets_his_own(app, kit):
         client.get("/own", headers=headers)
     client.get("/own"), client.get("/own"), client.get("/own", headers={"Cookie": "a=b"})
     assert len(calls) == 5
+    for variable in ("REMOTE_USER", "SSL_CLIENT_S_DN", "HTTP_X_FORWARDED_USER"):
+        assert client.get("/own", environ_base={variable: "ann"}).text == f"{len(calls)}"
+        assert client.get("/own", environ_base={variable: ""}).text == "4", "nobody"
+    assert len(calls) == 8
     calls = counted(app, kit, "/shared", shared=True)
     client.get("/shared", headers={"Cookie": "a=b"}), client.get("/shared", headers={"Authorization": "Bearer x"})
     client.get("/shared")

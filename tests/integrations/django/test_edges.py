@@ -199,6 +199,15 @@ def test_errors_pass(memory, visit):
     assert visit("/nothing")[0].status_code == 404
 
 
+def test_whom_the_server_knows_gets_their_own():
+    """As under RemoteUserMiddleware: the server has asked for the password."""
+    rules = [Rule("/big", ttl="1h")]
+    with contextmanager(project)("memory://", RULES=rules, OPTIONS={"allow_set_cookie": True}):
+        for user in ("ann", "bob", "ann"):
+            assert "hit" not in status(Client().get("/big", REMOTE_USER=user))
+        assert ["hit" in status(Client().get("/big", REMOTE_USER="")) for _ in range(3)] == [False, True, True]
+
+
 @pytest.mark.parametrize("edge", ["wsgi", "asgi"])
 def test_rules_of_the_setting(edge, arun):
     with contextmanager(project)(
