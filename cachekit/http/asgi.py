@@ -17,6 +17,7 @@ from cachekit.http.asgi_client import App, Client, Message, Receive, Send
 from cachekit.http.asgi_past import Bypass, decode, encode
 from cachekit.http.asgi_request import Reader, Scope, request_of, values_of
 from cachekit.http.asgi_scope import with_headers
+from cachekit.http.credentials import USER, knows
 from cachekit.http.decisions import Serve
 from cachekit.http.driver import Driver
 from cachekit.http.exchange import Exchange
@@ -156,7 +157,7 @@ class HttpCache:
             client.stop()
 
     async def _call(self, scope: Scope, receive: Receive, send: Send, passage: Passage) -> None:
-        relay = _Relay(self._driver, passage, send)
+        relay = _Relay(self._driver, passage, scope, send)
         try:
             with collecting() as passage.tags:
                 await self.app(scope, receive, relay)
@@ -184,7 +185,7 @@ class HttpCache:
         try:
             if await self._driver.take_off(ASYNCIO, passage):
                 with collecting() as passage.tags:
-                    await self.app(scope, _Nobody(), _Relay(self._driver, passage, _discard))
+                    await self.app(scope, _Nobody(), _Relay(self._driver, passage, scope, _discard))
         finally:
             await self._driver.leave(ASYNCIO, passage)
 
@@ -192,11 +193,12 @@ class HttpCache:
 class _Relay:
     """The ``send`` that the application gets: passes its messages on as they come, and records."""
 
-    __slots__ = ("_driver", "_held", "_passage", "_send", "_swallowed", "begun")
+    __slots__ = ("_driver", "_held", "_passage", "_scope", "_send", "_swallowed", "begun")
 
-    def __init__(self, driver: Driver, passage: Passage, send: Send) -> None:
+    def __init__(self, driver: Driver, passage: Passage, scope: Scope, send: Send) -> None:
         self._driver = driver
         self._passage = passage
+        self._scope = scope
         self._send = send
         self._swallowed = False
         self._held: Message | None = None  # the head of a 304, until what it stands for is stored
@@ -231,6 +233,8 @@ class _Relay:
             return
         if message.get("trailers"):
             passage.exchange.recording.spoil("trailers")
+        if knows(self._scope, self._scope.get(USER)):
+            passage.exchange.recording.recognise()
         answer = await self._driver.started(ASYNCIO, passage, message["status"], "", headers)
         self.begun = True
         if isinstance(answer, Serve):

@@ -10,7 +10,7 @@ from collections.abc import MutableMapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
-from cachekit.http.credentials import certificate_of
+from cachekit.http.credentials import SOMEBODY, USER, certificate_of, knows
 from cachekit.http.message import Request
 from cachekit.http.options import HttpOptions
 from cachekit.http.warm import Recent, Trait, traits_of
@@ -36,6 +36,8 @@ def request_of(scope: Scope) -> Request:
     headers = [(_field(name), str(value, "latin-1")) for name, value in scope["headers"]]
     if certificate := certificate_of(scope):
         headers.append(("client-cert", certificate))
+    if knows(scope, scope.get(USER)):
+        headers.append((SOMEBODY, "?"))
     hosts = [value for name, value in headers if name == "host"]
     path: str = scope["path"]
     raw: bytes | None = scope.get("raw_path")
@@ -64,6 +66,7 @@ class Reader:
         self._options = options
         self._traits: dict[bytes, int] = {}
         self._certified = traits_of("client-cert", options)
+        self._known = traits_of(SOMEBODY, options)
         self._keys: Recent[tuple[Any, ...], str] = Recent()
         self._prefixes: dict[Any, dict[bytes | None, str]] = {}  # by scheme and host
         self._simple = options.keying.by_url
@@ -88,6 +91,8 @@ class Reader:
             return self.read(scope) if self._learn(headers) else (None, 0)
         if "extensions" in scope and certificate_of(scope):
             traits |= self._certified
+        if USER in scope and knows(scope, scope[USER]):  # by whoever stands before
+            traits |= self._known
         if not self._simple:
             return None, traits
         get = scope.get

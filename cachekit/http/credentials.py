@@ -39,6 +39,30 @@ BY_SERVER: Final[Mapping[str, str]] = {"REMOTE_USER": "remote-user", "SSL_CLIENT
 """Variables by which a WSGI server says who is asking (RFC 3875 section 4.1.11, mod_ssl), and the fields they stand for."""
 
 
+KNOWN: Final = "cachekit.user"
+"""Under this name an adapter says in a scope or environ that its framework knows who is asking, by whatever that may be."""
+
+USER: Final = "user"
+"""Under this name a scope has it in Starlette (AuthenticationMiddleware), Channels and Litestar."""
+
+SOMEBODY: Final = "remote-user"
+"""The field for which a user counts who came by none."""
+
+
+def knows(asked: Mapping[str, Any], user: object = None) -> bool:
+    """Say whether it is known who is asking, by now, in what a scope or environ holds.
+
+    That is what an adapter says, and ``REMOTE_USER``; and *user*, where one is given, who is somebody unless he says that he
+    ``is_authenticated`` not.
+    """
+    if asked.get(KNOWN) or asked.get("REMOTE_USER"):
+        return True
+    try:
+        return user is not None and bool(getattr(user, "is_authenticated", True))
+    except Exception:  # noqa: BLE001 - one that is loaded when somebody looks: nobody did
+        return False
+
+
 def certificate_of(scope: Mapping[str, Any]) -> str:
     """Return whose certificate the client of an ASGI *scope* has shown, by the TLS extension of ASGI; or an empty text."""
     if (extensions := scope.get("extensions")) and (tls := extensions.get("tls")):

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from cachekit.entry import Entry
 from cachekit.errors import ConfigError
+from cachekit.http.credentials import SOMEBODY
 from cachekit.http.freshness import initial_age
 from cachekit.http.headers import (
     HeaderList,
@@ -83,6 +84,11 @@ class Recording:
         self._asked_at = now
         self.active = record
         self._part = part
+
+    def recognise(self) -> None:
+        """Note that the application has found out who is asking."""
+        if SOMEBODY in self._options.credentials and SOMEBODY not in self._credentials:
+            self._credentials = (*self._credentials, SOMEBODY)
 
     def head(self, status: int, reason: str, headers: Headers, now: float) -> None:
         """Take in the head of the response: apply the rules, and decide whether to go on recording."""

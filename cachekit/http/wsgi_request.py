@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
-from cachekit.http.credentials import BY_SERVER
+from cachekit.http.credentials import BY_SERVER, KNOWN, SOMEBODY
 from cachekit.http.exchange import NEVER_PLAIN
 from cachekit.http.headers import Headers, first
 from cachekit.http.message import Request
@@ -35,6 +35,8 @@ def request_of(environ: Environ) -> Request:
     for name, field in BY_SERVER.items():
         if environ.get(name):
             headers.append((field, environ[name]))
+    if environ.get(KNOWN):
+        headers.append((SOMEBODY, "?"))
     path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
     target = quote(path, safe="/:@!$&'()*+,;=~") or "/"
     sent = (environ.get("RAW_URI") or environ.get("REQUEST_URI") or target).partition("?")[0]

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Protocol, TypeAlias
 
 from cachekit._io import BLOCKING, drive
+from cachekit.http.credentials import knows
 from cachekit.http.decisions import Serve
 from cachekit.http.driver import Driver
 from cachekit.http.following import Following
@@ -69,7 +70,7 @@ class Response:
     """
 
     __slots__ = (
-        "_close", "_collecting", "_context", "_driver", "_exc_info", "_file", "_head", "_instead", "_iterator",
+        "_close", "_collecting", "_context", "_driver", "_environ", "_exc_info", "_file", "_head", "_instead", "_iterator",
         "_passage", "_sent", "_server", "_silent", "_write",
     )  # fmt: skip
 
@@ -88,6 +89,7 @@ class Response:
         self._instead: list[bytes] | None = None  # what is sent in place of the application's body
         self._silent: HeaderList | None = None  # the head of a 304, until what it stands for is stored
         self._sent = False
+        self._environ: Environ = {}
 
     def call(self, app: App, environ: Environ) -> Iterable[bytes]:
         """Call *app* and return what the server is to send."""
@@ -99,6 +101,7 @@ class Response:
 
     def _call(self, app: App, environ: Environ) -> Iterable[bytes]:
         assert self._collecting is not None
+        self._environ = environ
         self._passage.tags = self._context.run(self._collecting.__enter__)
         wrapper = environ.get("wsgi.file_wrapper")
         if wrapper is not None and not isinstance(wrapper, type):
@@ -198,6 +201,8 @@ class Response:
             self._passage.exchange.recording.spoil("malformed")
             self._start(status, headers)
             return
+        if knows(self._environ):
+            self._passage.exchange.recording.recognise()
         answer = drive(self._driver.started(BLOCKING, self._passage, code, status[4:], headers))
         if isinstance(answer, Serve):
             self._replace(answer)

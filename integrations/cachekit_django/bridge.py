@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.functional import LazyObject, empty
 
 from cachekit.http.headers import HeaderList
 from cachekit.http.outside import private
@@ -66,6 +67,17 @@ def fields_for(request: HttpRequest, response: HttpResponseBase, outside: Any) -
     if getattr(outside, "accessed", False) or (request.META.get("CSRF_COOKIE_NEEDS_UPDATE") and not told):
         return private(fields)
     return fields
+
+
+def knows(request: HttpRequest) -> bool:
+    """Say whether somebody has looked who is asking, and it is a user: by whatever Django or a package found that out."""
+    for name in ("user", "_acached_user"):
+        user = request.__dict__.get(name)
+        if isinstance(user, LazyObject) and user.__dict__.get("_wrapped", empty) is empty:
+            continue  # nobody has looked
+        if user is not None and getattr(user, "is_authenticated", True):
+            return True
+    return False
 
 
 def with_fields(response: Any, fields: HeaderList) -> Any:

@@ -12,6 +12,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 
+from cachekit.http.credentials import KNOWN
 from cachekit.http.headers import HeaderList
 from cachekit.http.outside import private
 from cachekit_django import bridge, jobs
@@ -115,6 +116,7 @@ class Edge(Middleware):
         response = exchange.response = self.get_response(request)
         exchange.context = copy_context()
         fields = _fields(request, response, outside)
+        environ[KNOWN] = bridge.knows(request)
         start_response(f"{response.status_code} {response.reason_phrase}", fields)
         return _Streamed() if response.streaming else [response.content]
 
@@ -152,6 +154,7 @@ class Edge(Middleware):
         response = exchange.response = await self.get_response(request)
         exchange.context = copy_context()
         made = _fields(request, response, outside)
+        scope[KNOWN] = bridge.knows(request)
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in made]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         if response.streaming:

@@ -12,6 +12,8 @@ from typing import Any, Final
 from flask import Response
 from flask.globals import request_ctx
 
+from cachekit_flask import users
+
 _MAX_BODY: Final = 5 * 1024 * 1024
 
 
@@ -70,6 +72,8 @@ class Watch:
             session.accessed = looked or self.accessed
         if getattr(session, "modified", False):
             return "it changes the session"
+        if not shared and users.is_known():
+            return "Flask-Login knows who is asking"
         if shared and (looked or getattr(request_ctx, "flashes", None) is not None):
             return "it looks into the session, so it is not the same for everyone"
         return "it uses after_this_request" if _to_run_after() > self.after else ""

@@ -19,7 +19,7 @@ from cachekit.sessions import SessionOptions, Sessions
 from cachekit.warm import Warmer
 from cachekit.wsgi import CacheKit as HttpKit
 from cachekit.wsgi import DegradeOptions, Route, Webhook
-from cachekit_flask import jobs, leftovers
+from cachekit_flask import jobs, leftovers, users
 from cachekit_flask.commands import commands
 from cachekit_flask.decorators import Decorators
 from cachekit_flask.sessions import install
@@ -131,6 +131,7 @@ class CacheKit(Decorators):
         app.extensions["cachekit"] = self
         app.cli.add_command(commands(self))
         forward(app, cache)
+        users.install(app)
         app.jinja_env.add_extension(CacheExtension)
         app.jinja_env.cachekit_cache = cache  # type: ignore[attr-defined]
         self._states[app] = state

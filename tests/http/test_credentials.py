@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cachekit.http.credentials import CREDENTIALS
+from cachekit.http.credentials import CREDENTIALS, KNOWN
 from cachekit.http.rules import Rule
 from tests.http.conftest import Answer
 
@@ -89,3 +89,84 @@ def test_a_variation_by_such_a_field_is_one_for_each(site):
     for who in ("ann", "bob"):
         got = site.request(headers={"x-forwarded-user": who})
         assert (got.body, got.hit) == (who.encode(), True)
+
+
+class Ann:
+    is_authenticated = True
+
+
+class Nobody:
+    is_authenticated = False
+
+
+class Unready:
+    @property
+    def is_authenticated(self):
+        raise ValueError("accessing the user before it is ready")
+
+
+def recognised(site, monkeypatch, find, *, before=False):
+    """Have something inside, or *before* the cache, find out who is asking, as *find* says by the path."""
+    inner, outer = site._app, site.app
+
+    def put(asked):
+        asked.update(find(asked.get("path") or asked.get("PATH_INFO")))
+
+    def wsgi(app):
+        return lambda environ, start: (put(environ), app(environ, start))[1]
+
+    def asgi(app):
+        async def call(scope, receive, send):
+            put(scope)
+            await app(scope, receive, send)
+
+        return call
+
+    around = asgi if site.kind == "asgi" else wsgi
+    if before:
+        site.app = around(outer)
+    else:
+        monkeypatch.setattr(site, "_app", around(inner))
+        site.setup(site.rules)
+
+
+def user(site, who):
+    """Return what a middleware leaves behind that has recognised *who*."""
+    if who == KNOWN:
+        return {KNOWN: True}
+    if site.kind != "asgi":
+        return {"REMOTE_USER": "ann"} if who is Ann else {"REMOTE_USER": ""} if who is Nobody else {}
+    return {} if who is None else {"user": who()}
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_whom_the_application_recognises_is_somebody(site, monkeypatch, before):
+    """By an address, a token in the path, a field of its own: no field of the request says so."""
+    site.rules = [Rule("/**", ttl=60, cache_control="max-age=60")]
+    site.setup(site.rules)
+    site.answers = lambda seen: Answer(body=b"page")
+    who = {
+        "/ann": Ann,
+        "/told": KNOWN,
+        "/nobody": Nobody,
+        "/unready": Unready if site.kind == "asgi" else None,
+        "/shared": Ann,
+    }
+    recognised(site, monkeypatch, lambda path: user(site, who[path]), before=before)
+    for path in ("/ann", "/told")[: 1 if before else 2]:
+        got = [site.get(path) for _ in range(3)]
+        assert [one.hit for one in got] == [False] * 3
+        assert all("private" in (one.get("cache-control") or "") for one in got), "nor is it a CDN's"
+    for path in ("/nobody", "/unready"):
+        assert [site.get(path).hit for _ in range(2)] == [False, True]
+    site.says("public, max-age=60")
+    assert [site.get("/shared").hit for _ in range(2)] == [False, True]
+
+
+def test_whoever_says_that_users_make_no_difference_is_believed(site, monkeypatch):
+    site.rules = [Rule("/**", ttl=60)]
+    site.setup(site.rules, credentials=["cookie"])
+    site.answers = lambda seen: Answer(body=b"page")
+    recognised(site, monkeypatch, lambda path: user(site, Ann), before=True)
+    site.get("/x")
+    assert site.get("/x").hit

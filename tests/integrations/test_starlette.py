@@ -15,10 +15,12 @@ import anyio  # noqa: E402
 import cachekit_starlette  # noqa: E402
 from cachekit_starlette import CacheKit, Compression, HttpOptions, Rule, cached_route, cachekit_lifespan, get_cache, tag  # noqa: E402
 from starlette.applications import Starlette  # noqa: E402
+from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser  # noqa: E402
 from starlette.background import BackgroundTask  # noqa: E402
 from starlette.endpoints import HTTPEndpoint  # noqa: E402
 from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
+from starlette.middleware.authentication import AuthenticationMiddleware  # noqa: E402
 from starlette.middleware.base import BaseHTTPMiddleware  # noqa: E402
 from starlette.middleware.gzip import GZipMiddleware  # noqa: E402
 from starlette.middleware.sessions import SessionMiddleware  # noqa: E402
@@ -176,6 +178,34 @@ def test_a_route_is_private_where_its_response_is():
     assert "hit" in get(app, "/strangers")[0].headers["cache-status"]
     assert "hit" not in get(app, "/strangers", headers={"cookie": "user=1"})[0].headers["cache-status"]
     assert "hit" not in get(app, "/strangers", headers={"authorization": "Bearer x"})[0].headers["cache-status"]
+
+
+class Members(AuthenticationBackend):
+    """Knows users by a field of the application's own."""
+
+    async def authenticate(self, conn):
+        name = conn.headers.get("x-member")
+        return (AuthCredentials(["member"]), SimpleUser(name)) if name else None
+
+
+@pytest.mark.parametrize("where", ["above", "below"])
+@pytest.mark.parametrize("stored", ["route", "rule", "age"])
+def test_whom_the_application_knows_gets_their_own(where, stored):
+    """``scope["user"]``, however AuthenticationMiddleware came to it, and wherever it stands."""
+
+    async def endpoint(request):
+        age = {"Cache-Control": "max-age=60"} if stored == "age" else None
+        return PlainTextResponse(request.user.display_name or "stranger", headers=age)
+
+    page = cached_route(ttl="5m")(endpoint) if stored == "route" else endpoint
+    rules = [Rule("/**", ttl="5m")] if stored == "rule" else []
+    place = {where: [Middleware(AuthenticationMiddleware, backend=Members())]}
+    app = shop(Route("/me", page), rules=rules, **place)
+    seen = [get(app, "/me", headers={"x-member": who} if who else {})[0] for who in ("ann", "bob", "", "", "")]
+    assert [got.text for got in seen] == ["ann", "bob", *["stranger"] * 3]
+    assert "hit" in seen[4].headers["cache-status"]
+    if where == "above":
+        assert get(app, "/me", headers={"x-member": "ann"})[0].text == "ann", "nor is the page of a stranger theirs"
 
 
 def test_a_rule_that_keeps_responses_out_stands_in_front_of_a_route():

@@ -3,12 +3,15 @@ from __future__ import annotations
 import asyncio
 import io
 
+from asgiref.sync import iscoroutinefunction
 from django.contrib import admin
+from django.contrib.auth.models import User
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.middleware.csrf import get_token
 from django.middleware.locale import LocaleMiddleware
 from django.shortcuts import render
 from django.urls import path
+from django.utils.decorators import sync_and_async_middleware
 from django.utils.translation import gettext
 from django.views import View
 
@@ -35,6 +38,32 @@ def spoken(request):
 
 class Chosen(LocaleMiddleware):
     """A project's own."""
+
+
+def members(get_response):
+    """Know users by a field of the project's own, as packages for tokens do."""
+
+    def recognise(request):
+        name = request.headers.get("X-Member")
+        if name:
+            request.user = User(username=name)
+
+    async def acall(request):
+        recognise(request)
+        return await get_response(request)
+
+    def call(request):
+        recognise(request)
+        return get_response(request)
+
+    return acall if iscoroutinefunction(get_response) else call
+
+
+members = sync_and_async_middleware(members)
+
+
+def who(request):
+    return HttpResponse(f"page of {request.user.username or 'a stranger'}" if "look" in request.GET else "page")
 
 
 async def aproduct(request, number):
@@ -111,6 +140,7 @@ urlpatterns = [
     path("astream", astream),
     path("file", lambda request: FileResponse(io.BytesIO(b"file"), content_type="text/plain")),
     path("big", big),
+    path("who", who),
     path("long", lambda request: HttpResponse("text " * 1000, headers={"Cache-Control": "public, max-age=60"})),
     path("count", count),
     path("form", form),

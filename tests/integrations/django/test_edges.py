@@ -9,11 +9,13 @@ from decimal import Decimal
 
 import httpx
 import pytest
-from cachekit_django import Rule, conf
+from cachekit_django import Rule, bridge, conf
 from django.conf import settings
+from django.contrib.auth.models import AnonymousUser, User
 from django.core.cache import cache
 from django.template import Context, TemplateSyntaxError, engines
-from django.test import AsyncClient, Client, override_settings
+from django.test import AsyncClient, Client, RequestFactory, override_settings
+from django.utils.functional import SimpleLazyObject
 
 import cachekit
 from tests.apps.django_shop.urls import calls
@@ -206,6 +208,37 @@ def test_whom_the_server_knows_gets_their_own():
         for user in ("ann", "bob", "ann"):
             assert "hit" not in status(Client().get("/big", REMOTE_USER=user))
         assert ["hit" in status(Client().get("/big", REMOTE_USER="")) for _ in range(3)] == [False, True, True]
+
+
+@pytest.mark.parametrize("edge", ["wsgi", "asgi"])
+def test_whom_a_middleware_knows_gets_their_own(edge, arun):
+    """By whatever it goes: nothing of it need be in the request where the cache looks."""
+    rules = [Rule("/who", ttl="1h", cache_control="max-age=60")]
+    theirs = [*THEIRS, "tests.apps.django_shop.urls.members"]
+    with (
+        contextmanager(project)("memory://", RULES=rules),
+        override_settings(MIDDLEWARE=[*OURS, *theirs]),
+    ):
+        asked = Visitor(edge, arun)
+
+        def visit(who):
+            return asked("/who?look", **({"X-Member": who} if who else {}))
+
+        seen = [visit(who) for who in ("ann", "bob", "", "", "", "ann")]
+        pages = ["page of ann", "page of bob", *["page of a stranger"] * 3]
+        assert [body.decode() for _, body in seen[:5]] == pages
+        assert "private" in seen[0][0]["Cache-Control"] and "hit" in status(seen[4][0])
+
+
+def test_nobody_is_loaded_to_find_out_who_is_asking():
+    request = RequestFactory().get("/")
+    assert not bridge.knows(request)
+    request.user = SimpleLazyObject(lambda: pytest.fail("loaded"))
+    assert not bridge.knows(request)
+    for user, known in ((AnonymousUser(), False), (User(username="ann"), True)):
+        request.user = SimpleLazyObject(lambda user=user: user)
+        str(request.user)
+        assert bridge.knows(request) is known
 
 
 @pytest.mark.parametrize("edge", ["wsgi", "asgi"])
