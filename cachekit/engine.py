@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Final
@@ -195,6 +194,7 @@ class Engine(Keeping):
                 if late:
                     raise Retry(value)  # it may have been invalidated after the store was asked
             except TimeoutError as exc:
+                _tell(flight)
                 if limit is None or flight.result.done():
                     raise  # the loader's own
                 message = f"{plan.name or key} took longer than {limit:g} s; the load goes on behind"
@@ -211,11 +211,13 @@ class Engine(Keeping):
                 self.count_hit(key, plan.counters, plan.name)
                 note(entry.evidence)
                 return entry.value
+            except Exception:
+                _tell(flight)  # what is made without the value is made anew as well, once a tag of it is invalidated
+                raise
             finally:
                 if not leads:
                     self.flights.left(flight)
-            note(flight.tags)
-            note_until(flight.until)
+            _tell(flight)
             return value
         return await self._alone(job)
 
@@ -234,11 +236,14 @@ class Engine(Keeping):
 
     async def _alone(self, job: Job) -> Any:
         """Run the loader for one caller, and keep nothing."""
-        with collecting() as used:
-            value = await self._run(job)
-            used.update(() if job.plan.result_tags is None else job.plan.result_tags(value))
-        note((*job.tags, *used.every))
-        note_until(used.until)
+        used = Tags()
+        try:
+            with collecting() as used:
+                value = await self._run(job)
+                used.update(() if job.plan.result_tags is None else job.plan.result_tags(value))
+        finally:
+            note((*job.tags, *used.every))
+            note_until(used.until)
         return value
 
     async def _lead_behind(self, io: IO, flight: Flight, job: Job) -> None:
@@ -255,6 +260,7 @@ class Engine(Keeping):
         except Exception as exc:
             self.flights.land(flight)
             flight.result.set_exception(exc)
+            _tell(flight)
             raise
         except BaseException:
             self.flights.land(flight)
@@ -265,8 +271,7 @@ class Engine(Keeping):
             flight.result.set_result(value)
         else:
             flight.result.set_exception(Retry(value if certainty is Certainty.LOADED else NOTHING, value))
-        note(flight.tags)
-        note_until(flight.until)
+        _tell(flight)
         return value
 
     async def _load_and_keep(self, io: IO, flight: Flight, job: Job) -> tuple[Any, Certainty]:
@@ -301,8 +306,10 @@ class Engine(Keeping):
                 value = await self._run(job)
                 used.update(() if plan.result_tags is None else plan.result_tags(value))
         except BaseException as exc:
+            flight.tags.update(used.every)
+            flight.until = used.until
             if ticket is not None:
-                await self._give_up(io, ticket, flight, job, exc, used.every)
+                await self._give_up(io, ticket, flight, job, exc, used)
             raise
         finally:
             let_go()
@@ -346,16 +353,16 @@ class Engine(Keeping):
         flight.until = entry.until
         return entry.value
 
-    async def _give_up(
-        self, io: IO, ticket: Ticket, flight: Flight, job: Job, exc: BaseException, used: AbstractSet[str]
-    ) -> None:
+    async def _give_up(self, io: IO, ticket: Ticket, flight: Flight, job: Job, exc: BaseException, used: Tags) -> None:
         """Give *ticket* back after a load that failed, or keep the failure where the function's options say so."""
         asked = isinstance(exc, Exception) and ticket.leads and not flight.void
         kept = job.plan.outcomes.failure(exc) if asked and isinstance(exc, Exception) else None
-        if kept is None or self.is_uncommitted((*job.tags, *used)):
+        tags = tuple(dict.fromkeys((*job.tags, *used.every)))
+        if kept is None or self.is_uncommitted(tags):
             await self.release(io, ticket)
             return
-        await self.keep(io, ticket, seal(kept[0], kept[1], self.clock(), tags=tuple(job.tags)))
+        entry = seal(kept[0], kept[1], self.clock(), tags=tags, stamps=used.stamps, uses_until=used.until)
+        await self.keep(io, ticket, entry)
 
     def _appeared(self, found: AnyEntry | None, seen: AnyEntry | None) -> AnyEntry | None:
         """Return *found* if it is fresh and not what the caller had already."""
@@ -414,3 +421,9 @@ class Engine(Keeping):
         plan.counters.load_seconds += took
         self.events(Event(Kind.LOAD, job.key, plan.name, seconds=took))
         return value
+
+
+def _tell(flight: Flight) -> None:
+    """Note what the value of *flight*, or its failure, was made from."""
+    note(flight.tags)
+    note_until(flight.until)

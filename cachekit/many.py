@@ -24,7 +24,7 @@ from cachekit.keys import KeyTemplate, TagTemplates, bounded
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import Ticket
-from cachekit.tags import collecting, function_tag, note, note_until
+from cachekit.tags import Tags, collecting, function_tag, note, note_until
 
 ITEM: Final = "item"
 
@@ -141,6 +141,7 @@ class Many:
         bound.arguments[self._items] = [one.item for one in missing]
         started = stopwatch()
         self._counters.loads += 1
+        used = Tags()
         try:
             with collecting() as used:
                 result = self._fn(*bound.args, **bound.kwargs)
@@ -151,6 +152,8 @@ class Many:
                     )
         except BaseException:
             self._counters.errors += 1
+            note((*(tag for one in missing for tag in one.tags), *used.every))
+            note_until(used.until)
             for ticket in tickets.values():
                 await self._engine.here().release(io, ticket)
             raise

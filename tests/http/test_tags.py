@@ -34,6 +34,36 @@ def test_every_tag_drops_the_response(site, tag):
     assert not site.get("/product/42").hit
 
 
+@pytest.mark.parametrize("kept", [{}, {"exceptions": {LookupError: "1h"}}], ids=["raised", "kept"])
+def test_a_page_made_without_what_is_not_there_is_dropped_once_it_is(site, kept):
+    known: dict[int, str] = {}
+
+    @site.cache.cached(ttl=600, tags=["product:{number}"])
+    def row(number: int) -> str:
+        return known[number]
+
+    @site.cache.cached(ttl=600, **kept)
+    def product(number: int) -> str:
+        return row(number)
+
+    def look():
+        try:
+            found.append(product(7))
+        except LookupError:
+            found.append("none")
+
+    found: list[str] = []
+    site.answer(Answer(status=404, headers=[FRESH], before=look))
+    assert site.get("/a").get("cache-tag") == "product:7"
+    assert site.get("/a").hit
+    site.get("/b")  # which gets the kept failure, where one is kept
+    known[7] = "saw"
+    invalidate(site, "product:7")
+    site.get("/a")
+    site.get("/b")
+    assert found == ["none", "none", "saw", "saw"]
+
+
 def test_tags_used_while_the_body_streams_count(site):
     site.answer(Answer(headers=[FRESH], body=[b"a", b"b"], during=lambda: add_tags("late")))
     site.get()
