@@ -7,7 +7,7 @@ exception reaches the caller untouched. Must not know how keys are made or where
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Final
@@ -28,7 +28,7 @@ from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import AnyEntry, Listening, SharedLeases, Store, Ticket
 from cachekit.stores.memory import Memory
-from cachekit.tags import Refusing, Tags, collecting, current, note, note_until
+from cachekit.tags import UNCOMMITTED, Refusing, Tags, collecting, current, note, note_until
 
 log = logging.getLogger("cachekit")
 
@@ -221,9 +221,9 @@ class Engine(Keeping):
             return value
         return await self._alone(job)
 
-    def is_uncommitted(self, tags: Iterable[str]) -> bool:
+    def is_uncommitted(self, tags: Collection[str]) -> bool:
         """Say whether what carries *tags* may be made of what is not committed here, and so is not kept."""
-        return bool(uncommitted.here()) and uncommitted.concerns(tags)
+        return UNCOMMITTED in tags or (bool(uncommitted.here()) and uncommitted.concerns(tags))
 
     def _not_stored(self, job: Job) -> None:
         self.events(Event(Kind.NOT_STORED, job.key, job.plan.name, detail="made of what is not committed"))
@@ -242,7 +242,8 @@ class Engine(Keeping):
                 value = await self._run(job)
                 used.update(() if job.plan.result_tags is None else job.plan.result_tags(value))
         finally:
-            note((*job.tags, *used.every))
+            every = (*job.tags, *used.every)
+            note((*every, UNCOMMITTED) if self.is_uncommitted(every) else every)
             note_until(used.until)
         return value
 
@@ -307,6 +308,8 @@ class Engine(Keeping):
                 used.update(() if plan.result_tags is None else plan.result_tags(value))
         except BaseException as exc:
             flight.tags.update(used.every)
+            if self.is_uncommitted(flight.tags):
+                flight.tags.add(UNCOMMITTED)
             flight.until = used.until
             if ticket is not None:
                 await self._give_up(io, ticket, flight, job, exc, used)
@@ -318,6 +321,7 @@ class Engine(Keeping):
         flight.tags.update(used.every)
         flight.until = used.until
         if self.is_uncommitted((*job.tags, *used.every)):
+            flight.tags.add(UNCOMMITTED)
             if ticket is not None:
                 await self.release(io, ticket)
             self._not_stored(job)

@@ -64,6 +64,22 @@ def test_a_page_made_without_what_is_not_there_is_dropped_once_it_is(site, kept)
     assert found == ["none", "none", "saw", "saw"]
 
 
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_what_is_made_of_data_that_is_rolled_back_is_kept_for_nobody(site, when):
+    cache = site.cache
+
+    def undo():
+        with pytest.raises(LookupError), cache.transaction():
+            cache.set("stock", 4)
+            assert cache.get("stock") == 4
+            raise LookupError
+
+    site.answer(Answer(headers=[FRESH], body=[b"a", b"b"], **{when: undo}))
+    first = site.get()
+    assert when == "during" or first.get("cache-status") == "cachekit; fwd=uri-miss"
+    assert not site.get().hit
+
+
 def test_tags_used_while_the_body_streams_count(site):
     site.answer(Answer(headers=[FRESH], body=[b"a", b"b"], during=lambda: add_tags("late")))
     site.get()
