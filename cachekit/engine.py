@@ -213,7 +213,9 @@ class Engine(Keeping):
                 return entry.value
             except Exception:
                 _tell(flight)  # what is made without the value is made anew as well, once a tag of it is invalidated
-                raise
+                if leads or flight.number > came or not (late or flight.doubtful):
+                    raise
+                continue  # it may have been invalidated before this caller came
             finally:
                 if not leads:
                     self.flights.left(flight)
@@ -311,7 +313,10 @@ class Engine(Keeping):
             if self.is_uncommitted(flight.tags):
                 flight.tags.add(UNCOMMITTED)
             flight.until = used.until
+            flight.sealed = True
             if ticket is not None:
+                if isinstance(exc, Exception):
+                    flight.doubtful = not await self._stands(io, flight, ticket, job, used)
                 await self._give_up(io, ticket, flight, job, exc, used)
             raise
         finally:
@@ -334,9 +339,11 @@ class Engine(Keeping):
             return value, Certainty.SURE  # without the store nobody hears of others: those who wait share one load
         policy = plan.outcomes.policy(value, plan.policy, loading)
         if policy is None or flight.void:
+            # Where this process has heard of it, whoever joined did so before the invalidation: later callers have their
+            # own flight.
+            stands = flight.void or await self._stands(io, flight, ticket, job, used)
             await self.release(io, ticket)
-            # Whoever joined did so before the invalidation; later callers have their own flight.
-            return await self._latest(io, flight, job, value), Certainty.SURE
+            return await self._latest(io, flight, job, value), Certainty.SURE if stands else Certainty.LOADED
         tags = tuple(dict.fromkeys((*job.tags, *used.every)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
@@ -345,6 +352,12 @@ class Engine(Keeping):
         if await self.keep(io, ticket, entry) is Kept.REFUSED:
             return await self._latest(io, flight, job, value), Certainty.LOADED
         return value, Certainty.SURE
+
+    async def _stands(self, io: IO, flight: Flight, ticket: Ticket, job: Job, used: Tags) -> bool:
+        """Say whether what comes of *flight*, and is not kept, holds for all who joined: other processes invalidate too."""
+        if self._leases is None or not flight.followers or not ticket.leads:
+            return True
+        return await self.holds(io, ticket, (*job.tags, *used.every), used.stamps)
 
     async def _latest(self, io: IO, flight: Flight, job: Job, value: Any) -> Any:
         """Return what is there after *value* was refused, if the call goes by it and there is something."""
