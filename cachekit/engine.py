@@ -225,7 +225,7 @@ class Engine(Keeping):
 
     def is_uncommitted(self, tags: Collection[str]) -> bool:
         """Say whether what carries *tags* may be made of what is not committed here, and so is not kept."""
-        return UNCOMMITTED in tags or (bool(uncommitted.here()) and uncommitted.concerns(tags))
+        return UNCOMMITTED in tags or uncommitted.concerns(tags)
 
     def _not_stored(self, job: Job) -> None:
         self.events(Event(Kind.NOT_STORED, job.key, job.plan.name, detail="made of what is not committed"))

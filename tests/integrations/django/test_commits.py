@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 
 import pytest
@@ -415,3 +416,24 @@ def test_a_row_that_moves_tells_of_both_places(url, rows):
         assert shelf(one.pk) == [] and shelf(two.pk) == ["saw"]
         raise Failed
     assert shelf(one.pk) == ["saw"] and shelf(two.pk) == []
+
+
+@pytest.mark.parametrize("where", ["tasks", "a context"])
+def test_it_counts_in_whichever_context_the_rows_were_changed(name, product, where):
+    """A task has a context of its own, which ends with it, while the connection and its transaction go on."""
+
+    async def together():
+        product.name = "free"
+        await asyncio.gather(product.asave(), Category(name="other").asave())
+
+    def job():
+        with pytest.raises(Failed), transaction.atomic():
+            if where == "tasks":
+                async_to_sync(together)()
+            else:
+                contextvars.copy_context().run(rename, product)
+            assert name(product.pk) == "free"
+            raise Failed
+
+    contextvars.Context().run(job)  # where nothing was noted before
+    assert name(product.pk) == "saw"
