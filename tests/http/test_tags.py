@@ -64,6 +64,20 @@ def test_a_page_made_without_what_is_not_there_is_dropped_once_it_is(site, kept)
     assert found == ["none", "none", "saw", "saw"]
 
 
+def test_the_tags_of_a_revalidation_are_told_as_well(site, clock):
+    """They drop what is stored here, so a CDN has to know them."""
+    site.setup([Rule("/product/{id}", tags=["product:{id}"])])
+    fields = [(CC, "max-age=10"), ("ETag", '"a"')]
+    site.answer(Answer(headers=fields, before=lambda: add_tags("body", "a,b")))
+    assert site.get("/product/1").get("cache-tag") == "product:1,a%2Cb,body"
+    clock.advance(11)
+    site.answer(Answer(status=304, headers=fields, body=b"", before=lambda: add_tags("version")))
+    told = [site.get("/product/1").get("cache-tag") for _ in range(2)]
+    assert told == ["product:1,a%2Cb,body,version"] * 2
+    invalidate(site, "version")
+    assert not site.get("/product/1").hit
+
+
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_what_is_made_of_data_that_is_rolled_back_is_kept_for_nobody(site, when):
     cache = site.cache
