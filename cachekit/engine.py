@@ -7,8 +7,7 @@ exception reaches the caller untouched. Must not know how keys are made or where
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Final
@@ -29,7 +28,7 @@ from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import AnyEntry, Listening, SharedLeases, Store, Ticket
 from cachekit.stores.memory import Memory
-from cachekit.tags import Refusing, Tags, collecting, current, note, note_until
+from cachekit.tags import UNCOMMITTED, Refusing, Tags, collecting, current, note, note_until
 
 log = logging.getLogger("cachekit")
 
@@ -195,6 +194,7 @@ class Engine(Keeping):
                 if late:
                     raise Retry(value)  # it may have been invalidated after the store was asked
             except TimeoutError as exc:
+                _tell(flight)
                 if limit is None or flight.result.done():
                     raise  # the loader's own
                 message = f"{plan.name or key} took longer than {limit:g} s; the load goes on behind"
@@ -211,17 +211,21 @@ class Engine(Keeping):
                 self.count_hit(key, plan.counters, plan.name)
                 note(entry.evidence)
                 return entry.value
+            except Exception:
+                _tell(flight)  # what is made without the value is made anew as well, once a tag of it is invalidated
+                if leads or flight.number > came or not (late or flight.doubtful):
+                    raise
+                continue  # it may have been invalidated before this caller came
             finally:
                 if not leads:
                     self.flights.left(flight)
-            note(flight.tags)
-            note_until(flight.until)
+            _tell(flight)
             return value
         return await self._alone(job)
 
-    def is_uncommitted(self, tags: Iterable[str]) -> bool:
+    def is_uncommitted(self, tags: Collection[str]) -> bool:
         """Say whether what carries *tags* may be made of what is not committed here, and so is not kept."""
-        return bool(uncommitted.here()) and uncommitted.concerns(tags)
+        return UNCOMMITTED in tags or uncommitted.concerns(tags)
 
     def _not_stored(self, job: Job) -> None:
         self.events(Event(Kind.NOT_STORED, job.key, job.plan.name, detail="made of what is not committed"))
@@ -234,11 +238,15 @@ class Engine(Keeping):
 
     async def _alone(self, job: Job) -> Any:
         """Run the loader for one caller, and keep nothing."""
-        with collecting() as used:
-            value = await self._run(job)
-            used.update(() if job.plan.result_tags is None else job.plan.result_tags(value))
-        note((*job.tags, *used.every))
-        note_until(used.until)
+        used = Tags()
+        try:
+            with collecting() as used:
+                value = await self._run(job)
+                used.update(() if job.plan.result_tags is None else job.plan.result_tags(value))
+        finally:
+            every = (*job.tags, *used.every)
+            note((*every, UNCOMMITTED) if self.is_uncommitted(every) else every)
+            note_until(used.until)
         return value
 
     async def _lead_behind(self, io: IO, flight: Flight, job: Job) -> None:
@@ -255,6 +263,7 @@ class Engine(Keeping):
         except Exception as exc:
             self.flights.land(flight)
             flight.result.set_exception(exc)
+            _tell(flight)
             raise
         except BaseException:
             self.flights.land(flight)
@@ -265,8 +274,7 @@ class Engine(Keeping):
             flight.result.set_result(value)
         else:
             flight.result.set_exception(Retry(value if certainty is Certainty.LOADED else NOTHING, value))
-        note(flight.tags)
-        note_until(flight.until)
+        _tell(flight)
         return value
 
     async def _load_and_keep(self, io: IO, flight: Flight, job: Job) -> tuple[Any, Certainty]:
@@ -301,8 +309,15 @@ class Engine(Keeping):
                 value = await self._run(job)
                 used.update(() if plan.result_tags is None else plan.result_tags(value))
         except BaseException as exc:
+            flight.tags.update(used.every)
+            if self.is_uncommitted(flight.tags):
+                flight.tags.add(UNCOMMITTED)
+            flight.until = used.until
+            flight.sealed = True
             if ticket is not None:
-                await self._give_up(io, ticket, flight, job, exc, used.every)
+                if isinstance(exc, Exception):
+                    flight.doubtful = not await self._stands(io, flight, ticket, job, used)
+                await self._give_up(io, ticket, flight, job, exc, used)
             raise
         finally:
             let_go()
@@ -311,6 +326,7 @@ class Engine(Keeping):
         flight.tags.update(used.every)
         flight.until = used.until
         if self.is_uncommitted((*job.tags, *used.every)):
+            flight.tags.add(UNCOMMITTED)
             if ticket is not None:
                 await self.release(io, ticket)
             self._not_stored(job)
@@ -323,9 +339,11 @@ class Engine(Keeping):
             return value, Certainty.SURE  # without the store nobody hears of others: those who wait share one load
         policy = plan.outcomes.policy(value, plan.policy, loading)
         if policy is None or flight.void:
+            # Where this process has heard of it, whoever joined did so before the invalidation: later callers have their
+            # own flight.
+            stands = flight.void or await self._stands(io, flight, ticket, job, used)
             await self.release(io, ticket)
-            # Whoever joined did so before the invalidation; later callers have their own flight.
-            return await self._latest(io, flight, job, value), Certainty.SURE
+            return await self._latest(io, flight, job, value), Certainty.SURE if stands else Certainty.LOADED
         tags = tuple(dict.fromkeys((*job.tags, *used.every)))
         delta = stopwatch() - started
         entry = seal(value, policy, self.clock(), tags=tags, delta=delta, chance=self.chance(), stamps=used.stamps)
@@ -334,6 +352,12 @@ class Engine(Keeping):
         if await self.keep(io, ticket, entry) is Kept.REFUSED:
             return await self._latest(io, flight, job, value), Certainty.LOADED
         return value, Certainty.SURE
+
+    async def _stands(self, io: IO, flight: Flight, ticket: Ticket, job: Job, used: Tags) -> bool:
+        """Say whether what comes of *flight*, and is not kept, holds for all who joined: other processes invalidate too."""
+        if self._leases is None or not flight.followers or not ticket.leads:
+            return True
+        return await self.holds(io, ticket, (*job.tags, *used.every), used.stamps)
 
     async def _latest(self, io: IO, flight: Flight, job: Job, value: Any) -> Any:
         """Return what is there after *value* was refused, if the call goes by it and there is something."""
@@ -346,16 +370,16 @@ class Engine(Keeping):
         flight.until = entry.until
         return entry.value
 
-    async def _give_up(
-        self, io: IO, ticket: Ticket, flight: Flight, job: Job, exc: BaseException, used: AbstractSet[str]
-    ) -> None:
+    async def _give_up(self, io: IO, ticket: Ticket, flight: Flight, job: Job, exc: BaseException, used: Tags) -> None:
         """Give *ticket* back after a load that failed, or keep the failure where the function's options say so."""
         asked = isinstance(exc, Exception) and ticket.leads and not flight.void
         kept = job.plan.outcomes.failure(exc) if asked and isinstance(exc, Exception) else None
-        if kept is None or self.is_uncommitted((*job.tags, *used)):
+        tags = tuple(dict.fromkeys((*job.tags, *used.every)))
+        if kept is None or self.is_uncommitted(tags):
             await self.release(io, ticket)
             return
-        await self.keep(io, ticket, seal(kept[0], kept[1], self.clock(), tags=tuple(job.tags)))
+        entry = seal(kept[0], kept[1], self.clock(), tags=tags, stamps=used.stamps, uses_until=used.until)
+        await self.keep(io, ticket, entry)
 
     def _appeared(self, found: AnyEntry | None, seen: AnyEntry | None) -> AnyEntry | None:
         """Return *found* if it is fresh and not what the caller had already."""
@@ -414,3 +438,9 @@ class Engine(Keeping):
         plan.counters.load_seconds += took
         self.events(Event(Kind.LOAD, job.key, plan.name, seconds=took))
         return value
+
+
+def _tell(flight: Flight) -> None:
+    """Note what the value of *flight*, or its failure, was made from."""
+    note(flight.tags)
+    note_until(flight.until)

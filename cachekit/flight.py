@@ -63,10 +63,12 @@ class Flight:
         number: in the order in which flights began.
         sealed: whether its result is on its way to the store: what is invalidated from then on, the store cannot say.
         cold: whether its leader found nothing: who comes meanwhile will find nothing either.
+        doubtful: whether it failed, and something it was made from was invalidated, maybe before some who joined came.
     """
 
     __slots__ = (
         "cold",
+        "doubtful",
         "followers",
         "key",
         "number",
@@ -89,6 +91,7 @@ class Flight:
         self.void = False
         self.followers = 0
         self.cold = False
+        self.doubtful = False
         self.sealed = False
         self.number = 0
         self.waits_for: list[Flight] = []

@@ -24,7 +24,7 @@ from cachekit.keys import KeyTemplate, TagTemplates, bounded
 from cachekit.modes import Mode, mode_here
 from cachekit.policy import Policy
 from cachekit.stores.base import Ticket
-from cachekit.tags import collecting, function_tag, note, note_until
+from cachekit.tags import UNCOMMITTED, Tags, collecting, function_tag, note, note_until
 
 ITEM: Final = "item"
 
@@ -141,6 +141,7 @@ class Many:
         bound.arguments[self._items] = [one.item for one in missing]
         started = stopwatch()
         self._counters.loads += 1
+        used = Tags()
         try:
             with collecting() as used:
                 result = self._fn(*bound.args, **bound.kwargs)
@@ -151,6 +152,8 @@ class Many:
                     )
         except BaseException:
             self._counters.errors += 1
+            self._note({tag for one in missing for tag in one.tags}, used)
+            note_until(used.until)
             for ticket in tickets.values():
                 await self._engine.here().release(io, ticket)
             raise
@@ -159,11 +162,15 @@ class Many:
         self._engine.events(Event(Kind.LOAD, name=self.name, detail=f"{len(missing)} items", seconds=took))
         every = tuple(used.every)
         for one in missing:
-            note((*one.tags, *every))
+            self._note(one.tags, used)
             note_until(min(used.until, self._engine.clock() + self._policy.ttl))
             if one.key in tickets:
                 await self._keep(io, one, tickets[one.key], loaded, every, used.stamps, used.until)
         return loaded
+
+    def _note(self, tags: Iterable[str], used: Tags) -> None:
+        every = (*tags, *used.every)
+        note((*every, UNCOMMITTED) if self._engine.here().is_uncommitted(every) else every)
 
     async def _keep(
         self, io: IO, one: _Wanted, ticket: Ticket, loaded: Mapping[Any, Any], used: tuple[str, ...],

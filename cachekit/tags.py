@@ -22,6 +22,9 @@ Groups: TypeAlias = set[frozenset[Noted] | tuple[float, ...]]
 
 _FUNCTION: Final = "\x1f"
 
+UNCOMMITTED: Final = f"{_FUNCTION}uncommitted"
+"""The tag of what was made of data that may yet be rolled back, or was: nothing that carries it is kept."""
+
 
 def function_tag(name: str) -> str:
     """Return the tag that every result of the function *name* carries by itself, so that all of them can be dropped.

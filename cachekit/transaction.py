@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import Token
 from types import TracebackType
 from typing import Any, Final, Self
@@ -22,7 +22,7 @@ from cachekit.jobs import Job
 from cachekit.keeping import Kept
 from cachekit.stores.base import AnyEntry, Ticket
 from cachekit.stores.staged import Staged
-from cachekit.tags import Refusing, enter, leave
+from cachekit.tags import UNCOMMITTED, Refusing, enter, leave, note
 
 log = logging.getLogger("cachekit")
 
@@ -56,7 +56,7 @@ class _Within(Engine):
         self.events(Event(Kind.NOT_STORED, ticket.key, detail="loaded inside of a transaction"))
         return Kept.REFUSED if kept is None else Kept.KEPT
 
-    def is_uncommitted(self, tags: Iterable[str]) -> bool:  # noqa: ARG002 - nothing goes further than here anyway
+    def is_uncommitted(self, tags: Collection[str]) -> bool:  # noqa: ARG002 - nothing goes further than here anyway
         return False
 
     def _refresh_behind(self, io: IO, job: Job, seen: AnyEntry) -> None:
@@ -106,6 +106,7 @@ class Transaction:
         if kind is not None:
             self.rollback()
         elif self._on_commit is not None:
+            self._taint()  # nobody tells when the database rolls back
             self._on_commit(self.commit)
         else:
             self.commit()
@@ -121,6 +122,7 @@ class Transaction:
         if kind is not None:
             self.rollback()
         elif self._on_commit is not None:
+            self._taint()
             self._on_commit(self._soon)
         else:
             await self.acommit()
@@ -149,6 +151,8 @@ class Transaction:
         target = own.outer
         while isinstance(target, _Within) and not target.open:
             target = target.outer
+        if isinstance(target, _Within) and own.staged.given:
+            target.staged.given = True  # what was given out depends on that one now
         changes, names, own.names = own.staged.take(), ", ".join(own.names), {}
         if changes.cleared:
             await target.clear(io)
@@ -164,8 +168,14 @@ class Transaction:
     def rollback(self) -> None:
         """Forget what was changed so far. Raises ``ConfigError`` when the transaction was not begun."""
         own = self._own()
+        self._taint()
         own.staged.take()
         own.names = {}
+
+    def _taint(self) -> None:
+        """Let nobody keep what is made, around the block too, of what only the transaction has seen."""
+        if self._own().staged.given:
+            note((UNCOMMITTED,))
 
     def _own(self) -> _Within:
         if self._within is None:

@@ -6,10 +6,10 @@ those it starts; nothing is noted while nothing is changed. Must not know databa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 
 class Uncommitted(Protocol):
@@ -22,8 +22,17 @@ class Uncommitted(Protocol):
 
 _noted: Final[ContextVar[tuple[Uncommitted, ...]]] = ContextVar("cachekit_uncommitted", default=())
 
-here = _noted.get
-"""Returns what was noted here; it may have been committed since."""
+Source: TypeAlias = Callable[[], Iterable[Uncommitted]]
+
+_sources: Final[dict[str, Source]] = {}
+
+
+def look_at(name: str, source: Source) -> None:
+    """Ask *source*, too, what is not committed here: for changes that a context which has ended has noted.
+
+    Whoever says it again under one *name* says it anew. It is asked at each load, not at hits.
+    """
+    _sources[name] = source
 
 
 def note(changes: Uncommitted) -> None:
@@ -36,7 +45,8 @@ def note(changes: Uncommitted) -> None:
 def concerns(tags: Iterable[str]) -> bool:
     """Say whether what carries one of *tags* may be made of what is not committed here."""
     noted = _noted.get()
-    if not noted:
+    if not noted and not _sources:
         return False
     names = frozenset(tags)
-    return any(not one.tags().isdisjoint(names) for one in noted)
+    found = [*noted, *(one for source in _sources.values() for one in source())]
+    return any(not one.tags().isdisjoint(names) for one in found)

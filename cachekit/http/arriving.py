@@ -26,6 +26,7 @@ from cachekit.http.past import Past
 from cachekit.http.port import CachePort
 from cachekit.http.rules import Rule, Rules
 from cachekit.stores.base import Ticket
+from cachekit.tags import UNCOMMITTED
 
 log = logging.getLogger("cachekit")
 
@@ -178,7 +179,10 @@ class Arriving:
         if headers is None:
             return None
         tags, stamps = stream.tags()
-        if not await self._guard(self._cache.holds(io, stream.ticket, tags, stamps), exchange, False):
+        holds = UNCOMMITTED not in tags and await self._guard(
+            self._cache.holds(io, stream.ticket, tags, stamps), exchange, False
+        )
+        if not holds:
             exchange.collapsed = False
             return None
         cursor = stream.join()

@@ -20,11 +20,11 @@ from cachekit.http.decisions import Drop, Keep, Outcome, Relay, Serve
 from cachekit.http.following import Stream
 from cachekit.http.headers import Headers
 from cachekit.http.message import Request
-from cachekit.http.passage import Passage
+from cachekit.http.passage import Passage, every
 from cachekit.http.routes import declare
 from cachekit.http.rules import Match
 from cachekit.stores.base import Ticket
-from cachekit.tags import Tags
+from cachekit.tags import UNCOMMITTED, Tags
 
 
 class Driver(Arriving):
@@ -66,6 +66,8 @@ class Driver(Arriving):
     async def started(self, io: IO, passage: Passage, status: int, reason: str, headers: Headers) -> Serve | Relay:
         """Take in the head of the response; returns what to send in its place."""
         exchange = passage.exchange
+        if UNCOMMITTED in every(passage.tags):
+            exchange.recording.spoil("uncommitted")
         try:
             answer = exchange.start(status, reason, headers, self._cache.clock(), passage.tags)
         except Exception as exc:  # noqa: BLE001 - a broken cache never breaks a response
@@ -111,6 +113,8 @@ class Driver(Arriving):
             if exchange.request.method not in ("GET", "HEAD"):  # those replace what is at a CDN by their own answer
                 await self._guard(self.dropping.purge(io, outcome.keys), exchange, None)
         landing = Landing.FAILED
+        if isinstance(outcome, Keep) and UNCOMMITTED in every(passage.tags):
+            outcome = None
         if isinstance(outcome, Keep) and (ticket := passage.ticket) is not None:
             passage.ticket = None
             entry = outcome.entry

@@ -309,10 +309,10 @@ class Exchange:
         """Take in the head of the response and the *tags* that were used so far; returns what to send."""
         recording = self.recording
         if self._validating and status == 304 and self.found is not None:
-            return self._freshen(self.found, headers, now, status)
+            return self._freshen(self.found, headers, now, status, tags)
         if self._head and self.found is not None and self.recording.active:
             if status == 200 and same_as_head(self.found, headers):
-                return self._freshen(self.found, headers, now, status)
+                return self._freshen(self.found, headers, now, status, tags)
             if status in (200, 404, 410):
                 self._drops = (self._key,)
             self.recording.spoil("head")
@@ -373,9 +373,9 @@ class Exchange:
             return None if entry is None else Keep(self._key, entry)
         return Drop((self._key,)) if self.found is not None and recording.supersedes else None
 
-    def _freshen(self, found: StoredResponse, headers: Headers, now: float, status: int) -> Serve:
+    def _freshen(self, found: StoredResponse, headers: Headers, now: float, status: int, used: Iterable[str]) -> Serve:
         """Update *found* by a 304 or the response to HEAD, and answer the request from it (RFC 9111 section 4.3.4)."""
-        fresh, stays = self.recording.update(found, headers, now)
+        fresh, stays = self.recording.update(found, headers, now, used)
         self._freshened = fresh
         return self._serve(fresh, now, CacheStatus(fwd=self.fwd, fwd_status=status, stored=stays))
 

@@ -54,8 +54,12 @@ class Passage:
 
     def evidence(self) -> tuple[tuple[str, ...], tuple[tuple[str, bytes], ...]]:
         """Return the tags used so far, and the stamps that they came with."""
-        used: AbstractSet[str] = getattr(self.tags, "every", self.tags)
-        return self.exchange.recording.tags(used), getattr(self.tags, "stamps", ())
+        return self.exchange.recording.tags(every(self.tags)), getattr(self.tags, "stamps", ())
 
 
-__all__ = ["Passage"]
+def every(tags: AbstractSet[str]) -> AbstractSet[str]:
+    """Return *tags*, with those that users did not give."""
+    return getattr(tags, "every", tags)
+
+
+__all__ = ["Passage", "every"]

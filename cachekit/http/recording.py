@@ -227,11 +227,13 @@ class Recording:
             log.warning("%s has no place for %d tags: purging them reaches no cache further out", name, len(left_out))
         return [(name, line) for line in lines]
 
-    def update(self, found: StoredResponse, headers: Headers, now: float) -> tuple[StoredResponse, bool]:
+    def update(
+        self, found: StoredResponse, headers: Headers, now: float, used: Iterable[str] = ()
+    ) -> tuple[StoredResponse, bool]:
         """Return *found* as the 304 with *headers* updates it, and whether it may stay (RFC 9111 section 3.2).
 
         Fields that the rules added are not the application's: they are made anew. A 304 that names another entity tag
-        speaks of another response.
+        speaks of another response. The tags that it *used* are told beside those that were.
         """
         fields = without(end_to_end(headers), _KEPT_BY_304)
         replaced = {name.lower() for name, _ in fields} | {"age"}
@@ -252,7 +254,11 @@ class Recording:
             shown = [*self.kept, *cookies]
         else:
             shown = list(self.kept)
-        ours = [pair for pair in found.added if pair[0] in ("ETag", self._options.tag_header)]
+        name = self._options.tag_header
+        separator = " " if name.lower() in ("surrogate-key", "xkey") else ","
+        told = [tag for field, value in found.added if field == name for tag in parse_tags(value, separator)]
+        ours = [pair for pair in found.added if pair[0] == "ETag"]
+        ours += self.tag_fields({*told, *used})
         marks = int(terms.marks) | (found.marks & Mark.OWN_ETAG)
         fresh = replace(
             found, headers=shown, added=[*self.added, *ours], made_at=now, age=self._age, lifetime=terms.lifetime,

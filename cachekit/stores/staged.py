@@ -52,6 +52,9 @@ class Staged:
     Args:
         inner: what is read where nothing was changed.
         clock: source of time.
+
+    Attributes:
+        given: whether somebody was given what is the transaction's own.
     """
 
     def __init__(self, inner: Store, clock: Clock) -> None:
@@ -62,6 +65,7 @@ class Staged:
         self._forget()
 
     def _forget(self) -> None:
+        self.given = False
         self._cleared = False
         self._tags: dict[str, None] = {}
         self._dropped: dict[str, None] = {}
@@ -86,6 +90,7 @@ class Staged:
     def _own(self, key: str) -> AnyEntry | _Unknown | None:
         entry = self._written.get(key) or self._loaded.get(key)
         if entry is not None:
+            self.given = True
             return entry if self._clock() < entry.dead_at else None
         return None if self._cleared or key in self._dropped else _Unknown.UNKNOWN
 
@@ -173,6 +178,7 @@ class Staged:
             if any(self._marks.get(name, 0) > ticket.proof for name in names):
                 return None
             self._loaded[ticket.key] = entry
+            self.given = True
             return entry
 
     async def release(self, io: IO, ticket: Ticket) -> None:

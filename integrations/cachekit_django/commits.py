@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from django.db import transaction
+from django.db import connections, transaction
 
 from cachekit import uncommitted
 from cachekit_django import conf
@@ -78,3 +78,10 @@ def on_commit(tags: Iterable[str], using: str | None = None, then: Callable[[], 
     transaction.on_commit(_Drop(names, waiting, then), using=using, robust=True)
     if names and connection.in_atomic_block:
         uncommitted.note(waiting)
+        uncommitted.look_at("django", _of_this_thread)
+
+
+def _of_this_thread() -> list[_Waiting]:
+    """Return what waits in the thread that asks, whichever context has changed the rows: a task of its own, for one."""
+    found: Any = connections.all(initialized_only=True)
+    return [vars(one)[_WAITING] for one in found if one.in_atomic_block and _WAITING in vars(one)]

@@ -393,3 +393,69 @@ def test_namespaces_share_nothing(server, process) -> None:
         assert (one.get("k"), other.get("k")) == (None, False)
         one.clear()
         assert other.get("k") is False
+
+
+@pytest.mark.parametrize("outcome", ["a failure", "a failure that is kept", "what is not kept"])
+@pytest.mark.parametrize("level", ["", "tiered+"])
+def test_whoever_joins_after_another_process_has_invalidated_gets_nothing_older(
+    valkey, process, thread, level, outcome
+) -> None:
+    with valkey.client() as client:
+        client.flushall()
+    here, there = process(f"{level}{valkey.url}"), process(valkey.url)
+    known: dict[int, str] = {}
+    entered, leave = threading.Event(), threading.Event()
+    options = {
+        "a failure": {},
+        "a failure that is kept": {"exceptions": {LookupError: "1h"}},
+        "what is not kept": {"keep_if": lambda found: found is not None},
+    }[outcome]
+
+    @here.cached(ttl=60, key="row:{number}", tags=["row:{number}"], **options)
+    def row(number: int) -> str | None:
+        found = known.get(number)
+        entered.set()
+        assert leave.wait(10)
+        if found is None and outcome != "what is not kept":
+            raise LookupError(number)
+        return found
+
+    def ask() -> str | None:
+        try:
+            return row(1)
+        except LookupError:
+            return None
+
+    first = thread(ask)
+    assert entered.wait(10)
+    before = thread(ask)
+    here.watch.wait(Kind.COLLAPSED, 1)
+    known[1] = "saw"
+    there.invalidate("row:1")
+    after = thread(ask)
+    here.watch.wait(Kind.COLLAPSED, 2)
+    leave.set()
+    assert (first.result(), after.result()) == (None, "saw")
+    assert before.result() in (None, "saw")
+    assert ask() == "saw"
+
+
+def test_a_failure_is_shared_by_all_who_waited_where_nothing_was_invalidated(valkey, process, thread) -> None:
+    with valkey.client() as client:
+        client.flushall()
+    here, entered, leave = process(valkey.url), threading.Event(), threading.Event()
+
+    @here.cached(ttl=60, tags=["row"])
+    def row() -> str:
+        entered.set()
+        assert leave.wait(10)
+        raise LookupError
+
+    callers = [thread(row) for _ in range(4)]
+    assert entered.wait(10)
+    here.watch.wait(Kind.COLLAPSED, 3)
+    leave.set()
+    for caller in callers:
+        with pytest.raises(LookupError):
+            caller.result()
+    assert row.counters.loads == 1

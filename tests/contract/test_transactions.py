@@ -526,3 +526,65 @@ def test_a_store_that_fails_inside_is_like_an_empty_one(clock) -> None:
         assert cache.get("k") == 1
         assert cache.delete("other") is False
         flaky.down = False
+
+
+ENDS = ["raises", "rolled back", "commits", "commits inside of one that raises", "its database may yet roll back"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("seen", ["set", "loaded", "nothing"])
+def test_what_is_made_around_a_transaction_is_kept_only_where_it_came_to_be(facade, seen, end):
+    cache = facade.cache
+    options = {"on_commit": lambda apply: None} if "database" in end else {}
+
+    def steps(tx, cache, a):
+        yield lambda: getattr(cache, f"{a}set")("stock", 4)
+        if seen == "set":
+            assert (yield lambda: getattr(cache, f"{a}get")("stock")) == 4
+        elif seen == "loaded":
+            assert (yield lambda: getattr(cache, f"{a}get_or_set")("price", lambda: 4)) == 4
+        if end == "rolled back":
+            tx.rollback()
+        if end == "raises":
+            raise LookupError
+
+    def change():
+        if facade.world.name == "blocking":
+            if "inside" not in end:
+                return script(facade, steps, **options)
+            with cache.transaction():
+                script(facade, steps)
+                raise LookupError
+
+        async def inside():
+            if "inside" not in end:
+                async with cache.transaction(**options) as tx:
+                    return await _adrive(steps(tx, cache, "a"))
+            async with cache.transaction():
+                async with cache.transaction() as tx:
+                    await _adrive(steps(tx, cache, "a"))
+                raise LookupError
+
+        return inside()
+
+    if facade.world.name == "blocking":
+
+        def make():
+            try:
+                change()
+            except LookupError:
+                pass
+            return "made"
+
+    else:
+
+        async def make():
+            try:
+                await change()
+            except LookupError:
+                pass
+            return "made"
+
+    around = cache.cached(ttl="1h")(make)
+    facade.run(around)
+    assert facade.run(around.peek) == ("made" if seen == "nothing" or end == "commits" else None)

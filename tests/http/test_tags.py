@@ -34,6 +34,66 @@ def test_every_tag_drops_the_response(site, tag):
     assert not site.get("/product/42").hit
 
 
+@pytest.mark.parametrize("kept", [{}, {"exceptions": {LookupError: "1h"}}], ids=["raised", "kept"])
+def test_a_page_made_without_what_is_not_there_is_dropped_once_it_is(site, kept):
+    known: dict[int, str] = {}
+
+    @site.cache.cached(ttl=600, tags=["product:{number}"])
+    def row(number: int) -> str:
+        return known[number]
+
+    @site.cache.cached(ttl=600, **kept)
+    def product(number: int) -> str:
+        return row(number)
+
+    def look():
+        try:
+            found.append(product(7))
+        except LookupError:
+            found.append("none")
+
+    found: list[str] = []
+    site.answer(Answer(status=404, headers=[FRESH], before=look))
+    assert site.get("/a").get("cache-tag") == "product:7"
+    assert site.get("/a").hit
+    site.get("/b")  # which gets the kept failure, where one is kept
+    known[7] = "saw"
+    invalidate(site, "product:7")
+    site.get("/a")
+    site.get("/b")
+    assert found == ["none", "none", "saw", "saw"]
+
+
+def test_the_tags_of_a_revalidation_are_told_as_well(site, clock):
+    """They drop what is stored here, so a CDN has to know them."""
+    site.setup([Rule("/product/{id}", tags=["product:{id}"])])
+    fields = [(CC, "max-age=10"), ("ETag", '"a"')]
+    site.answer(Answer(headers=fields, before=lambda: add_tags("body", "a,b")))
+    assert site.get("/product/1").get("cache-tag") == "product:1,a%2Cb,body"
+    clock.advance(11)
+    site.answer(Answer(status=304, headers=fields, body=b"", before=lambda: add_tags("version")))
+    told = [site.get("/product/1").get("cache-tag") for _ in range(2)]
+    assert told == ["product:1,a%2Cb,body,version"] * 2
+    invalidate(site, "version")
+    assert not site.get("/product/1").hit
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_what_is_made_of_data_that_is_rolled_back_is_kept_for_nobody(site, when):
+    cache = site.cache
+
+    def undo():
+        with pytest.raises(LookupError), cache.transaction():
+            cache.set("stock", 4)
+            assert cache.get("stock") == 4
+            raise LookupError
+
+    site.answer(Answer(headers=[FRESH], body=[b"a", b"b"], **{when: undo}))
+    first = site.get()
+    assert when == "during" or first.get("cache-status") == "cachekit; fwd=uri-miss"
+    assert not site.get().hit
+
+
 def test_tags_used_while_the_body_streams_count(site):
     site.answer(Answer(headers=[FRESH], body=[b"a", b"b"], during=lambda: add_tags("late")))
     site.get()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from cachekit_django import conf, invalidates
+from cachekit_django import Rule, conf, invalidates
 from django.core.cache import cache
 from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
+from django.http import HttpResponse
 from django.template import engines
 from django.test import Client, TestCase, override_settings
 from django.urls import path
@@ -32,7 +34,18 @@ def failing(request):
     raise Failed
 
 
-urlpatterns = [path("fails", failing)]
+def undone(request):
+    """What shows a row as it was in a savepoint that is rolled back, as after an exception that is handled."""
+    product = Product.objects.get()
+    with transaction.atomic():
+        product.name = "free"
+        product.save()
+        found = conf._named_here(product.pk)
+        transaction.set_rollback(True)
+    return HttpResponse(found, status=int(request.GET.get("status", "200")))
+
+
+urlpatterns = [path("fails", failing), path("undone", undone)]
 
 
 @pytest.fixture
@@ -66,6 +79,38 @@ def test_what_is_rolled_back_is_kept_for_nobody(name, product):
         raise Failed
     assert name(product.pk) == "saw" == name(product.pk)
     assert name.loads == 2
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_page_that_was_made_of_it_is_kept_for_nobody(url, name, product, status):
+    rules = [Rule("/**", ttl="1h", status=[200, 404])]
+    with override_settings(ROOT_URLCONF=__name__, CACHEKIT={"URL": url, "RULES": rules, "TIMEOUT": 5.0}):
+        conf._named_here = conf.cache().cached(ttl="1h", tags=["product:{pk}"])(name.__wrapped__)
+        client, where = Client(), f"/undone?status={status}"
+        assert client.get(where).content == b"free"
+        assert client.get(where)["Cache-Status"] == "cachekit; fwd=uri-miss"
+        assert conf._named_here(product.pk) == "saw"
+
+
+def test_what_is_made_around_a_rolled_back_savepoint_is_kept_for_nobody(name, product):
+    @conf.cache().cached(ttl="1h")
+    def around(outcome):
+        try:
+            with transaction.atomic():
+                rename(product)
+                found = name(product.pk)
+                if outcome == "fails":
+                    raise Failed
+        except Failed:
+            pass
+        return found
+
+    @conf.cache().cached(ttl="1h")
+    def further(outcome):
+        return around(outcome) + "!"
+
+    assert further("fails") == "free!"
+    assert further.peek("fails") is None is around.peek("fails")
 
 
 def test_nobody_else_sees_it_before_the_commit(name, product, thread):
@@ -371,3 +416,24 @@ def test_a_row_that_moves_tells_of_both_places(url, rows):
         assert shelf(one.pk) == [] and shelf(two.pk) == ["saw"]
         raise Failed
     assert shelf(one.pk) == ["saw"] and shelf(two.pk) == []
+
+
+@pytest.mark.parametrize("where", ["tasks", "a context"])
+def test_it_counts_in_whichever_context_the_rows_were_changed(name, product, where):
+    """A task has a context of its own, which ends with it, while the connection and its transaction go on."""
+
+    async def together():
+        product.name = "free"
+        await asyncio.gather(product.asave(), Category(name="other").asave())
+
+    def job():
+        with pytest.raises(Failed), transaction.atomic():
+            if where == "tasks":
+                async_to_sync(together)()
+            else:
+                contextvars.copy_context().run(rename, product)
+            assert name(product.pk) == "free"
+            raise Failed
+
+    contextvars.Context().run(job)  # where nothing was noted before
+    assert name(product.pk) == "saw"
