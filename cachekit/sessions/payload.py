@@ -332,7 +332,9 @@ class Payloads:
         if (extent := content.extent) is None:
             return
         size = extent.size + extent.added
-        self.memo.put((version, extent.crc if size <= _REMEMBERED_BYTES else size), content, size + _EACH)
+        cells = content.cells  # which may take much more than a body in which they are compressed together
+        room = sum(map(len, cells.values())) + len("".join(cells)) + _FOOTPRINT_OF_KEY * len(cells) + _EACH
+        self.memo.put((version, extent.crc if size <= _REMEMBERED_BYTES else size), content, room)
 
     def content(self, version: str, body: bytes | Unpacked, context: bytes) -> Content:
         """Return what is in *body*, which has *version*; others may be given the same object. Raises ``CodecError``."""

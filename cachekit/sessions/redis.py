@@ -136,18 +136,33 @@ class RedisSessions:
         if raw is None:
             return None
         found = _parse(raw)
-        return await self.moved(io, name, ttl, raw, found) if isinstance(found, Moved) else found
+        return found if self.counts(found) else await self.checked(io, key, ttl, raw, found)
 
     def ahead(self, key: Key, ttl: float) -> Asked | None:
         name = self.name(key)
         asked = self.link.ask_ahead(name, *_slide(name, ttl))
         return None if asked is None else _Ahead(self, key, ttl, asked)
 
-    async def moved(self, io: IO, name: str, ttl: float, raw: bytes, note: Moved) -> Moved | None:
-        """Return *note*, of which *raw* was made that was read under *name* to live for *ttl* seconds, while it counts."""
-        if ttl:
-            await self.link.command(io, "PEXPIREAT", name, int(raw[3:18]))  # the read made it live on
-        return note if int(raw[3:18]) > self._clock() * 1000 else None
+    def counts(self, found: Found) -> bool:
+        """Say whether *found* is a session that has not reached its absolute end by the clock of this process."""
+        return type(found) is Record and (found.deadline == FOREVER or found.deadline > self._clock())
+
+    async def checked(self, io: IO, key: Key, ttl: float, raw: bytes, found: Found) -> Found:
+        """Return what counts of *found*, of which *raw* was made that was read under *key* to live for *ttl* seconds."""
+        name = self.name(key)
+        if isinstance(found, Moved):
+            if ttl:
+                await self.link.command(io, "PEXPIREAT", name, int(raw[3:18]))  # the read made it live on
+            return found if int(raw[3:18]) > self._clock() * 1000 else None
+        if found is None:
+            return None
+        try:  # a read knows no absolute end, and makes it live on beyond: the server says whether it is over
+            lives = ttl or await self.link.command(io, "PTTL", name) / 1000
+            return found if await self.touch(io, key, lives) else None
+        except (StoreTimeout, StoreUnavailable):
+            raise
+        except StoreError:  # it answers, but does not write
+            return None
 
     async def write(self, io: IO, key: Key, record: Record, expected: str | None) -> Outcome:
         owner = record.owner if record.owner and shard_of(record.owner) == key.shard else ""
@@ -278,7 +293,7 @@ class _Ahead:
         if raw is None:
             return None
         found = _parse(raw)
-        return drive(store.moved(BLOCKING, store.name(key), ttl, raw, found)) if isinstance(found, Moved) else found
+        return found if store.counts(found) else drive(store.checked(BLOCKING, key, ttl, raw, found))
 
 
 def _slide(name: str, ttl: float) -> tuple[Any, ...]:

@@ -275,6 +275,19 @@ class SessionStoreContract:
         assert outcome.verdict is Verdict.GONE
         assert world.run(lambda io: sessions.touch(io, key, TTL)) is False
 
+    def test_the_deadline_holds_for_reads(
+        self, world: Any, sessions: FullStore, passing: Callable[[float], None]
+    ) -> None:
+        sliding, still = (self.keep(world, sessions, deadline=40.0) for _ in range(2))
+        for key in (sliding, still):
+            assert self.find(world, sessions, key, TTL) is not None
+        passing(39.0)
+        assert self.find(world, sessions, sliding, TTL) is not None
+        passing(2.0)
+        assert self.find(world, sessions, still, 0.0) is None
+        assert self.find(world, sessions, sliding, TTL) is None
+        assert self.find(world, sessions, sliding, 0.0) is None
+
     def test_a_new_place_keeps_the_deadline(self, world: Any, sessions: FullStore) -> None:
         first = self.find(world, sessions, self.keep(world, sessions, deadline=100.0))
         again = self.find(world, sessions, self.keep(world, sessions, created=first.created, deadline=first.deadline))

@@ -198,6 +198,17 @@ def test_what_is_remembered_is_bounded() -> None:
     assert bodies and opened
 
 
+def test_what_is_small_together_takes_the_room_that_it_takes_in_memory() -> None:
+    codec = payloads(memo=1_000_000)
+    values = {f"key {number}": codec.encode("again " * 50) for number in range(500)}
+    held = sum(map(len, values.values()))
+    for number in range(20):
+        body = codec.pack(ANN, {**values, "n": codec.encode(number)}, b"c")
+        assert len(body) * 10 < held
+        codec.content(f"{number:016}", body, b"c")
+        assert 0 < len(codec.memo) * held <= codec.memo.size
+
+
 def test_what_was_not_asked_for_longest_goes_first() -> None:
     memo = Memo(100)
     for name in "abcd":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,7 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from cachekit import Cache
 from cachekit._io import BLOCKING, drive
 from cachekit.clock import random_token
-from cachekit.errors import StoreError
+from cachekit.errors import StoreError, StoreTimeout
 from cachekit.sessions import SessionOptions, Sessions
 from cachekit.sessions.generic import StoredSessions
 from cachekit.sessions.memory import MemorySessions
@@ -189,6 +190,32 @@ class TestServer(SessionStoreContract):
         assert self.find(world, store, key).body == (b"another" if compares else b"body")
         assert world.run(lambda io: store.link.command(io, "ZSCORE", index, key.digest)) == noted
 
+    def test_a_deadline_is_over_when_the_server_says_so(self, world, sessions, server, clock) -> None:
+        """A read makes a session live on beyond it; a clock that is ahead ends nothing, and lengthens nothing."""
+        ahead = RedisSessions(sessions.link, slack=SLACK, clock=clock)
+        key = self.keep(world, sessions, b"body", self.ANN, ttl=100.0, deadline=3000.0)
+        with server.client() as client:
+            seconds, micros = client.time()
+            clock.advance(seconds + micros / 1e6 + 3600 - clock())
+            for ttl in (50.0, 0.0):
+                assert self.find(world, ahead, key, ttl).body == b"body"
+                assert 40_000 < client.pttl(ahead.name(key)) <= 50_000
+            grow_older([client], 30.0)
+            client.setrange(ahead.name(key), 64, f"{seconds * 1000:015d}")  # the end has come
+            assert self.find(world, ahead, key, 0.0) is None
+            assert client.keys("*") == []
+
+    def test_the_deadline_holds_for_what_was_asked_ahead(self, server) -> None:
+        store = RedisSessions(RedisLink(server.url, timeout=5.0), slack=SLACK)
+        key = Key.of(new_id())
+        drive(store.write(BLOCKING, key, self.record(deadline=40.0), None))
+        for left in (True, False):
+            asked = store.ahead(key, 600.0)
+            assert asked is not None and (asked.take() is not None) is left
+            with server.client() as client:
+                grow_older([client], 41.0)
+        drive(store.close(BLOCKING))
+
     def test_the_times_stand_where_this_file_lets_them_pass(self) -> None:
         ends = [0]
         for width in _FIELDS.format.rstrip("s").split("s"):
@@ -271,6 +298,24 @@ def test_a_server_that_cannot_compare_is_asked_once(clock) -> None:
         store = RedisSessions(Nowhere(error), slack=60.0, clock=clock)
         assert drive(store.swap(BLOCKING, Key.of(new_id()), record, b"new", "1" * 16)) is False
         assert store.swaps(record) is again
+
+
+def test_what_is_past_its_deadline_is_over_where_the_server_does_not_write(clock) -> None:
+    until = int(clock() * 1000)
+    raw = f"CS1{until:015d}{until:015d}{'0' * 16}{1000:015d}{until:015d}{'-' * 22}".encode() + b"body"
+    key = Key.of(new_id())
+
+    class Still(Nowhere):
+        async def command(self, io, *args):
+            return raw if args[0].startswith("GET") else await super().command(io, *args)
+
+        async def script(self, io, *args):
+            raise self.error
+
+    for error, kind in ((StoreError("READONLY"), None), (StoreTimeout("late"), StoreTimeout)):
+        store = RedisSessions(Still(error), clock=clock)
+        with pytest.raises(kind) if kind else contextlib.nullcontext():
+            assert drive(store.read(BLOCKING, key, 10.0)) is None
 
 
 def test_each_time_is_sent_as_it_was_read(clock) -> None:
