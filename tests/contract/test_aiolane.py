@@ -124,17 +124,21 @@ def test_a_fault_of_who_is_told_is_nobody_else_s(tmp_path, reader) -> None:
     asyncio.run(with_server(tmp_path, job))
 
 
-def test_one_who_leaves_takes_the_connection_along(tmp_path, reader) -> None:
+@pytest.mark.parametrize("stands", [False, True])
+def test_one_who_leaves_takes_the_connection_along(tmp_path, reader, stands) -> None:
     async def job(served: Served, link: RedisLink) -> None:
-        served.replies = [b"", b"$1\r\nb\r\n"]
+        served.replies = [b"+OK\r\n"] * stands + [b"", b"$1\r\nb\r\n"]
+        if stands:
+            await link.aio_command(("PING",))
         asking = asyncio.create_task(link.aio_command(("GET", "a")))
-        while not served.asked:
+        while served.asked < stands + 1:
             await asyncio.sleep(0)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert await link.aio_command(("GET", "b")) == b"b", "not the answer to what was asked before"
         assert len(served.writers) == 2
+        await asyncio.wait_for(served.writers[0].wait_closed(), 10)
 
     asyncio.run(with_server(tmp_path, job))
 
@@ -159,7 +163,7 @@ def test_a_connection_lost_while_idle_costs_nothing_and_one_lost_in_use_is_tried
             while not all(lane.lost for lane in link.node._aio()._idle):  # until the client's side has been told
                 await asyncio.sleep(0)
 
-        served.replies = [b"+OK\r\n", b"+OK\r\n", b"", b"+OK\r\n", b""]
+        served.replies = [b"+OK\r\n", b"+OK\r\n", b"", b"+OK\r\n", b"", b"+sent twice\r\n"]
         await link.aio_command(("PING",))
         await lose()
         assert await link.aio_command(("INCR", "n"), once=True) == b"OK"
@@ -174,6 +178,7 @@ def test_a_connection_lost_while_idle_costs_nothing_and_one_lost_in_use_is_tried
         await lose()
         with pytest.raises(StoreUnavailable):
             await asking
+        assert served.asked == 5
 
     asyncio.run(with_server(tmp_path, job))
 
@@ -259,6 +264,29 @@ def test_waiting_for_a_place_and_connecting_are_part_of_a_command_s_time(tmp_pat
             await asyncio.wait_for(asking, 10)
 
     asyncio.run(with_server(tmp_path, job, timeout=0.1))
+
+
+def test_who_waited_has_one_place_and_sends_once_what_must_not_run_twice(tmp_path) -> None:
+    async def job(served: Served, link: RedisLink) -> None:
+        lanes = link.node._aio()
+        lanes._places = Places(1)
+        served.replies = [b"+OK\r\n", b"", b"", b"+sent twice\r\n"]
+        await link.aio_command(("PING",))
+        first = asyncio.create_task(link.aio_command(("GET", "a")))
+        second = asyncio.create_task(link.aio_command(("INCR", "n"), once=True))
+        while served.asked < 2:
+            await asyncio.sleep(0)
+        served.writers[-1].write(b"+first\r\n")
+        assert await first == b"first"
+        while served.asked < 3:
+            await asyncio.sleep(0)
+        assert not lanes._places.take()
+        served.writers[-1].close()
+        with pytest.raises(StoreUnavailable):
+            await second
+        assert (served.asked, lanes._places.take(), lanes._places.take()) == (3, True, False)
+
+    asyncio.run(with_server(tmp_path, job))
 
 
 @pytest.mark.parametrize("why", ["no connection stands ready", "it cannot be sent"])
