@@ -46,12 +46,14 @@ def _route(scope: Mapping[str, Any]) -> object:
 
 
 def _names(parameter: Any) -> Iterator[str]:
-    """Yield the fields that one header parameter reads: several, where it is a model of them."""
+    """Yield the fields that one header parameter reads: several, where it is a model of them; "*" for all."""
     info = parameter.field_info
     members: Any = getattr(getattr(info, "annotation", None), "model_fields", None)
     if not isinstance(members, Mapping):
         yield _name(parameter.alias, info)
         return
+    if info.annotation.model_config.get("extra") == "allow":
+        yield "*"  # it is given every field that there is
     dashed = getattr(info, "convert_underscores", True)
     for name, member in members.items():
         yield _name(name.replace("_", "-") if dashed and member.alias in (None, name) else member.alias or name, member)

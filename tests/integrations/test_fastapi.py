@@ -203,6 +203,24 @@ def test_what_a_header_parameter_tells_apart_is_not_mixed_up(path, build):
         assert "vary" not in answer.headers
 
 
+def test_what_is_given_all_fields_is_not_kept():
+    class Fields(BaseModel):
+        model_config = {"extra": "allow"}
+        x_token: str = ""
+
+    app = behind()
+
+    @app.get("/me")
+    @cached_route(ttl="5m")
+    def me(fields: Annotated[Fields, fastapi.Header()]) -> str:
+        return (fields.model_extra or {}).get("x-who", "nobody")
+
+    for name in ("ann", "bob"):
+        answer = get(app, "/me", headers={"x-who": name})[0]
+        assert answer.json() == name
+        assert "*" in answer.headers["vary"].split(", ")
+
+
 def test_nobody_waits_for_the_response_of_another_header():
     import httpx
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -220,6 +222,30 @@ def test_what_was_not_asked_for_longest_goes_first() -> None:
     memo.put("f", "too large", 26)
     assert memo.get("f") is None
     assert (len(memo), memo.size) == (4, 100)
+
+
+def test_what_another_thread_lets_go_in_between_was_found_all_the_same() -> None:
+    class Losing(OrderedDict[Any, Any]):
+        def get(self, key, default=None):
+            return self.pop(key, default)
+
+    memo = Memo(100)
+    memo._kept = Losing(a=("A", 10))
+    assert (memo.get("a"), memo.get("a")) == ("A", None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_does_not_wait_for_who_was_remembering_something() -> None:
+    memo = Memo(100)
+    memo.put("a", "A", 25)
+    with memo._lock:
+        memo.size += 25  # in the middle of it
+        child = os.fork()
+        if child == 0:
+            free = memo._lock.acquire(blocking=False)
+            os._exit(0 if free and memo.size == 25 else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_nothing_is_remembered_without_room(site, monkeypatch) -> None:

@@ -12,7 +12,7 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from cachekit import Cache
 from cachekit._io import BLOCKING, drive
 from cachekit.clock import random_token
-from cachekit.errors import StoreError, StoreTimeout
+from cachekit.errors import StoreError, StoreTimeout, StoreUnavailable
 from cachekit.sessions import SessionOptions, Sessions
 from cachekit.sessions.generic import StoredSessions
 from cachekit.sessions.memory import MemorySessions
@@ -298,6 +298,21 @@ def test_a_server_that_cannot_compare_is_asked_once(clock) -> None:
         store = RedisSessions(Nowhere(error), slack=60.0, clock=clock)
         assert drive(store.swap(BLOCKING, Key.of(new_id()), record, b"new", "1" * 16)) is False
         assert store.swaps(record) is again
+
+
+@pytest.mark.parametrize("kind", [StoreTimeout, StoreUnavailable])
+def test_who_hears_nothing_of_a_swap_does_not_ask_again(clock, kind) -> None:
+    """The caller notes what may have arrived; a script after it would wait for as long again."""
+
+    class Silent(Nowhere):
+        async def command(self, io, *args):
+            raise kind("no answer")
+
+    store = RedisSessions(Silent(), slack=60.0, clock=clock)
+    record = Record(b"body", "0" * 16, 600.0, clock(), clock())
+    with pytest.raises(kind):
+        drive(store.swap(BLOCKING, Key.of(new_id()), record, b"new", "1" * 16))
+    assert store.swaps(record)
 
 
 def test_what_is_past_its_deadline_is_over_where_the_server_does_not_write(clock) -> None:
